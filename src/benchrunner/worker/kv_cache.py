@@ -1,0 +1,60 @@
+"""The static key-value cache of generation: allocated once, written in place, so that one compiled step fits all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LayerCache:
+    """Keys and values of one layer, each [batch, kv heads, length, head size]."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys = keys
+        self.values = values
+        self.positions: Tensor | None = None
+
+    def store(self, keys: Tensor, values: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Write new keys and values ([batch, kv heads, new, head size]); return those to attend to.
+
+        Without `positions` the new ones are the start of the sequence and attend to themselves only (prefill);
+        with them the whole cache is returned and the caller masks what is not written yet.
+        """
+        if positions is None:
+            self.keys[:, :, : keys.shape[2]] = keys
+            self.values[:, :, : values.shape[2]] = values
+            return keys, values
+        self.keys.index_copy_(2, positions, keys.to(self.keys.dtype))
+        self.values.index_copy_(2, positions, values.to(self.values.dtype))
+        return self.keys, self.values
+
+
+class KVCache:
+    """Keys and values of all layers, zero at first (an unwritten slot is masked, but NaN × 0 is NaN).
+
+    Every tensor is one of its own and has a fixed address, which is what lets CUDA graphs write into it. Make it
+    once and use it again for the next prompt: stale slots are masked.
+    """
+
+    def __init__(
+        self, model: Mapping[str, Any], batch_size: int, length: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        head_size = model["d_model"] // model["num_heads"]
+        shape = (batch_size, model["num_kv_heads"], length, head_size)
+        self.length = length
+        self.slots = torch.arange(length, device=device)
+        self.layers = [
+            LayerCache(_static_zeros(shape, device, dtype), _static_zeros(shape, device, dtype))
+            for _ in range(model["num_layers"])
+        ]
+
+    def mask(self, positions: Tensor) -> Tensor:
+        """What tokens at `positions` [new] may attend to: bool [new, length], true where allowed."""
+        return self.slots <= positions[:, None]
+
+
+def _static_zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    tensor = torch.zeros(shape, device=device, dtype=dtype)
+    torch._dynamo.mark_static_address(tensor)
+    return tensor
