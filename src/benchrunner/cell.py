@@ -3,13 +3,16 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchrunner.schema import AXES
+from benchrunner.schema import AXES, NOT_IDENTITY
 
 SLUG_BYTES = 100
+
+NOT_IN_DIGEST = NOT_IDENTITY - {"measure"}
+"""Top-level keys that cannot change a measurement. (How long is measured can: `compare` shows it as a suspect.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Cell:
         return value
 
     def words(self) -> list[str]:
-        """The overrides that repeat this cell on the command line, unquoted, without `bench`."""
+        """The overrides that repeat this cell, one word each, not yet quoted for a shell, without `bench`."""
         changed = [f"{key}={format_value(value)}" for key, value in self.overrides.items()]
         return [f"{group}={name}" for group, name in self.axes.items()] + changed
 
@@ -73,17 +76,37 @@ def digest(text: str) -> str:
 
 
 def identity(axes: Mapping[str, str], overrides: Mapping[str, Any]) -> str:
-    """The id of a cell: option names of every axis and the changed leaves, nothing else.
+    """The id of a cell: option names of every axis and the changed leaves that tell cells apart, nothing else.
 
     Locks, resume and history stand on it; a golden test pins ten of them.
     """
-    return digest(canonical_json({"axes": dict(axes), "overrides": dict(overrides)}))
+    return digest(canonical_json({"axes": dict(axes), "overrides": identity_overrides(overrides)}))
+
+
+def identity_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The changed leaves that tell cells apart."""
+    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in NOT_IDENTITY}
+
+
+def digest_section(value: Any) -> str:
+    """The digest of one top-level part of a configuration; descriptions and sources are prose, not settings."""
+    if isinstance(value, Mapping):
+        value = {key: item for key, item in value.items() if key not in ("description", "source")}
+    return digest(canonical_json(value))
+
+
+def config_digest(config: Mapping[str, Any], section: Callable[[Any], str] = digest_section) -> str:
+    """12 hex digits over everything in the configuration that can change a measurement.
+
+    `section` digests one top-level part; a caller with many cells passes one that remembers shared parts.
+    """
+    return digest(canonical_json({key: section(value) for key, value in config.items() if key not in NOT_IN_DIGEST}))
 
 
 def make_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str) -> str:
     """A readable directory name, unique by the id's first six digits."""
     words = [axes[group] for group in AXES]
-    words += [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in overrides.items()]
+    words += [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in identity_overrides(overrides).items()]
     text = re.sub(r"[^a-z0-9._-]+", "-", "_".join(words).lower())
     return f"{text[: SLUG_BYTES - 7].rstrip('_-.')}-{cell_id[:6]}"
 
@@ -97,7 +120,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, str):
-        return value if re.fullmatch(r"[A-Za-z_][\w./:+-]*|\d+/\d+", value) and value.lower() not in _RESERVED else _quote(value)
+        bare = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./:+-]*|\d+/\d+", value) and value.lower() not in _RESERVED
+        return value if bare else _quote(value)
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{format_value(item)}" for key, item in value.items()) + "}"
     return "[" + ",".join(format_value(item) for item in value) + "]"
@@ -107,7 +131,9 @@ _RESERVED = {"null", "true", "false", "nan", "inf"}
 
 
 def _quote(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """In Hydra's quotes a backslash is itself, unless a quote follows the run that it stands in."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", text)
+    return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
 
 
 def derive_sizes(config: Mapping[str, Any], visible_devices: int) -> Sizes:

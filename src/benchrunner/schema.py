@@ -96,8 +96,9 @@ class StrategyConfig:
     """block: one FSDP unit a transformer block | module: every submodule is a unit of its own"""
     backward_prefetch: str | None = None
     """none | pre | post (FSDP1 only); null: the library's default"""
-    accumulation_sync: str = "last"
-    """last: gradients are reduced in the last micro-step only | every"""
+    accumulation_sync: str | None = None
+    """last: gradients are reduced in the last micro-step only | every; null: last under DDP, every under FSDP (where
+    `last` would keep the unsharded gradients)"""
     mixed_precision_by: str | None = None
     """policy | autocast; null: policy under FSDP, autocast elsewhere"""
 
@@ -329,3 +330,13 @@ POSITIVE = (
     "workload.adapter_prompt_length",
 )
 """Keys that must be greater than zero when set."""
+
+NOT_NEGATIVE = (
+    "measure.warmup_steps",
+    "model.dropout",
+    "model.init_std",
+    "workload.lora_dropout",
+    "optimizer.weight_decay",
+    "generate.temperature",
+)
+"""Keys that may be zero but not less."""
