@@ -67,7 +67,10 @@ class Cell:
 
 def canonical_json(value: Any) -> str:
     """Compact JSON with sorted keys: the text that digests are taken over."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(text: str) -> str:
@@ -88,19 +91,18 @@ def identity_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key.partition(".")[0] not in NOT_IDENTITY}
 
 
-def digest_section(value: Any) -> str:
-    """The digest of one top-level part of a configuration; descriptions and sources are prose, not settings."""
-    if isinstance(value, Mapping):
-        value = {key: item for key, item in value.items() if key not in ("description", "source")}
-    return digest(canonical_json(value))
+def digest_section(section: Mapping[str, Any]) -> str:
+    """The digest of one section of a configuration; descriptions and sources are prose, not settings."""
+    return digest(canonical_json({key: item for key, item in section.items() if key not in ("description", "source")}))
 
 
-def config_digest(config: Mapping[str, Any], section: Callable[[Any], str] = digest_section) -> str:
+def config_digest(config: Mapping[str, Any], section: Callable[[Mapping[str, Any]], str] = digest_section) -> str:
     """12 hex digits over everything in the configuration that can change a measurement.
 
-    `section` digests one top-level part; a caller with many cells passes one that remembers shared parts.
+    `section` digests one section; a caller with many cells passes one that remembers shared sections.
     """
-    return digest(canonical_json({key: section(value) for key, value in config.items() if key not in NOT_IN_DIGEST}))
+    parts = {key: value for key, value in config.items() if key not in NOT_IN_DIGEST}
+    return digest(canonical_json({k: section(v) if isinstance(v, Mapping) else v for k, v in parts.items()}))
 
 
 def make_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str) -> str:

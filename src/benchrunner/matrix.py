@@ -1,13 +1,14 @@
 """The product of composed pieces: which rows a matrix has, what each row changed, and which rows are struck out."""
 
-import fnmatch
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from benchrunner import keys
-from benchrunner.cell import format_value, identity_overrides
+from benchrunner.cell import identity_overrides
+from benchrunner.compat import read_pattern
 from benchrunner.errors import ConfigError
 from benchrunner.schema import AXES, GROUPS
 
@@ -138,25 +139,16 @@ def _with(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str,
 
 
 class _Exclusions:
-    """`sweep.exclude`: the first entry whose patterns all match gives the reason."""
+    """`sweep.exclude`: the first entry whose patterns all match gives the reason. Patterns as in conf/compat.yaml."""
 
     def __init__(self, entries: Sequence[Mapping[str, Any]]) -> None:
         self.entries = [(_match_of(entry), str(entry["reason"])) for entry in entries]
-        self.memo: dict[tuple[str, str, str], bool] = {}
 
     def __call__(self, axes: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
         for match, reason in self.entries:
-            if all(self._fits(key, _value_at(key, axes, config), pattern) for key, pattern in match.items()):
+            if all(fits(_value_at(key, axes, config)) for key, fits in match.items()):
                 return reason
         return None
-
-    def _fits(self, key: str, value: str, pattern: Any) -> bool:
-        memo = (key, value, repr(pattern))
-        if memo not in self.memo:
-            patterns = pattern if isinstance(pattern, list) else [pattern]
-            texts = [item if isinstance(item, str) else format_value(item) for item in patterns]
-            self.memo[memo] = any(fnmatch.fnmatchcase(value, part) for text in texts for part in text.split("|"))
-        return self.memo[memo]
 
 
 def _exclusions(entries: Sequence[Mapping[str, Any]]) -> _Exclusions:
@@ -166,7 +158,7 @@ def _exclusions(entries: Sequence[Mapping[str, Any]]) -> _Exclusions:
     return _Exclusions(entries)
 
 
-def _match_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _match_of(entry: Mapping[str, Any]) -> dict[str, Callable[[Any], bool]]:
     """The patterns of an entry, keys checked; nested mappings are dotted keys."""
     match = keys.flatten(entry["match"])
     for key in match:
@@ -174,15 +166,13 @@ def _match_of(entry: Mapping[str, Any]) -> dict[str, Any]:
             keys.check_key(key)
     if not match:
         raise ConfigError("sweep.exclude", "an empty match would strike out every row")
-    return match
+    return {key: cache(read_pattern(pattern)) for key, pattern in match.items()}
 
 
-def _value_at(key: str, axes: Mapping[str, str], config: Mapping[str, Any]) -> str:
+def _value_at(key: str, axes: Mapping[str, str], config: Mapping[str, Any]) -> Any:
     if key in axes:
         return axes[key]
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    if isinstance(value, Mapping):
-        return str(value.get("name"))
-    return value if isinstance(value, str) else format_value(value)
+    return value.get("name") if isinstance(value, Mapping) else value
