@@ -6,6 +6,7 @@ row takes Hydra about 100 ms. No plug-in and no `hydra.main`: those would decide
 
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -449,3 +450,59 @@ def _option(path: Path) -> Option:
     if "defaults" in body:
         return Option(name=path.stem, description=f"means {body['defaults'][0]}", alias_of=str(body["defaults"][0]))
     return Option(name=path.stem, description=str(body.get("description", "")))
+
+
+def pass_through(words: Sequence[str], sweep_file: Path | None = None) -> int:
+    """Let Hydra answer `--cfg`, `--info`, `--hydra-help` and `--shell-completion`, which run and write nothing.
+
+    Returns:
+        The exit code: 1 where Hydra refuses the words.
+    """
+    import hydra
+
+    ConfigStore.instance().store(name="schema", node=Config)
+    sweep = []
+    if sweep_file:
+        _store_sweep(sweep_file)
+        sweep = [_sweep_line(FROM_FILE)]
+    program = hydra.main(config_path=str(paths.config_dir()), config_name="config", version_base="1.3")(_refuse_to_run)
+    kept, sys.argv = sys.argv, [sys.argv[0], *words, *sweep]
+    try:
+        program()
+    except SystemExit as leave:
+        return 1 if leave.code else 0
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UsageError(_first_lines(str(error))) from error
+    finally:
+        sys.argv = kept
+    return 0
+
+
+def _refuse_to_run(config: DictConfig) -> None:
+    raise AssertionError("Hydra was asked to answer a question, not to run")
+
+
+def complete(line: str, commands: Sequence[str]) -> list[str]:
+    """Completions of the last word of a command line, as Hydra's shell functions ask for them.
+
+    The subcommand, flags and sweep file are none of Hydra's words; of a list only the part after the last comma is.
+    """
+    program, *words = line.split()
+    word = words.pop() if words and not line.endswith(" ") else ""
+    given = [item for item in words if "=" in item]
+    head, comma, tail = word.rpartition(",")
+    key = head.partition("=")[0]
+    asked = f"{key}={tail}" if comma else word
+    found = _query_bash(f"{program} {' '.join([*given, asked])}")
+    prefix = f"{head}," if comma else ""
+    found = [hit for hit in found if not hit.startswith(("hydra", "sweeps", "sweep."))]
+    hits = [prefix + hit.partition("=")[2] if comma else hit for hit in found]
+    return hits + [command for command in commands if not words and not comma and command.startswith(word)]
+
+
+def _query_bash(line: str) -> list[str]:
+    from hydra._internal.core_plugins.bash_completion import BashCompletion
+
+    with _hydra() as loader:
+        plugin = BashCompletion(loader)
+        return [str(hit) for hit in plugin._query(config_name="config", line=plugin.strip_python_or_app_name(line))]
