@@ -11,8 +11,8 @@ MODEL = {
     "name": "debug", "description": "", "num_layers": 4, "d_model": 128, "num_heads": 4, "num_kv_heads": 2,
     "d_ff": 352, "vocab_size": 512, "max_seq_len": 128, "tie_embeddings": False, "norm": "rmsnorm", "norm_eps": 1e-5,
     "mlp": "swiglu", "positions": "rotary", "rotary_fraction": 1.0, "rope_base": 10000.0, "bias": False,
-    "head_bias": False, "parallel_residual": False, "shared_norm": False, "dropout": 0.0, "init_std": 0.02, "num_parameters": None,
-    "source": "",
+    "head_bias": False, "parallel_residual": False, "shared_norm": False, "dropout": 0.0, "init_std": 0.02,
+    "num_parameters": None, "source": "",
 }  # fmt: skip
 STRATEGIES = {"single": ("single", None), "ddp": ("ddp", None), "fsdp_stage2": ("fsdp", 2), "fsdp_stage3": ("fsdp", 3)}
 
