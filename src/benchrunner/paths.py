@@ -39,6 +39,16 @@ class AttemptPaths:
         """Standard output and error of the agent (torchrun)."""
         return self.root / "agent.log"
 
+    @property
+    def exits(self) -> Path:
+        """The exit code of every rank that failed, as the agent saw it; absent when none did."""
+        return self.root / "exits.json"
+
+    @property
+    def cache(self) -> Path:
+        """Compile caches of a cell that starts cold; removed when it ends."""
+        return self.root / "cache"
+
     def rank(self, rank: int) -> Path:
         """The status and result file of one rank."""
         return self.root / f"rank{rank}.json"

@@ -1,0 +1,79 @@
+"""The faults that BENCH_FAULT plants in a worker: their names and the grammar, for parent and worker alike."""
+
+import re
+from dataclasses import dataclass
+
+from benchrunner.errors import ConfigError, did_you_mean
+from benchrunner.record import PHASES
+
+VARIABLE = "BENCH_FAULT"
+
+DEATHS: dict[str, str] = {
+    "exception": "raises a RuntimeError",
+    "oom": "runs out of device memory (on CPU: raises torch.OutOfMemoryError)",
+    "sigkill": "kills itself with SIGKILL",
+    "sigsegv": "dies of a segmentation fault",
+    "exit": "exits with code 7, without a word",
+    "hang": "sleeps for ever",
+    "nan": "raises the FloatingPointError of a loss that is not finite",
+    "garbage": "overwrites its status file with garbage and exits with code 0",
+    "ignore_sigterm": "ignores SIGTERM and sleeps for ever",
+    "grandchild": "leaves a process in a session of its own behind and goes on",
+    "print_env": "prints its whole environment and goes on",
+}
+"""Fire when the rank enters the phase (default: build)."""
+
+LIES: dict[str, str] = {
+    "no_reduce": "gradients are not reduced over ranks",
+    "no_shard": "parameters stay whole on every rank",
+    "no_recompute": "activation checkpointing is left out",
+    "no_convert": "no layer is converted to the low precision",
+    "zero_norm": "norm weights are left at zero",
+    "frozen": "a trainable parameter gets no gradient",
+    "wrong_shape": "the model has one layer less than its label says",
+    "recompile": "a compiled function is compiled again inside the measured window",
+    "short_batch": "fewer tokens are processed than claimed",
+    "same_data": "every rank sees the same samples",
+}
+"""Asked by the worker's own code where it would do the thing left out: `Context.fault_is`."""
+
+FAULTS: dict[str, str] = DEATHS | LIES
+"""Every kind of fault → what it does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A planted fault: what, in which rank (null: all), on entering which phase (null: build)."""
+
+    kind: str
+    rank: int | None = None
+    phase: str | None = None
+
+    def hits(self, rank: int) -> bool:
+        """Whether it is planted in this rank."""
+        return self.rank is None or self.rank == rank
+
+    def fires(self, rank: int, phase: str) -> bool:
+        """Whether it strikes this rank on entering this phase."""
+        return self.kind in DEATHS and self.hits(rank) and phase == (self.phase or "build")
+
+
+def parse_fault(text: str | None) -> Fault | None:
+    """`<kind>[@rank][:phase]` as a Fault; null or empty is none.
+
+    Raises:
+        ConfigError: an unknown kind or phase, or a rank that is no number.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"(?P<kind>[a-z_]+)(?:@(?P<rank>\d+))?(?::(?P<phase>[a-z]+))?", text)
+    if match is None:
+        raise ConfigError(VARIABLE, f"{text!r} is not <kind>[@rank][:phase]")
+    kind, rank, phase = match["kind"], match["rank"], match["phase"]
+    if kind not in FAULTS:
+        raise ConfigError(
+            VARIABLE, f"no fault {kind!r}{did_you_mean(kind, FAULTS)}; `bench doctor --faults` lists them"
+        )
+    if phase is not None and phase not in PHASES:
+        raise ConfigError(VARIABLE, f"no phase {phase!r}; allowed: {', '.join(PHASES)}")
+    return Fault(kind=kind, rank=int(rank) if rank else None, phase=phase)

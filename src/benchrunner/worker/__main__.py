@@ -1,0 +1,183 @@
+"""One rank: `python -m benchrunner.worker <attempt directory>`, started by torchrun through `agent.py`.
+
+Whatever happens, the rank file says so, and a rank that failed leaves at once: one that lingers in a destructor keeps
+the others waiting in a collective.
+"""
+
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchrunner.cell import cell_from_dict
+from benchrunner.errors import Unsupported
+from benchrunner.faults import parse_fault
+from benchrunner.paths import AttemptPaths
+from benchrunner.record import RankFile, write_json
+from benchrunner.worker.parent import die_with_parent
+
+if TYPE_CHECKING:
+    from benchrunner.worker.context import Context
+
+AGENT_VARIABLE = "BENCH_AGENT_PID"
+
+WORKLOADS: dict[str, str] = {
+    "train": "benchrunner.worker.train",
+}
+"""Workload → the module whose `run(context)` measures it and returns the rank's result."""
+
+OPTIONAL = ("transformer_engine", "bitsandbytes", "torchao", "thunder", "lightning")
+"""Packages whose absence is a verdict and no failure."""
+
+TRACEBACK_CHARACTERS = 20_000
+MESSAGE_CHARACTERS = 4_000
+
+
+def main(attempt_dir: str) -> None:
+    """Run the rank and end the process: exit code 0 when it measured, 1 when the rank file holds an error."""
+    started_s = time.monotonic()
+    rank = int(os.environ.get("RANK", "0"))
+    paths = AttemptPaths(Path(attempt_dir))
+    _own_streams(paths, rank)
+    die_with_parent(AGENT_VARIABLE)
+    status = RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
+    write_json(paths.rank(rank), asdict(status))
+    try:
+        _run(_make_context(paths, status, started_s))
+        code = 0
+    except BaseException as error:
+        _keep_error(paths, status, error)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _own_streams(paths: AttemptPaths, rank: int) -> None:
+    """Files of its own for this rank, before torch can write a line: a log shared by ranks interleaves within lines."""
+    for descriptor, path in ((1, paths.out(rank)), (2, paths.err(rank))):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    faulthandler.enable(all_threads=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def _run(context: "Context") -> None:
+    context.phase("build")
+    context.init_process_group()
+    context.status.result = load_workload(context.cell.axes["workload"])(context)
+    context.phase("teardown")
+    context.destroy_process_group()
+    context.finish()
+
+
+def _make_context(paths: AttemptPaths, status: RankFile, started_s: float) -> "Context":
+    from benchrunner.worker.context import Context
+
+    job: dict[str, Any] = json.loads(paths.cell.read_text(encoding="utf-8"))
+    return Context(
+        cell=cell_from_dict(job["cell"]),
+        hardware=job["hardware"],
+        rank=status.rank,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        fault=parse_fault(job["fault"]),
+        path=paths.rank(status.rank),
+        status=status,
+        started_s=started_s,
+    )
+
+
+def load_workload(name: str) -> "Callable[[Context], dict[str, Any]]":
+    """The function that measures the workload `name`.
+
+    Raises:
+        Unsupported: this version has no such workload.
+    """
+    if name not in WORKLOADS:
+        raise Unsupported("runtime.workload", f"workload {name} is not implemented in this version")
+    run: Callable[[Context], dict[str, Any]] = importlib.import_module(WORKLOADS[name]).run
+    return run
+
+
+def _keep_error(paths: AttemptPaths, status: RankFile, error: BaseException) -> None:
+    """The rank file of a rank that failed; never raises, because this is the last word it has."""
+    traceback.print_exception(error)
+    status.state = "error"
+    status.error = describe_error(error)
+    try:
+        write_json(paths.rank(status.rank), asdict(status))
+    except (ValueError, TypeError, OSError):
+        traceback.print_exc()
+        status.result = None
+        write_json(paths.rank(status.rank), asdict(status))
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """What the rank file keeps of an exception: kind, code, type, message, traceback, when, and the memory at death."""
+    kind, code = classify_error(error)
+    text = "".join(traceback.format_exception(error))
+    return {
+        "kind": kind,
+        "code": code,
+        "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
+        "message": str(error)[:MESSAGE_CHARACTERS],
+        "traceback": text[-TRACEBACK_CHARACTERS:],
+        "at": time.time(),
+        "memory": _memory(),
+    }
+
+
+def classify_error(error: BaseException) -> tuple[str, str | None]:
+    """Kind and code of an exception: unsupported with its code, oom, nonfinite, or exception."""
+    if isinstance(error, Unsupported):
+        return "unsupported", error.code
+    if isinstance(error, ImportError) and (package := _optional_package(error)):
+        return "unsupported", f"missing.{package}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "oom", None
+    if isinstance(error, FloatingPointError):
+        return "nonfinite", None
+    return "exception", None
+
+
+def _optional_package(error: ImportError) -> str | None:
+    """The optional package that could not be imported: by name, or by the file in which the import failed."""
+    name = (error.name or "").partition(".")[0]
+    if name in OPTIONAL:
+        return name
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return next((package for package in OPTIONAL if any(f"/{package}/" in file for file in files)), None)
+
+
+def _memory() -> dict[str, int | None]:
+    """Bytes of device memory as this rank's death left them; nulls where torch or the device cannot tell."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    try:
+        free_bytes, total_bytes = torch.cuda.mem_get_info()
+        stats = torch.cuda.memory_stats()
+    except Exception:  # a device in error answers nothing
+        return {}
+    return {
+        "free_bytes": free_bytes,
+        "total_bytes": total_bytes,
+        "allocated_bytes": stats.get("allocated_bytes.all.current"),
+        "reserved_bytes": stats.get("reserved_bytes.all.current"),
+        "num_alloc_retries": stats.get("num_alloc_retries"),
+        "num_ooms": stats.get("num_ooms"),
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

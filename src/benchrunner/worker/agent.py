@@ -1,0 +1,60 @@
+"""torchrun that dies with `bench`: `python -m benchrunner.worker.agent <attempt directory> <ranks>`.
+
+Runs torch.distributed.run inside this process, so that the ranks' parent is the process that `bench` watches, and
+keeps the exit codes that torchrun saw, which its own exit code (always 1) and summary do not tell apart.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchrunner.paths import AttemptPaths
+from benchrunner.record import write_json
+from benchrunner.worker.__main__ import AGENT_VARIABLE
+from benchrunner.worker.parent import die_with_parent
+
+PARENT_VARIABLE = "BENCH_PARENT_PID"
+
+
+def main(attempt_dir: str, num_ranks: str) -> int:
+    """Run the job and return its exit code: 0, 1, or 128 + signal when it was told to stop."""
+    die_with_parent(PARENT_VARIABLE)
+    os.environ[AGENT_VARIABLE] = str(os.getpid())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored one would be inherited by every rank
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    paths = AttemptPaths(Path(attempt_dir))
+    try:
+        run_torchrun(torchrun_words(attempt_dir, num_ranks))
+    except ChildFailedError as failure:
+        print(failure, file=sys.stderr)
+        _keep_exits(paths, {rank: child.exitcode for rank, child in failure.failures.items()})
+        return 1
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    return 0
+
+
+def run_torchrun(words: list[str]) -> None:
+    """torch.distributed.run with these arguments, in this process."""
+    from torch.distributed import run as torchrun
+
+    arguments: Any = torchrun.parse_args(words)  # type: ignore[no-untyped-call]
+    torchrun.run(arguments)  # type: ignore[no-untyped-call]
+
+
+def torchrun_words(attempt_dir: str, num_ranks: str) -> list[str]:
+    """torchrun's arguments. Without `--local-addr` ranks wait for DNS where the host name does not resolve."""
+    options = ["--standalone", "--local-addr=localhost", "--max-restarts=0", f"--nproc-per-node={num_ranks}"]
+    return [*options, "-m", "benchrunner.worker", attempt_dir]
+
+
+def _keep_exits(paths: AttemptPaths, exits: dict[int, int]) -> None:
+    write_json(paths.exits, {"exits": {str(rank): code for rank, code in exits.items()}})
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

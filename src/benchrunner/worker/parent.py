@@ -1,0 +1,23 @@
+"""Dying with the parent: what keeps a killed `bench` from leaving processes behind."""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+"""<linux/prctl.h>"""
+
+
+def die_with_parent(variable: str) -> None:
+    """Ask the kernel for SIGKILL when the parent ends, and leave at once if it has ended already.
+
+    `variable` names the environment variable in which the parent left its process id. The signal is sent when the
+    parent's *thread* that spawned this process ends, so only main threads may spawn.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    expected = os.environ.get(variable)
+    if expected is not None and os.getppid() != int(expected):
+        print(f"the parent {expected} has gone; leaving", file=sys.stderr)
+        os._exit(1)
