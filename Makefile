@@ -1,0 +1,58 @@
+# `make` lists the targets. Everything runs in .venv, which is made on first use.
+SHELL := /bin/bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+
+# The first interpreter that starts and can make environments; `make PYTHON=/path/to/python …` chooses another.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: help bench test test-all test-gpu lint bench-plan bench-overhead schema clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "no Python 3.11, 3.12 or 3.13 with the venv module was found." >&2; \
+		echo "Debian and Ubuntu: apt install python3 python3-venv; or: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.bench
+
+bench: $(VENV)/.bench  ## install, run the smoke matrix on whatever this machine has, print its tables
+	@command -v c++ g++ clang++ >/dev/null 2>&1 || echo "note: no C++ compiler: compiled cells on CPU will be reported as missing.cxx" >&2
+	$(BIN)/bench +sweeps=smoke
+
+test: $(VENV)/.dev lint  ## install, run all checks (under 8 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+
+test-all: $(VENV)/.dev lint  ## the slower suites too
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+
+test-gpu: $(VENV)/.dev  ## the suites that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.dev  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench-plan: $(VENV)/.bench  ## how long 10,000 cells take to plan, against Hydra's own composition
+	$(BIN)/python benchmarks/plan_10k.py
+
+bench-overhead: $(VENV)/.bench  ## cells against the hand-written loop, alternating (needs CUDA)
+	$(BIN)/python benchmarks/overhead.py
+
+schema: $(VENV)/.bench  ## regenerate docs/record.schema.json
+	$(BIN)/python -m benchrunner.record_schema
+
+clean:  ## remove the environment and caches; outputs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,101 @@
+"""Compilers: how each one is applied, and what it did."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch._dynamo
+from torch import nn
+
+from benchrunner.cell import Cell
+from benchrunner.worker.model import Decoder
+
+
+def configure(cell: Cell) -> None:
+    """Compiler settings of the process, before anything is compiled.
+
+    Past Dynamo's default of 8 recompilations it silently runs eager: here the limit grows with the number of layers
+    and reaching it is an error. Blocks compiled on their own are not split again by DDP's graph splitting: a block is
+    already a unit of reduction.
+    """
+    config = torch._dynamo.config
+    config.fail_on_recompile_limit_hit = True
+    config.recompile_limit = cell.get("model.num_layers") + 16
+    config.accumulated_recompile_limit = 64 * config.recompile_limit
+    if cell.get("compile.scope") == "block":
+        config.optimize_ddp = False
+
+
+def _torch_compile_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    mode = options["mode"] if options["mode"] != "default" else None
+    return {"mode": mode, "dynamic": options["dynamic"], "fullgraph": options["fullgraph"]}
+
+
+def compile_blocks(decoder: Decoder, options: Mapping[str, Any]) -> None:
+    """`torch.compile` each block in place, and the head with the loss as one more graph.
+
+    In place (`nn.Module.compile`) parameter names stay as they are and FSDP's hooks stay outside the graph.
+    """
+    if options["scope"] != "block":
+        return
+    chosen = _torch_compile_options(options)
+    for block in decoder.blocks:
+        block.compile(**chosen)
+    decoder.head_loss = torch.compile(decoder.head_loss, **chosen)  # type: ignore[method-assign]
+
+
+def compile_model(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+    """`torch.compile` of the wrapped model as a whole."""
+    if options["scope"] != "model":
+        return model
+    return cast(nn.Module, torch.compile(model, **_torch_compile_options(options)))
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """What a compile option does to the bare decoder, and to the wrapped model."""
+
+    blocks: Callable[[Decoder, Mapping[str, Any]], None]
+    model: Callable[[nn.Module, Mapping[str, Any]], nn.Module]
+
+
+COMPILERS: dict[str, Compiler] = {
+    "eager": Compiler(blocks=lambda decoder, options: None, model=lambda model, options: model),
+    "inductor": Compiler(blocks=compile_blocks, model=compile_model),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CompileStats:
+    """Dynamo's counters, cumulative since the process started."""
+
+    compile_s: float
+    """Forward frames and backward graphs together."""
+    num_frames: int
+    """Frames that Dynamo compiled, recompilations included."""
+    num_graphs: int
+    graph_breaks: dict[str, int]
+    """Reason → how often."""
+    num_cache_hits: int
+    num_cache_misses: int
+
+
+def read_stats() -> CompileStats:
+    """The counters now."""
+    counters, spent = torch._dynamo.utils.counters, torch._dynamo.utils.calculate_time_spent()
+    caches = (counters["inductor"], counters["aot_autograd"])
+    hits = counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["autograd_cache_hit"]
+    misses = sum(cache[name] for cache in caches for name in ("fxgraph_cache_miss", "autograd_cache_miss"))
+    return CompileStats(
+        compile_s=float(spent.get("total_wall_time", 0.0)),
+        num_frames=int(counters["frames"]["ok"]),
+        num_graphs=int(counters["stats"]["unique_graphs"]),
+        graph_breaks={_first_line(reason): int(count) for reason, count in counters["graph_break"].items()},
+        num_cache_hits=int(hits),
+        num_cache_misses=int(misses),
+    )
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "unknown")

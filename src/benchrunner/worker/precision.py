@@ -1,0 +1,80 @@
+"""Number formats: how parameters are stored, what the forward pass computes in, what reductions carry."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from benchrunner.cell import Cell
+from benchrunner.worker.model import Decoder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+ContextFactory = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDtypes:
+    """What FSDP's mixed-precision policy casts to; None: leave as stored."""
+
+    param: torch.dtype | None
+    reduce: torch.dtype | None
+
+
+def storage_dtype(cell: Cell) -> torch.dtype:
+    """The dtype that trainable parameters (and so gradients and optimizer state) are stored in."""
+    return DTYPES.get(cell.get("precision.param_dtype"), torch.bfloat16)
+
+
+def activation_dtype(cell: Cell) -> torch.dtype:
+    """The dtype of the residual stream where nothing else decides: buffers are made in it."""
+    return DTYPES.get(cell.get("precision.compute_dtype"), torch.bfloat16)
+
+
+def mixed_by(cell: Cell) -> str | None:
+    """How a mixed precision is made: `policy`, `autocast`, or None when storage and compute agree."""
+    if storage_dtype(cell) == activation_dtype(cell):
+        return None
+    default = "policy" if cell.get("strategy.kind") == "fsdp" else "autocast"
+    return cell.get("strategy.mixed_precision_by") or default
+
+
+def fsdp_policy_dtypes(cell: Cell) -> PolicyDtypes:
+    """The dtypes of FSDP's policy: parameters are cast for compute only when the policy does the mixing."""
+    compute = activation_dtype(cell) if mixed_by(cell) == "policy" else None
+    return PolicyDtypes(param=compute, reduce=DTYPES[cell.get("precision.reduce_dtype")])
+
+
+def keep_linears(decoder: Decoder, cell: Cell, device: torch.device) -> None:
+    """Leave every linear as it is."""
+
+
+def plain_forward(cell: Cell, device: torch.device) -> ContextFactory:
+    """Compute in the stored dtype."""
+    return contextlib.nullcontext
+
+
+def autocast_forward(cell: Cell, device: torch.device) -> ContextFactory:
+    """Autocast to the compute dtype, unless FSDP's policy does the mixing."""
+    if mixed_by(cell) != "autocast":
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device.type, dtype=activation_dtype(cell))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """What a precision option does at the two moments that concern it."""
+
+    convert: Callable[[Decoder, Cell, torch.device], None] = keep_linears
+    """Swap modules of the decoder while it is on meta."""
+    forward: Callable[[Cell, torch.device], ContextFactory] = plain_forward
+    """A factory of the context that every forward pass runs in."""
+
+
+PRECISIONS: dict[str, Precision] = {
+    "fp32": Precision(),
+    "bf16": Precision(),
+    "bf16-mixed": Precision(forward=autocast_forward),
+}

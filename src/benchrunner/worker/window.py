@@ -1,0 +1,94 @@
+"""Warm up, measure a window of steps, and read everything that was counted: the same for every workload."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchrunner.worker import compile
+from benchrunner.worker.context import Context
+from benchrunner.worker.measure import DeviceMonitor, MemoryMeter, frozen_gc, make_timer, synchronise
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A workload as the window sees it."""
+
+    prepare: Callable[[range], None]
+    """Draw the data of these steps, outside any timing."""
+    run: Callable[[int], None]
+    """Issue one step; must not synchronise with the device."""
+
+
+def measure(context: Context, steps: Steps) -> dict[str, Any]:
+    """Run warm-up and window; the keys step_times_s, memory, compile, and the driver's view.
+
+    When a compiler worked inside the window although shapes are static, the window is measured once more: what was
+    compiled late belongs to the warm-up. If it happens again, `compile.num_window_recompiles` says so.
+    """
+    options = context.cell.config["measure"]
+    meter = MemoryMeter(context.device)
+    warmup, length = options["warmup_steps"], options["steps"]
+    first_step_s = _warm_up(context, steps, warmup)
+    window = _window(context, steps, range(warmup, warmup + length), meter)
+    if window["compile"]["num_window_recompiles"] and context.cell.get("compile.dynamic") is False:
+        window = _window(context, steps, range(warmup + length, warmup + 2 * length), meter)
+    window["compile"]["first_step_s"] = first_step_s
+    if context.cell.axes["compile"] == "eager":
+        window["compile"] = {"first_step_s": first_step_s}
+    return window
+
+
+def _warm_up(context: Context, steps: Steps, count: int) -> float | None:
+    """The first step is a phase of its own, since compilers work lazily; returns its seconds."""
+    if count == 0:
+        return None
+    steps.prepare(range(count))
+    context.phase("compile")
+    started = time.perf_counter()
+    steps.run(0)
+    synchronise(context.device, context.world_size)
+    first_step_s = time.perf_counter() - started
+    context.phase("warmup")
+    for index in range(1, count):
+        steps.run(index)
+    return first_step_s
+
+
+def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) -> dict[str, Any]:
+    steps.prepare(indices)
+    timer, monitor, before = make_timer(context.device), DeviceMonitor(context.device), compile.read_stats()
+    context.phase("measure")
+    with frozen_gc():
+        synchronise(context.device, context.world_size)
+        meter.start_window()
+        monitor.start()
+        timer.mark()
+        for index in indices:
+            steps.run(index)
+            timer.mark()
+        synchronise(context.device, context.world_size)
+        driver = monitor.stop()
+    return {
+        "step_times_s": timer.step_times_s(),
+        "memory": meter.read(scope=_memory_scope(context)),
+        "compile": _compile_block(before, compile.read_stats()),
+        **driver,
+    }
+
+
+def _memory_scope(context: Context) -> str:
+    """Replayed CUDA graphs are invisible to the allocator: then the run's peak, which holds the capture, counts."""
+    graphs = context.cell.get("compile.mode") in ("reduce-overhead", "max-autotune")
+    return "capture" if graphs and context.device.type == "cuda" else "window"
+
+
+def _compile_block(before: compile.CompileStats, after: compile.CompileStats) -> dict[str, Any]:
+    block = asdict(after)
+    breaks = block.pop("graph_breaks")
+    block["num_graph_breaks"] = sum(breaks.values())
+    block["graph_break_reasons"] = breaks
+    block["num_window_recompiles"] = after.num_frames - before.num_frames
+    block["cache_hits"] = block.pop("num_cache_hits")
+    block["cache_misses"] = block.pop("num_cache_misses")
+    return block
