@@ -109,9 +109,8 @@ def _parse(name: str, rest: Sequence[str]) -> argparse.Namespace:
     known = [flag for action in parser._actions for flag in action.option_strings]
     for word in rest:
         if word.startswith("-") and word not in known:
-            raise UsageError(
-                f"no flag {word!r}{did_you_mean(word, known)}; {command_line(name)} knows {', '.join(known)}"
-            )
+            hint = _flag_hint(word, known)
+            raise UsageError(f"no flag {word!r}{hint}; {command_line(name)} knows {', '.join(known)}")
     parser.add_argument("words", nargs="*")
     arguments = parser.parse_intermixed_args(list(rest))
     arguments.command = name

@@ -83,7 +83,7 @@ def expand(words: Sequence[str], *, multirun: bool, sweep_file: Path | None = No
         given = _read(loader, [word for word in parsed if word.key_or_group != SWEEPS])
         if sweep is None and not multirun:
             _require_multirun(given)
-        master = _compose(loader, [_sweep_line(sweep)]) if sweep else {}
+        master = _master(loader, sweep) if sweep else {}
         params = _read(loader, _parse(loader, _params(master)))
         merged = {**params, **given}
         matrices = _matrices(loader, master, merged, given)
@@ -107,18 +107,24 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        key = getattr(cause, "full_key", None) or getattr(error, "full_key", None) or ""
-        text = (getattr(cause, "msg", None) if key else None) or str(cause) or str(error)
-        raise ConfigError(str(key), _first_lines(str(text))) from error
+        links = _chain(error)
+        link = next((link for link in links if getattr(link, "full_key", None)), links[-1])
+        text = str(getattr(link, "msg", None) or link or error)
+        found = re.search(r"full_key: (\S+)", "\n".join(map(str, links)))
+        raise ConfigError(found[1] if found else "", _first_lines(text)) from error
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The exception and its causes: the useful text is in one of them."""
+    return [error, *(_chain(error.__cause__) if error.__cause__ else [])]
 
 
 def _first_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     kept = [
-        line for line in lines if line and not line.startswith(("full_key", "object_type", "See https", "reference_"))
+        line
+        for line in lines
+        if line and not line.startswith(("In '", "full_key", "object_type", "See https", "reference_"))
     ]
     return "; ".join(kept)
 
@@ -237,6 +243,8 @@ def _check_single_if_not_identity(word: _Word) -> None:
 
 def _typed(key: str, value: Any) -> Any:
     """`value` as the schema's type of `key`."""
+    if isinstance(value, str):
+        keys.check_text(key, value)
     scratch = OmegaConf.structured(Config)
     try:
         OmegaConf.update(scratch, key, value, merge=True, force_add=keys.is_open(key))
@@ -281,6 +289,12 @@ def _sweep_of(loader: ConfigLoader, overrides: Sequence[Override], sweep_file: P
     return str(value)
 
 
+def _master(loader: ConfigLoader, sweep: str) -> dict[str, Any]:
+    """The sweep composed on its own: its parameters and entries, wherever it inherits them from."""
+    _check_sweep(loader, sweep)
+    return _compose(loader, [_sweep_line(sweep)])
+
+
 def _sweep_line(sweep: str) -> str:
     return f"+{SWEEPS}={sweep}"
 
@@ -296,6 +310,32 @@ def _store_sweep(path: Path) -> None:
     if not isinstance(body, DictConfig):
         raise UsageError(f"{path}: not a sweep: a mapping with hydra.sweeper.params is expected")
     ConfigStore.instance().store(group=SWEEPS, name=FROM_FILE, node=body, package="_global_")
+
+
+def _sweep_body(sweep: str) -> dict[str, Any]:
+    if sweep == FROM_FILE:
+        body = OmegaConf.to_container(ConfigStore.instance().load(f"{SWEEPS}/{FROM_FILE}.yaml").node)
+    else:
+        body = OmegaConf.to_container(OmegaConf.load(paths.config_dir() / SWEEPS / f"{sweep}.yaml"))
+    assert isinstance(body, dict)
+    return {str(key): value for key, value in body.items()}
+
+
+def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
+    """Name a wrong key or option of a sweep file before Hydra does it without a hint."""
+    body = _sweep_body(sweep)
+    for key in keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")}):
+        keys.check_key(key)
+    for group, name in filter(None, map(_override_of, body.get("defaults", []))):
+        if group in GROUPS:
+            _check_option(group, name, loader.get_group_options(group), f"override /{group}: {name}")
+
+
+def _override_of(entry: Any) -> tuple[str, Any] | None:
+    """(group, option) of a line `- override /group: option` of a defaults list, else null."""
+    key, value = next(iter(entry.items())) if isinstance(entry, dict) else ("", None)
+    word, _, group = str(key).partition(" ")
+    return (group.strip().lstrip("/"), value) if word == "override" else None
 
 
 def _params(master: Mapping[str, Any]) -> list[str]:
@@ -347,20 +387,36 @@ def _pieces(loader: ConfigLoader, words: Mapping[str, _Word], matrices: Sequence
     """Compose the base and every swept option on top of all fixed words, and the untouched options beside them."""
     fixed = {word.key: word for word in words.values() if not word.is_sweep}
     swept = _swept_options(matrices)
-    lines = [word.line for word in fixed.values() if word.key not in swept] + ([_sweep_line(sweep)] if sweep else [])
     for group, names in [*swept.items(), *((key, word.values) for key, word in fixed.items() if key in GROUPS)]:
         for name in names:
             _check_option_file(group, name)
+    declared = [_sweep_line(sweep)] if sweep else []
+    lines = [word.line for word in fixed.values() if word.key not in swept] + declared
     base, options = _compose_options(loader, lines, swept)
-    used = {group: {options[group][name]["name"] for name in swept[group]} if group in swept else {base[group]["name"]}
-            for group in GROUPS}  # fmt: skip
-    touched = set(used) if sweep else {key.partition(".")[0] for key in fixed if "." in key} & set(used)
-    untouched = {group: tuple(sorted(used[group])) for group in GROUPS if group in touched}
-    pristine = _compose_options(loader, [], untouched)[1] if untouched else {}
-    for group in set(GROUPS) - touched:
-        values = options[group].values() if group in swept else [base[group]]
-        pristine[group] = {value["name"]: value for value in values}
+    if len(matrices) > 1:  # not every product varies every swept group
+        base, _ = _compose_options(loader, [word.line for word in fixed.values()] + declared, {})
+    touched = {key.partition(".")[0] for key in fixed if "." in key} | (_sections_of(sweep) if sweep else set())
+    pristine = _pristine(loader, base, options, touched)
     return Pieces(base=base, options=options, pristine=pristine, defaults=_schema_defaults())
+
+
+def _pristine(
+    loader: ConfigLoader, base: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], touched: set[str]
+) -> dict[str, dict[str, Any]]:
+    """Group → composed name → the section of the option file alone; composed again only where words touched it."""
+    sections = {group: [base[group], *options.get(group, {}).values()] for group in GROUPS}
+    names = {group: list(dict.fromkeys(section["name"] for section in sections[group])) for group in GROUPS}
+    again = {group: tuple(names[group]) for group in GROUPS if group in touched}
+    pristine = _compose_options(loader, [], again)[1] if again else {}
+    untouched = {group: {item["name"]: item for item in sections[group]} for group in GROUPS if group not in touched}
+    return {**pristine, **untouched}
+
+
+def _sections_of(sweep: str) -> set[str]:
+    """The sections that the body of a sweep file may change: all of them if it builds on other files."""
+    body = _sweep_body(sweep)
+    alone = all(entry == "_self_" or _override_of(entry) for entry in body.get("defaults", []))
+    return {str(key) for key in body} if alone else set(GROUPS)
 
 
 def _swept_options(matrices: Sequence[Matrix]) -> dict[str, tuple[str, ...]]:
@@ -466,6 +522,7 @@ def pass_through(words: Sequence[str], sweep_file: Path | None = None) -> int:
         _store_sweep(sweep_file)
         sweep = [_sweep_line(FROM_FILE)]
     program = hydra.main(config_path=str(paths.config_dir()), config_name="config", version_base="1.3")(_refuse_to_run)
+    logging.raiseExceptions = False  # Hydra prints through logging, which would report a closed pipe line by line
     kept, sys.argv = sys.argv, [sys.argv[0], *words, *sweep]
     try:
         program()

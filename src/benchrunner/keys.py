@@ -91,7 +91,7 @@ def check_value(key: str, value: Any) -> None:
         ConfigError: not in its list of choices, not positive, not finite, missing, or an interpolation.
     """
     if isinstance(value, str):
-        _check_text(key, value)
+        check_text(key, value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(key, f"{value} is not a finite number")
     if value is None or isinstance(value, bool):
@@ -109,7 +109,12 @@ def check_value(key: str, value: Any) -> None:
         _check_every(value)
 
 
-def _check_text(key: str, value: str) -> None:
+def check_text(key: str, value: str) -> None:
+    """Check a text before anything resolves it.
+
+    Raises:
+        ConfigError: missing, or an interpolation.
+    """
     if value == "???":
         raise ConfigError(key, "has no value")
     if "${" in value:
