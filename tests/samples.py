@@ -4,8 +4,10 @@ from dataclasses import asdict
 
 from benchrunner.cell import Cell, derive_sizes, identity, make_slug
 from benchrunner.hardware import Hardware
+from benchrunner.plan import PlannedCell
 from benchrunner.record import Record
 from benchrunner.schema import AXES
+from benchrunner.table import Row
 
 MODEL = {
     "name": "debug", "description": "", "num_layers": 4, "d_model": 128, "num_heads": 4, "num_kv_heads": 2,
@@ -106,3 +108,39 @@ def make_record(cell, status="ok", code=None, reason=None, **changes):
             "peak_memory_reserved_bytes": 800000000, "num_alloc_retries": 0, "compile_time_s": None,
         }  # fmt: skip
     return Record(**(fields | changes))
+
+
+def plan_cell(cell, verdict="run", code=None, reason=None, flags=()):
+    """A planned cell."""
+    return PlannedCell(cell=cell, verdict=verdict, reason_code=code, reason=reason, flags=list(flags))
+
+
+def make_row(cell, record=None, hardware=CPU, sweep="cli/one", problem=None, **planned):
+    """A row of the tables."""
+    return Row(
+        planned=plan_cell(cell, **planned),
+        record=record,
+        sweep=sweep,
+        hardware=hardware.name,
+        device_name=hardware.device_name,
+        torch=hardware.torch,
+        problem=problem,
+    )
+
+
+def make_rows():
+    """A small sweep in which most things happened."""
+    ok, oom = make_cell(), make_cell(strategy="ddp")
+    refused = make_cell(strategy="fsdp_stage3", compile="inductor")
+    ruled, waiting = make_cell(strategy="ddp", precision="nf4"), make_cell(strategy="fsdp_stage3")
+    failed = make_cell(compile="inductor")
+    flagged = make_cell(strategy="ddp", compile="inductor")
+    return [
+        make_row(ok, make_record(ok)),
+        make_row(oom, make_record(oom, "oom", "oom.device", "rank 1 ran out of memory: 80.1 of 80.0 GiB")),
+        make_row(refused, make_record(refused, "unsupported", "runtime.dtype", "the library says | no\n<b>never</b>")),
+        make_row(ruled, verdict="unsupported", code="rule.nf4_train", reason="nf4 weights cannot train"),
+        make_row(waiting),
+        make_row(failed, make_record(failed, "failed", "failed.exception", "rank 0 raised `ValueError`: x_y * 2")),
+        make_row(flagged, make_record(flagged, flags=["unstable", "graph_breaks"])),
+    ]

@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 import torch
-from decoders import CPU, SMALL, draw_tokens, load_model, make_decoder
 from torch import Tensor
 
 from benchrunner import arithmetic
 from benchrunner.worker.kv_cache import KVCache
 from benchrunner.worker.model import Decoder
+from decoders import CPU, SMALL, draw_tokens, load_model, make_decoder
 
 HEADS = {"falcon-7b": 1, "debug": 2, "llama2-70b": 2}
 

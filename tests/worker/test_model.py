@@ -2,7 +2,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoders import CPU, SMALL, draw_tokens, load_model, make_decoder, randomize
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
@@ -12,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchrunner import arithmetic
 from benchrunner.paths import config_dir
 from benchrunner.worker.model import Decoder
+from decoders import CPU, SMALL, draw_tokens, load_model, make_decoder, randomize
 
 MODELS = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
 

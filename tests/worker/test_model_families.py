@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from decoders import SMALL, draw_tokens, load_model, make_decoder, randomize
 from torch import Tensor
+
+from decoders import SMALL, draw_tokens, load_model, make_decoder, randomize
 
 
 def split_heads(weight: Tensor, counts: tuple[int, int, int], groups: int) -> Tensor:
