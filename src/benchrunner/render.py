@@ -1,0 +1,178 @@
+"""Tables on the terminal: aligned where they fit, stacked where they do not, plain text when piped.
+
+Reasons are wrapped under their row and never cut.
+"""
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+
+from benchrunner import display
+from benchrunner.compatibility import Matrix
+from benchrunner.doctor import Diagnosis, examine
+from benchrunner.markup import LEGEND, one_line
+from benchrunner.plan import Plan
+from benchrunner.table import IDENTIFYING, Row, results_table
+from benchrunner.tables import Tables
+
+STYLES = {
+    "ok": "green",
+    "run": "green",
+    "yes": "green",
+    "unsupported": "yellow",
+    "skipped": "dim",
+    "no": "yellow",
+    "oom": "magenta",
+    "invalid": "red",
+    "timeout": "red",
+    "failed": "red",
+}
+"""First word of a line → its colour."""
+
+PIPED_WIDTH = 160
+INDENT = "    "
+
+
+def print_tables(tables: Tables) -> None:
+    """Results and compatibility on stdout, remarks about the files on stderr."""
+    width = _width()
+    _print([*(line for text in (tables.title, *tables.summary) for line in textwrap.wrap(one_line(text), width)), ""])
+    _print_section("Measured", aligned(display.measured_table(tables.results), width))
+    _print_section("Not measured", with_reasons(display.unmeasured_table(tables.results), width))
+    for matrix in tables.matrices:
+        _print_section(matrix.title, matrix_lines(matrix, width))
+    _print(textwrap.wrap(LEGEND, width))
+    _print((line for note in tables.notes for line in textwrap.wrap(f"note: {one_line(note)}", width)), stderr=True)
+
+
+def print_plan(plan: Plan) -> None:
+    """Every planned cell: verdict, what tells it apart, predicted memory and time, and why it will not run."""
+    width = _width()
+    frame = plan_table(plan)
+    machine = plan.hardware
+    _print([f"{len(plan.cells)} cells planned for {machine.num_devices} × {machine.device_name} ({machine.name})", ""])
+    _print(with_reasons(frame, width))
+
+
+def print_doctor() -> None:
+    """What this machine is and what it can run."""
+    width = _width()
+    diagnosis = examine()
+    _print(_pairs(diagnosis.facts, width))
+    for axis, lines in diagnosis.axes.items():
+        frame = pd.DataFrame(lines, columns=["works", axis, "reason"])
+        _print_section(axis, with_reasons(frame.rename(columns={axis: "value"}), width))
+    _print_warnings(diagnosis, width)
+
+
+def plan_table(plan: Plan) -> pd.DataFrame:
+    """The plan as text: verdict, labels, prediction, reason."""
+    here = plan.hardware
+    rows = [
+        Row(planned=planned, record=None, sweep="", hardware="", device_name=here.device_name, torch=here.torch)
+        for planned in plan.cells
+    ]
+    frame = display.labels(results_table(rows, IDENTIFYING))
+    frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
+    predicted = [planned.predicted or {} for planned in plan.cells]
+    frame["memory GiB ≥"] = [display.gib(one.get("peak_memory_bytes")) for one in predicted]
+    frame["step s"] = [display.number(one.get("step_time_s")) for one in predicted]
+    frame["flags"] = [" ".join(planned.flags) or "none" for planned in plan.cells]
+    frame["reason"] = [_verdict_reason(planned.reason_code, planned.reason) for planned in plan.cells]
+    return frame
+
+
+def _verdict_reason(code: str | None, reason: str | None) -> str:
+    return f"{code}: {reason}" if code else ""
+
+
+# --- layout --------------------------------------------------------------------------------------------------------
+
+
+def aligned(frame: pd.DataFrame, width: int) -> list[str]:
+    """Columns side by side, or one `heading value` list a row where that is wider than `width`."""
+    if not len(frame):
+        return []
+    texts = [[str(name) for name in frame.columns], *_texts(frame)]
+    widths = [max(len(line[column]) for line in texts) for column in range(len(frame.columns))]
+    if sum(widths) + 2 * (len(widths) - 1) > width:
+        return [line for row in texts[1:] for line in _stacked(texts[0], row, width)]
+    return ["  ".join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip() for line in texts]
+
+
+def with_reasons(frame: pd.DataFrame, width: int) -> list[str]:
+    """The table without its last column, whose text stands wrapped under each row."""
+    if not len(frame):
+        return []
+    names = [str(name) for name in frame.columns[:-1]]
+    ordered = sorted(names, key=lambda name: name not in ("status", "verdict", "works"))
+    head, *rows = _one_line_each(frame[ordered], width)
+    lines = [head] if head else []
+    for row, reason in zip(rows, frame.iloc[:, -1], strict=True):
+        lines += [*row.split("\n"), *_wrapped(one_line(str(reason)), width)]
+    return lines
+
+
+def _one_line_each(frame: pd.DataFrame, width: int) -> list[str]:
+    """A heading (empty when stacked) and one string a row, which may hold several lines."""
+    lines = aligned(frame, width)
+    if len(lines) == len(frame) + 1 and lines[0].split()[:1] == [str(frame.columns[0])]:
+        return lines
+    heads = [str(name) for name in frame.columns]
+    return ["", *("\n".join(_stacked(heads, row, width)) for row in _texts(frame))]
+
+
+def _stacked(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
+    """One row as `first; heading value; heading value; …`, wrapped and indented."""
+    known = [(head, text) for head, text in zip(heads, row, strict=True) if text not in ("", display.UNKNOWN)]
+    text = "; ".join([row[0], *(f"{head} {value}" for head, value in known if head != heads[0])])
+    return textwrap.wrap(text, width, subsequent_indent=INDENT, break_on_hyphens=False)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False)
+
+
+def matrix_lines(matrix: Matrix, width: int) -> list[str]:
+    """A matrix as an aligned or stacked table."""
+    return aligned(matrix.frame.rename_axis(matrix.corner).reset_index(), width)
+
+
+def _texts(frame: pd.DataFrame) -> list[list[str]]:
+    return [[one_line(str(value)) for value in row] for row in frame.to_numpy().tolist()]
+
+
+def _pairs(facts: Iterable[tuple[str, str]], width: int) -> list[str]:
+    return [
+        line for label, text in facts for line in textwrap.wrap(f"{label}: {text}", width, subsequent_indent=INDENT)
+    ]
+
+
+# --- printing ------------------------------------------------------------------------------------------------------
+
+
+def _width() -> int:
+    return max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, 40)
+
+
+def _print_section(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        _print([title, "─" * len(title), *lines, ""])
+
+
+def _print_warnings(diagnosis: Diagnosis, width: int) -> None:
+    _print(
+        line for warning in diagnosis.warnings for line in textwrap.wrap(f"! {warning}", width, subsequent_indent="  ")
+    )
+
+
+def _print(lines: Iterable[str], *, stderr: bool = False) -> None:
+    """Lines as they are: coloured by their first word on a terminal, plain elsewhere."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    for line in lines:
+        first = line.partition(" ")[0]
+        console.print(Text(line, style=STYLES.get(first, "")), no_wrap=True, crop=False, overflow="ignore")
