@@ -59,7 +59,9 @@ def check_key(key: str) -> None:
     parent = key.rpartition(".")[0]
     beside = [name for name in known if name.rpartition(".")[0] == (parent if parent in sections else "")]
     everything = [*known, *sections, *GROUPS]
-    hint = did_you_mean(key, beside if parent in sections else everything) or did_you_mean(key, everything)
+    same_leaf = [name for name in known if name.rpartition(".")[2] == key]
+    hint = did_you_mean(key, beside) if parent in sections else f" (did you mean {same_leaf[0]}?)" if same_leaf else ""
+    hint = hint or did_you_mean(key, everything)
     where = f"keys of {parent}" if parent in sections else "groups and keys"
     names = [*([] if parent in sections else GROUPS), *sorted(name.rpartition(".")[2] for name in beside)]
     raise ConfigError(key, f"no such key{hint}; {where}: {', '.join(names)}")

@@ -89,8 +89,8 @@ class Judge:
         if cell.config["memory_limit_gib"] and limit == int(cell.config["memory_limit_gib"] * GIB):
             whose = "memory_limit_gib is"
         return (
-            f"parameters, gradients and optimizer state alone need {needed / GIB:.1f} GiB a device, "
-            f"{whose} {limit / GIB:.1f} GiB"
+            f"parameters, gradients and optimizer state alone need {_size(needed)} a device, "
+            f"{whose} {_size(limit)}"
         )
 
     def _memory_bytes(self, cell: Cell) -> int | None:
@@ -109,3 +109,7 @@ class Judge:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:.1f} MiB"
