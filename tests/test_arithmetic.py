@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchrunner import arithmetic
@@ -137,6 +137,7 @@ def test_falcon_with_a_tied_head_is_the_count_of_transformers():
     assert arithmetic.num_parameters(load_model("falcon-7b", tie_embeddings=True)) == 6_921_720_704
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_parameters_are_matrices_tables_norms_and_biases(model: dict[str, Any]):
     parts = arithmetic.norm_parameters(model) + arithmetic.bias_parameters(model)
@@ -204,6 +205,7 @@ def test_a_tied_head_is_computed_all_the_same():
     assert arithmetic.matmul_parameters(tied) == 12 * 12 * 768**2 + 50304 * 768
 
 
+@settings(deadline=None)
 @given(SHAPES, st.integers(1, 64), st.booleans())
 def test_training_is_three_forward_passes_and_lora_in_between(model: dict[str, Any], seq_len: int, causal: bool):
     forward = arithmetic.forward_flops_per_token(model, seq_len, causal=causal)
@@ -271,6 +273,7 @@ def test_dropout_after_the_last_linear_makes_it_run_again():
 # --- Checkpointed blocks
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 12).flatmap(lambda p: st.tuples(st.integers(1, p), st.just(p))))
 def test_fraction_of_blocks(num_layers: int, fraction: tuple[int, int]):
     taken, period = fraction
