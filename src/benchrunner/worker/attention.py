@@ -15,26 +15,14 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
-"""Option → torch's back end; `auto` and `explicit` (no fused kernel at all) are handled here."""
-
-_HOPPER_ORDER = ("cudnn", "flash", "efficient", "math")
-"""cuDNN's kernels use Hopper's asynchronous matrix units, torch's flash kernels are FlashAttention-2's."""
-
-
-def allowed_backends(attention: str, device: torch.device) -> list[SDPBackend] | None:
-    """The back ends to choose from, best first; None: torch's own order."""
-    if attention in BACKENDS:
-        return [BACKENDS[attention]]
-    if attention == "auto" and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0):
-        return [BACKENDS[name] for name in _HOPPER_ORDER]
-    return None
+"""Option → torch's back end. `auto` leaves torch its own order, `explicit` uses no fused kernel at all."""
 
 
 @contextlib.contextmanager
-def attention_backend(cell: Cell, device: torch.device) -> Iterator[None]:
+def attention_backend(cell: Cell) -> Iterator[None]:
     """Everything inside, compiled or not, uses the cell's attention back end."""
-    backends = allowed_backends(cell.get("attention"), device)
-    with contextlib.nullcontext() if backends is None else sdpa_kernel(backends, set_priority=True):
+    name = cell.get("attention")
+    with sdpa_kernel(BACKENDS[name]) if name in BACKENDS else contextlib.nullcontext():
         yield
 
 

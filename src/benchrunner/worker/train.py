@@ -22,7 +22,7 @@ def run(context: Context) -> dict[str, Any]:
     Raises:
         FloatingPointError: a step's loss is not finite.
     """
-    with attention_backend(context.cell, context.device):
+    with attention_backend(context.cell):
         context.phase("build")
         loop = TrainingLoop(context, build(context))
         window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
