@@ -82,3 +82,57 @@ def test_summary_counts_equal_gpus():
     lines = dict(environment.summary_lines({"gpus": gpus, "driver": "580.1", "driver_cuda": "13.0"}))
     assert lines["GPU"] == "4 × NVIDIA H200, 700 W"
     assert lines["Driver"] == "580.1 (CUDA 13.0)"
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """The driver of a machine with two H200s, one counter of which is not supported."""
+    import types
+
+    import pynvml
+
+    def unsupported(*_):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: f"GPU-{index}",
+        "nvmlDeviceGetHandleByUUID": lambda uuid: uuid,
+        "nvmlDeviceGetUUID": lambda handle: handle,
+        "nvmlDeviceGetName": lambda handle: b"NVIDIA H200",
+        "nvmlDeviceGetMemoryInfo": lambda handle: types.SimpleNamespace(total=150754820096, free=150000000000),
+        "nvmlDeviceGetCudaComputeCapability": lambda handle: (9, 0),
+        "nvmlSystemGetDriverVersion": lambda: "580.95",
+        "nvmlSystemGetCudaDriverVersion": lambda: 13000,
+        "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 700000,
+        "nvmlDeviceGetMaxClockInfo": lambda handle, kind: 1980,
+        "nvmlDeviceGetClockInfo": lambda handle, kind: 345,
+        "nvmlDeviceGetPersistenceMode": lambda handle: 1,
+        "nvmlDeviceGetMigMode": unsupported,
+        "nvmlDeviceGetNvLinkState": lambda handle, link: 1,
+        "nvmlDeviceGetP2PStatus": lambda one, other, index: pynvml.NVML_P2P_STATUS_OK,
+    }
+    for name, answer in answers.items():
+        assert hasattr(pynvml, name)
+        monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_the_driver_is_asked(two_gpus):
+    found = environment.nvml_state()
+    assert (found["driver"], found["driver_cuda"], len(found["gpus"])) == ("580.95", "13.0", 2)
+    assert found["topology"] == [["self", "nvlink"], ["nvlink", "self"]]
+    gpu = found["gpus"][1]
+    assert (gpu["name"], gpu["uuid"], gpu["power_limit_w"], gpu["is_mig"]) == ("NVIDIA H200", "GPU-1", 700.0, None)
+
+
+def test_hardware_reads_the_same_driver(two_gpus, monkeypatch):
+    from benchrunner import hardware
+
+    monkeypatch.setattr(hardware, "package_version", lambda name: "2.11.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    machine = hardware.detect()
+    assert (machine.name, machine.num_devices, machine.compute_capability) == ("h200-sxm-141gb", 1, "9.0")
+    assert hardware.free_memory_bytes(machine) == 150000000000

@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 import snapshot
 from benchrunner import markup, render
 from benchrunner.plan import Plan
-from benchrunner.table import results_table
 from benchrunner.tables import Block, make_tables
 from samples import CPU, make_cell, make_record, make_row, make_rows, plan_cell
 
 BLOCK = Block("cli/one", [("Command", "bench -m strategy=single,ddp"), ("GPU", "none")])
 TABLES = make_tables("cli/one", make_rows(), ["cells/x is not in the plan and was skipped"], [BLOCK])
 HOSTILE = "a | b\n`c` <script>alert(1)</script> [x](http://y) \x1b[31m*d* \\| é ‮"
+
+
+@pytest.fixture(autouse=True)
+def piped(monkeypatch):
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 def make_plan(cells):
@@ -74,6 +80,18 @@ def test_print_plan(width, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     snapshot.check(f"plan-{width}.txt", out)
+
+
+def test_a_terminal_gets_colour(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    render.print_plan(make_plan([plan_cell(make_cell())]))
+    out = capsys.readouterr().out
+    assert "\x1b[32mrun" in out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    monkeypatch.delenv("FORCE_COLOR")
+    render.print_plan(make_plan([plan_cell(make_cell())]))
+    assert capsys.readouterr().out == plain
 
 
 class Tags(HTMLParser):
@@ -137,4 +155,3 @@ def test_ten_thousand_cells_can_be_laid_out():
     cells = [plan_cell(make_cell(leaves={"seq_len": number})) for number in range(1, 10_001)]
     frame = render.plan_table(make_plan(cells))
     assert len(render.with_reasons(frame, 200)) == 10_001
-    assert len(results_table([make_row(make_cell())])) == 1

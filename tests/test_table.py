@@ -203,3 +203,11 @@ def test_rows_of_different_machines_are_told_apart():
 
 def test_a_single_cell_has_a_label():
     assert list(display.labels(table.results_table([make_row(make_cell())])).columns) == ["model"]
+
+
+def test_settings_show_only_what_tells_rows_apart():
+    rows = [make_row(make_cell(leaves={"seq_len": length, "seed": 7})) for length in (32, 64)]
+    assert list(display.labels(table.results_table(rows)).columns) == ["seq len"]
+    rows.append(make_row(make_cell(leaves={"seq_len": 64, "seed": 7, "compile.mode": "default"})))
+    frame = display.labels(table.results_table(rows))
+    assert frame["settings"].tolist() == ["none", "none", "compile.mode=default"]

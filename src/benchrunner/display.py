@@ -1,11 +1,12 @@
 """Tables as people read them: rounded numbers with units in the heading, only the columns that tell rows apart."""
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from benchrunner.table import IDENTIFYING, varying
+from benchrunner.table import IDENTIFYING, NONE, varying
 
 UNKNOWN = "–"
 GIB = 2**30
@@ -38,6 +39,10 @@ HEADINGS = {
     "reason_code": "code",
     "num_cells": "cells",
 }
+
+
+IN_COLUMNS = frozenset({"micro_batch_size", "global_batch_size", "seq_len", "devices", "nodes"})
+"""Settings that other columns show as numbers."""
 
 
 def significant(value: float, digits: int = 4) -> str:
@@ -89,10 +94,24 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
 def labels(results: pd.DataFrame, part: pd.DataFrame | None = None) -> pd.DataFrame:
     """What tells the rows of the whole table apart, for some of them (null: all); the model where nothing does."""
     part = results if part is None else part
-    names = varying(results, IDENTIFYING) or ["model"]
+    names = varying(results, IDENTIFYING)
     if "global_batch_size" in names and _follows(results):
         names.remove("global_batch_size")
-    return pd.DataFrame({HEADINGS.get(name, name): [str(value) for value in part[name]] for name in names})
+    columns = {HEADINGS.get(name, name): [str(value) for value in part[name]] for name in names if name != "settings"}
+    said = _own_settings(results) if "settings" in names else {}
+    if any(said.values()):
+        columns["settings"] = [said[text] or NONE for text in part["settings"]]
+    return pd.DataFrame(columns or {"model": part["model"].tolist()})
+
+
+def _own_settings(results: pd.DataFrame) -> dict[str, str]:
+    """Settings → those of them that neither all rows share nor a column of its own shows."""
+    words = {text: [] if text == NONE else shlex.split(text) for text in results["settings"].unique()}
+    shared = set.intersection(*map(set, words.values()))
+    return {
+        text: " ".join(word for word in own if word not in shared and word.partition("=")[0] not in IN_COLUMNS)
+        for text, own in words.items()
+    }
 
 
 def _follows(results: pd.DataFrame) -> bool:
@@ -101,8 +120,8 @@ def _follows(results: pd.DataFrame) -> bool:
 
 
 def gib(value: float | None) -> str:
-    """Bytes in GiB."""
-    return UNKNOWN if value is None else f"{value / GIB:.2f}"
+    """Bytes in GiB, three significant digits."""
+    return UNKNOWN if value is None else significant(value / GIB, 3)
 
 
 def number(value: float | None) -> str:

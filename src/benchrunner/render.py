@@ -16,7 +16,7 @@ from benchrunner.compatibility import Matrix
 from benchrunner.doctor import Diagnosis, examine
 from benchrunner.markup import LEGEND, one_line
 from benchrunner.plan import Plan
-from benchrunner.table import IDENTIFYING, Row, results_table
+from benchrunner.table import IDENTIFYING, NONE, Row, results_table
 from benchrunner.tables import Tables
 
 STYLES = {
@@ -53,8 +53,9 @@ def print_plan(plan: Plan) -> None:
     """Every planned cell: verdict, what tells it apart, predicted memory and time, and why it will not run."""
     width = _width()
     frame = plan_table(plan)
-    machine = plan.hardware
-    _print([f"{len(plan.cells)} cells planned for {machine.num_devices} × {machine.device_name} ({machine.name})", ""])
+    machine, count = plan.hardware, len(plan.cells)
+    cells = "1 cell" if count == 1 else f"{count:,} cells"
+    _print([f"{cells} planned for {machine.num_devices} × {machine.device_name} ({machine.name})", ""])
     _print(with_reasons(frame, width))
 
 
@@ -79,9 +80,14 @@ def plan_table(plan: Plan) -> pd.DataFrame:
     frame = display.labels(results_table(rows, IDENTIFYING))
     frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
     predicted = [planned.predicted or {} for planned in plan.cells]
-    frame["memory GiB ≥"] = [display.gib(one.get("peak_memory_bytes")) for one in predicted]
-    frame["step s"] = [display.number(one.get("step_time_s")) for one in predicted]
-    frame["flags"] = [" ".join(planned.flags) or "none" for planned in plan.cells]
+    optional = {
+        "memory GiB ≥": [display.gib(one.get("peak_memory_bytes")) for one in predicted],
+        "step s ≥": [display.number(one.get("step_time_s")) for one in predicted],
+        "flags": [" ".join(planned.flags) or NONE for planned in plan.cells],
+    }
+    for name, texts in optional.items():
+        if set(texts) - {display.UNKNOWN, NONE}:
+            frame[name] = texts
     frame["reason"] = [_verdict_reason(planned.reason_code, planned.reason) for planned in plan.cells]
     return frame
 
@@ -173,6 +179,9 @@ def _print_warnings(diagnosis: Diagnosis, width: int) -> None:
 def _print(lines: Iterable[str], *, stderr: bool = False) -> None:
     """Lines as they are: coloured by their first word on a terminal, plain elsewhere."""
     console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.file.write("".join(f"{line}\n" for line in lines))
+        return
     for line in lines:
         first = line.partition(" ")[0]
         console.print(Text(line, style=STYLES.get(first, "")), no_wrap=True, crop=False, overflow="ignore")

@@ -99,7 +99,7 @@ def _num_trainable_parameters(row: Row) -> int:
 
 def _settings(row: Row) -> str:
     changed = row.planned.cell.overrides.items()
-    return " ".join(f"{key}={format_value(value)}" for key, value in changed) or NONE
+    return shlex.join(f"{key}={format_value(value)}" for key, value in changed) or NONE
 
 
 def _predicted_bytes(row: Row) -> Any:
