@@ -15,8 +15,10 @@ from benchrunner.help import HELP, command_line, help_text
 
 if TYPE_CHECKING:
     from benchrunner.hydra_app import Expansion
+    from benchrunner.launch import Launcher
     from benchrunner.paths import SweepPaths
     from benchrunner.plan import Plan
+    from benchrunner.run import RunOptions
 
 EXIT_OK, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -139,15 +141,16 @@ def run(arguments: argparse.Namespace) -> int:
     """`bench [words]`: plan, run every cell, print the tables; the last line is the sweep's directory."""
     if _answered(arguments):
         return EXIT_OK
-    from benchrunner import environment, faults, plan
+    from benchrunner import faults, plan
+    from benchrunner.launch import launcher_for
     from benchrunner.paths import SweepPaths
-    from benchrunner.record import write_json
+    from benchrunner.run import RunOptions
 
     faults.parse_fault(os.environ.get(faults.VARIABLE))
     made = _make_plan(arguments, launch=True)
+    launcher = launcher_for(made.cells[0].cell.config)
     paths = SweepPaths(plan.write_plan(made, made.out_dir))
-    write_json(paths.environment, environment.collect())
-    return _launch(made, paths)
+    return _run_and_report(made, paths, launcher, RunOptions())
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -155,19 +158,23 @@ def resume(arguments: argparse.Namespace) -> int:
     if _answered(arguments):
         return EXIT_OK
     from benchrunner import plan
+    from benchrunner.launch import launcher_for
     from benchrunner.paths import SweepPaths
+    from benchrunner.run import RunOptions
 
     directory = _one_directory(arguments)
-    return _launch(plan.load_plan(directory), SweepPaths(directory), resume=True, mix=arguments.mix)
+    made = plan.load_plan(directory)
+    launcher = launcher_for(made.cells[0].cell.config)
+    return _run_and_report(made, SweepPaths(directory), launcher, RunOptions(resume=True, mix=arguments.mix))
 
 
-def _launch(made: "Plan", paths: "SweepPaths", **options: bool) -> int:
-    from benchrunner import render, report
-    from benchrunner import run as runner
-    from benchrunner.launch import LocalLauncher
+def _run_and_report(made: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions") -> int:
+    from benchrunner.render import print_tables
+    from benchrunner.report import write_report
+    from benchrunner.run import run_plan
 
-    summary = runner.run_plan(made, paths, launcher=LocalLauncher(), options=runner.RunOptions(**options))
-    render.print_tables(report.write_report([paths], None))
+    summary = run_plan(made, paths, launcher=launcher, options=options)
+    print_tables(write_report([paths]))
     print(paths.root, flush=True)
     return summary.exit_code
 
@@ -223,7 +230,7 @@ def report(arguments: argparse.Namespace) -> int:
     if not arguments.words:
         raise UsageError("report needs the directory of a sweep, e.g. bench report outputs/latest")
     sweeps = [SweepPaths(_directory(word)) for word in arguments.words]
-    render.print_tables(reports.write_report(sweeps, None))
+    render.print_tables(reports.write_report(sweeps))
     return EXIT_OK
 
 

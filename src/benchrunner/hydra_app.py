@@ -44,7 +44,7 @@ class Expansion:
     sweep_name: str
     """The sweep file's stem, or `cli`."""
     words: list[str]
-    """As given, the sweep file first."""
+    """As given: `-m`, the sweep file, the overrides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +80,18 @@ def expand(words: Sequence[str], *, multirun: bool, sweep_file: Path | None = No
     with _hydra() as loader, _explained():
         parsed = _parse(loader, words)
         sweep = _sweep_of(loader, parsed, sweep_file)
-        given = _read(loader, [word for word in parsed if word.key_or_group != SWEEPS])
+        stated = _read(loader, [word for word in parsed if word.key_or_group != SWEEPS])
         if sweep is None and not multirun:
-            _require_multirun(given)
+            _require_multirun(stated)
         master = _master(loader, sweep) if sweep else {}
         params = _read(loader, _parse(loader, _params(master)))
-        merged = {**params, **given}
-        matrices = _matrices(loader, master, merged, given)
+        merged = {**params, **stated}
+        matrices = _matrices(loader, master, merged, stated)
         pieces = _pieces(loader, merged, matrices, sweep)
         rows = build_rows(matrices, pieces)
     name = sweep_file.stem if sweep_file else sweep or "cli"
-    return Expansion(rows=rows, sweep_name=name, words=[*([str(sweep_file)] if sweep_file else []), *words])
+    given = [*(["-m"] if multirun else []), *([str(sweep_file)] if sweep_file else []), *words]
+    return Expansion(rows=rows, sweep_name=name, words=given)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Judge:
         self.predictions: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def decide(self, cell: Cell, excluded_reason: str | None) -> Verdict:
-        """The verdict: struck out, then ruled out, then too few devices, then too little memory, else run."""
+        """The verdict: struck out, ruled out, too few devices, too little memory, hopeless on a CPU, else run."""
         if excluded_reason:
             return Verdict(verdict="skipped", reason_code="skipped.excluded", reason=excluded_reason)
         ruling = find_rule(cell, self.hardware, self.rules)
@@ -51,7 +51,12 @@ class Judge:
                 evidence={"rule": ruling.id, "evidence": ruling.evidence},
             )
         flags = [f"probe:{ruling.id}"] if ruling else []
-        for code, check in (("skipped.devices", self._lacks_devices), ("skipped.predicted_oom", self._lacks_memory)):
+        checks = (
+            ("skipped.devices", self._lacks_devices),
+            ("skipped.predicted_oom", self._lacks_memory),
+            ("skipped.devices", self._lacks_accelerator),
+        )
+        for code, check in checks:
             reason = check(cell, predicted)
             if reason:
                 return Verdict(verdict="skipped", reason_code=code, reason=reason, flags=flags, predicted=predicted)
@@ -70,9 +75,13 @@ class Judge:
         here, needed = self.hardware, cell.sizes.devices
         if self.launch and not here.is_present:
             return f"{here.name} is not in this machine; bench plan can plan for it"
-        if here.device_type != "cpu":
-            enough = needed <= here.num_devices
-            return None if enough else f"needs {_count(needed, 'device')} a node, {here.num_devices} visible"
+        if here.device_type == "cpu" or needed <= here.num_devices:
+            return None
+        return f"needs {_count(needed, 'device')} a node, {here.num_devices} visible"
+
+    def _lacks_accelerator(self, cell: Cell, predicted: Mapping[str, Any]) -> str | None:
+        if self.hardware.device_type != "cpu":
+            return None
         least_s = predict.cpu_time_s(cell.config, cell.sizes, self.num_cores)
         if least_s <= cell.config["timeout_s"]:
             return None
@@ -88,10 +97,7 @@ class Judge:
         whose = "a rank's share of the RAM is" if self.hardware.device_type == "cpu" else "the device has"
         if cell.config["memory_limit_gib"] and limit == int(cell.config["memory_limit_gib"] * GIB):
             whose = "memory_limit_gib is"
-        return (
-            f"parameters, gradients and optimizer state alone need {_size(needed)} a device, "
-            f"{whose} {_size(limit)}"
-        )
+        return f"parameters, gradients and optimizer state alone need {_size(needed)} a device, {whose} {_size(limit)}"
 
     def _memory_bytes(self, cell: Cell) -> int | None:
         """Memory of one rank."""
