@@ -77,3 +77,11 @@ def parse_fault(text: str | None) -> Fault | None:
     if phase is not None and phase not in PHASES:
         raise ConfigError(VARIABLE, f"no phase {phase!r}; allowed: {', '.join(PHASES)}")
     return Fault(kind=kind, rank=int(rank) if rank else None, phase=phase)
+
+
+def format_fault(fault: Fault | None) -> str | None:
+    """The inverse of `parse_fault`."""
+    if fault is None:
+        return None
+    rank = "" if fault.rank is None else f"@{fault.rank}"
+    return f"{fault.kind}{rank}{f':{fault.phase}' if fault.phase else ''}"

@@ -7,6 +7,7 @@ keeps the exit codes that torchrun saw, which its own exit code (always 1) and s
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from benchrunner.worker.parent import die_with_parent
 PARENT_VARIABLE = "BENCH_PARENT_PID"
 
 
-def main(attempt_dir: str, num_ranks: str) -> int:
-    """Run the job and return its exit code: 0, 1, or 128 + signal when it was told to stop."""
+def main(attempt_dir: str, num_ranks: str, *rendezvous: str) -> int:
+    """Run the job and return its exit code: 0, 1, or 128 + signal when it was told to stop.
+
+    `rendezvous` holds torchrun's options for a job over several nodes; without them the job is this node's alone.
+    """
     die_with_parent(PARENT_VARIABLE)
     os.environ[AGENT_VARIABLE] = str(os.getpid())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored one would be inherited by every rank
@@ -28,7 +32,7 @@ def main(attempt_dir: str, num_ranks: str) -> int:
 
     paths = AttemptPaths(Path(attempt_dir))
     try:
-        run_torchrun(torchrun_words(attempt_dir, num_ranks))
+        run_torchrun(torchrun_words(attempt_dir, num_ranks, rendezvous))
     except ChildFailedError as failure:
         print(failure, file=sys.stderr)
         _keep_exits(paths, {rank: child.exitcode for rank, child in failure.failures.items()})
@@ -46,14 +50,15 @@ def run_torchrun(words: list[str]) -> None:
     torchrun.run(arguments)  # type: ignore[no-untyped-call]
 
 
-def torchrun_words(attempt_dir: str, num_ranks: str) -> list[str]:
+def torchrun_words(attempt_dir: str, num_ranks: str, rendezvous: Sequence[str] = ()) -> list[str]:
     """torchrun's arguments. Without `--local-addr` ranks wait for DNS where the host name does not resolve."""
-    options = ["--standalone", "--local-addr=localhost", "--max-restarts=0", f"--nproc-per-node={num_ranks}"]
-    return [*options, "-m", "benchrunner.worker", attempt_dir]
+    meeting = list(rendezvous) or ["--standalone", "--local-addr=localhost"]
+    return [*meeting, "--max-restarts=0", f"--nproc-per-node={num_ranks}", "-m", "benchrunner.worker", attempt_dir]
 
 
 def _keep_exits(paths: AttemptPaths, exits: dict[int, int]) -> None:
-    write_json(paths.exits, {"exits": {str(rank): code for rank, code in exits.items()}})
+    """In the order in which torchrun saw the ranks end, the ones that it ended itself last."""
+    write_json(paths.exits, {"exits": [{"rank": rank, "code": code} for rank, code in exits.items()]})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""The records of a sweep while it runs: each is made, written and remembered here."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchrunner.evidence import Evidence
+from benchrunner.outcome import Outcome
+from benchrunner.paths import SweepPaths
+from benchrunner.plan import PlannedCell
+from benchrunner.record import Record, record_to_dict, write_json
+from benchrunner.recording import NEVER, Attempt, make_record
+from benchrunner.scrub import one_line
+
+BAD = ("failed", "timeout", "invalid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitSummary:
+    """How a sweep ended."""
+
+    counts: Mapping[str, int]
+    """Status → cells; one without a record counts as skipped."""
+    num_attempted: int
+    """Cells that were launched, now or before."""
+    interrupted_by: int | None = None
+    """The signal."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 as expected, 2 some cell is bad, 4 nothing was attempted, 128 + signal when interrupted."""
+        if self.interrupted_by is not None:
+            return 128 + self.interrupted_by
+        if any(self.counts.get(status) for status in BAD):
+            return 2
+        return 0 if self.num_attempted else 4
+
+
+class Ledger:
+    """Slug → record."""
+
+    def __init__(
+        self,
+        paths: SweepPaths,
+        records: dict[str, Record],
+        environment: Mapping[str, Any],
+        flags: Sequence[str],
+    ) -> None:
+        self.paths, self.records, self.environment, self.flags = paths, records, environment, flags
+
+    def decided(self, cells: Iterable[PlannedCell]) -> None:
+        """Records of cells whose verdict stands in the plan; they can be rebuilt from it, so none is synced."""
+        for planned in cells:
+            outcome = Outcome(
+                status=planned.verdict,
+                reason_code=planned.reason_code,
+                reason=planned.reason,
+                evidence=planned.evidence,
+            )
+            self._keep(make_record(planned, outcome), sync=False)
+
+    def conclude(
+        self, planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NEVER
+    ) -> Record:
+        """Make and keep the record of a cell. Never raises: what goes wrong becomes the cell's verdict."""
+        if attempt.number:
+            attempt = replace(attempt, environment=self.environment, flags=self.flags)
+        try:
+            record = make_record(planned, outcome, evidence, attempt)
+            json.dumps(record_to_dict(record), allow_nan=False)
+        except Exception as error:  # a rank's result of the wrong form ends here
+            record = make_record(planned, broken("runner", "the record could not be made", error), None, attempt)
+        try:
+            self._keep(record)
+        except OSError as error:  # a full disk loses this record, and no other
+            verdict = broken("write", "the record could not be written", error)
+            record = make_record(planned, verdict, None, attempt)
+            self.records[record.slug] = record
+        return record
+
+    def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None) -> ExitSummary:
+        """Counts over all cells of the plan."""
+        records = [self.records.get(planned.cell.slug) for planned in cells]
+        return ExitSummary(
+            counts=Counter(record.status if record else "skipped" for record in records),
+            num_attempted=sum(record is not None and record.attempt > 0 for record in records),
+            interrupted_by=interrupted_by,
+        )
+
+    def _keep(self, record: Record, *, sync: bool = True) -> None:
+        self.records[record.slug] = record
+        path = self.paths.cell(record.slug).record
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record_to_dict(record), sync=sync)
+
+
+def broken(kind: str, what: str, error: BaseException) -> Outcome:
+    """The verdict on a cell that the runner itself could not handle."""
+    reason = f"{what}: {type(error).__name__}: {one_line(str(error)) or 'no message'}"
+    return Outcome(status="failed", reason_code=f"failed.{kind}", reason=reason)

@@ -1,0 +1,131 @@
+"""What a sweep already knows: its records, its unfinished attempts, and what it was measured with."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from benchrunner.errors import SweepDirError
+from benchrunner.evidence import Evidence, gather
+from benchrunner.hardware import Hardware
+from benchrunner.launch import drop_cold_cache
+from benchrunner.paths import AttemptPaths, SweepPaths
+from benchrunner.plan import PlannedCell
+from benchrunner.processes import kill_marked
+from benchrunner.record import Record, record_from_dict, write_json
+from benchrunner.recording import Attempt
+
+KEPT = frozenset({"ok", "invalid", "oom", "unsupported"})
+"""Statuses that a resumed sweep keeps; the others run again."""
+
+KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded"})
+
+TOLD: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "benchrunner": lambda data: data.get("benchrunner"),
+    "torch": lambda data: (data.get("versions") or {}).get("torch"),
+    "driver": lambda data: data.get("driver"),
+    "GPU": lambda data: ", ".join(sorted({str(gpu.get("name")) for gpu in data.get("gpus") or []})) or None,
+}
+"""What must be equal for two numbers to stand in one table → where the environment says it."""
+
+
+def read_records(cells: Iterable[PlannedCell], paths: SweepPaths) -> dict[str, Record]:
+    """Slug → record, of every cell that has one which can be read as its own."""
+    found = {
+        planned.cell.slug: read_record(paths, planned) for planned in cells if paths.root.joinpath("cells").is_dir()
+    }
+    return {slug: record for slug, record in found.items() if record is not None}
+
+
+def read_record(paths: SweepPaths, planned: PlannedCell) -> Record | None:
+    """The cell's record; null when there is none, or none that can be read as this cell's."""
+    try:
+        text = paths.cell(planned.cell.slug).record.read_text(encoding="utf-8")
+        record = record_from_dict(json.loads(text))
+    except (OSError, ValueError, AttributeError):
+        return None
+    return record if record.cell_id == planned.cell.cell_id else None
+
+
+def is_kept(record: Record) -> bool:
+    """Whether a resumed sweep keeps this verdict instead of running the cell again."""
+    return record.status in KEPT or record.reason_code in KEPT_CODES
+
+
+def left_to_do(cells: Iterable[PlannedCell], records: Mapping[str, Record], hardware: Hardware) -> list[PlannedCell]:
+    """The cells that are to be launched: planned to run, or skipped for devices that are here now; and not kept."""
+    runnable = [planned for planned in cells if planned.verdict == "run" or _has_devices_now(planned, hardware)]
+    return [
+        planned for planned in runnable if planned.cell.slug not in records or not is_kept(records[planned.cell.slug])
+    ]
+
+
+def _has_devices_now(planned: PlannedCell, hardware: Hardware) -> bool:
+    on_gpus = hardware.is_present and hardware.device_type == "cuda"
+    return planned.reason_code == "skipped.devices" and on_gpus and planned.cell.sizes.devices <= hardware.num_devices
+
+
+# --- attempts without a record -------------------------------------------------------------------------------------
+
+
+def recover(planned: PlannedCell, paths: SweepPaths, known: int = 0) -> tuple[Evidence, Attempt] | None:
+    """The last attempt of a cell, if every rank reached its end although no record was written; else null.
+
+    `known` is the attempt that the cell's record is of.
+
+    Whatever the attempt left running or in its cold cache is removed.
+    """
+    place = paths.cell(planned.cell.slug)
+    number = place.num_attempts()
+    if number <= known:
+        return None
+    attempt = place.attempt(number)
+    drop_cold_cache(attempt)
+    try:
+        document = json.loads(attempt.cell.read_text(encoding="utf-8"))
+        kill_marked(str(document["marker"]))
+        evidence = gather(attempt, planned.cell.sizes.world_size)
+        return (evidence, _attempt(number, document, attempt)) if evidence.is_complete() else None
+    except (OSError, ValueError, KeyError, TypeError):  # killed while it wrote: nothing to take over
+        return None
+
+
+def _attempt(number: int, document: Mapping[str, Any], paths: AttemptPaths) -> Attempt:
+    return Attempt(
+        number=number,
+        started_at=document["started_at"],
+        wall_s=max(0.0, paths.rank(0).stat().st_mtime - paths.cell.stat().st_mtime),
+        devices=document["devices"],
+        fault=document["fault"],
+        hardware=document["hardware"],
+    )
+
+
+# --- machine and software ------------------------------------------------------------------------------------------
+
+
+def settle_environment(
+    paths: SweepPaths, now: Mapping[str, Any], *, resume: bool, mix: bool
+) -> tuple[Mapping[str, Any], list[str]]:
+    """The environment of the records to be made, and their flags.
+
+    Raises:
+        SweepDirError: the sweep was measured with something else, and nobody said `mix`.
+    """
+    if not paths.environment.exists():
+        write_json(paths.environment, now)
+    try:
+        before = json.loads(paths.environment.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SweepDirError(f"{paths.environment}: damaged: {error}") from error
+    changes = environment_changes(before, now) if resume else []
+    if not changes:
+        return before, []
+    if not mix:
+        raise SweepDirError(f"{paths.root} was measured with {'; '.join(changes)}; resume with --mix to mix them")
+    return now, ["mixed_environment"]
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What makes numbers of two environments incomparable: `torch 2.11, here 2.13`, …"""
+    pairs = {name: (read(before), read(now)) for name, read in TOLD.items()}
+    return [f"{name} {old or 'none'}, here {new or 'none'}" for name, (old, new) in pairs.items() if old != new]
