@@ -135,10 +135,12 @@ def _run_cell(options: argparse.Namespace, strategy: str, compiler: str) -> dict
 
 
 def _plan_cell(words: list[str]) -> Any:
-    """Our cell exactly as `bench plan` makes it."""
-    from benchrunner.plan import cells_of
+    """Our cell exactly as `bench` makes it."""
+    from benchrunner.hardware import detect
+    from benchrunner.hydra_app import expand
+    from benchrunner.plan import make_cells
 
-    (cell,) = cells_of(words)
+    (cell,) = make_cells(expand(words, multirun=False).rows, detect())
     return cell
 
 
