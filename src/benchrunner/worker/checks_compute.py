@@ -1,0 +1,94 @@
+"""Checks of how the step was computed: what was recomputed in the backward pass, and what was compiled."""
+
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
+
+from benchrunner import arithmetic
+from benchrunner.worker.finding import Evidence, Finding, unknown
+
+PRODUCT_TOLERANCE = 0.02
+"""Of the forward pass's FLOPs: by so much the recomputed FLOPs may be off."""
+
+
+def recompute(evidence: Evidence) -> Finding:
+    """As many blocks are checkpointed as the label says, and the profiled step computed them twice.
+
+    Seen by calls of the fused attention operator (a checkpointed block makes one more) and, where all products pass
+    torch's operators, by their FLOPs.
+    """
+    if evidence.optimizer is None:
+        return unknown("this workload has no backward pass")
+    decoder, options = evidence.built.decoder, evidence.cell.config["activation_checkpointing"]
+    wanted = len(arithmetic.checkpointed_blocks(len(decoder.blocks), options))
+    wrapped = sum(is_checkpointed(block) for block in decoder.blocks)
+    expected, observed = [f"{wanted} of {len(decoder.blocks)} blocks checkpointed"], [f"{wrapped}"]
+    agrees = wanted == wrapped
+    for line in (_attention_calls(evidence, wanted), _product_flops(evidence, wanted)):
+        if line is not None:
+            right, wish, found = line
+            agrees &= right
+            expected.append(wish)
+            observed.append(found)
+    note = None if len(expected) > 1 else "the profiler saw neither attention calls nor products"
+    return Finding(ok=agrees, expected="; ".join(expected), observed="; ".join(observed), note=note)
+
+
+def is_checkpointed(block: nn.Module) -> bool:
+    """Whether a block recomputes its activations."""
+    return isinstance(block, CheckpointWrapper) or bool(getattr(block, "is_checkpointed", False))
+
+
+def _keeps_products(evidence: Evidence) -> bool:
+    return bool(evidence.cell.get("activation_checkpointing.every") == "per_op")
+
+
+def _attention_calls(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str] | None:
+    """Calls of the attention operator: one a layer, one more a checkpointed block unless its output is kept."""
+    profile = evidence.probes.profile
+    if profile is None or not profile.num_attention_calls:
+        return None
+    again = 0 if _keeps_products(evidence) else num_blocks
+    wanted = (len(evidence.built.decoder.blocks) + again) * evidence.probes.num_micro_steps
+    calls = profile.num_attention_calls
+    return calls == wanted, f"{wanted} attention calls", f"{calls} attention calls"
+
+
+def _product_flops(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str] | None:
+    """Recomputed FLOPs of the linears, as a share of their forward pass; full training only."""
+    profile, config = evidence.probes.profile, evidence.cell.config
+    hidden = config["precision"]["backend"] == "transformer_engine" or evidence.cell.get("attention") == "explicit"
+    if profile is None or hidden or config["workload"]["name"] != "train":
+        return None
+    model = dict(config["model"], num_layers=len(evidence.built.decoder.blocks))
+    forward = 2.0 * arithmetic.matmul_parameters(model) * evidence.probes.num_tokens
+    seen = sum(profile.product_flops.values())
+    if seen < 2 * forward:
+        return None
+    num_blocks = 0 if _keeps_products(evidence) else num_blocks
+    least = num_blocks * arithmetic.recomputed_flops_per_block(model, 0)
+    # Eager checkpointing calls the last product of a block once more and stops inside that call: it shows as run.
+    most = num_blocks * 2.0 * arithmetic.block_matmul_parameters(model)
+    chunks = config["workload"]["loss_chunk_tokens"] is not None
+    head = 2.0 * arithmetic.head_matmul_parameters(model) if chunks else 0.0
+    low, high = ((again + head) * evidence.probes.num_tokens / forward for again in (least, most))
+    found = seen / forward - 3
+    close = low - PRODUCT_TOLERANCE <= found <= high + PRODUCT_TOLERANCE
+    return close, f"{low:.0%} to {high:.0%} of the forward products again", f"{found:.0%} of the forward products again"
+
+
+def compiled(evidence: Evidence) -> Finding:
+    """Graphs exist and run every block; with static shapes nothing was compiled inside the measured window."""
+    if evidence.cell.axes["compile"] == "eager":
+        return unknown("nothing is compiled under compile=eager")
+    counters, profile = evidence.result.get("compile") or {}, evidence.probes.profile
+    graphs, late = counters.get("num_graphs") or 0, counters.get("num_window_recompiles") or 0
+    num_blocks = len(evidence.built.decoder.blocks)
+    regions = num_blocks * evidence.probes.num_micro_steps if evidence.cell.get("compile.scope") == "block" else 1
+    covers = profile is None or profile.num_regions >= regions
+    may_recompile = evidence.cell.get("compile.dynamic") is not False or evidence.cell.axes["workload"] == "generate"
+    seen = "unknown" if profile is None else str(profile.num_regions)
+    return Finding(
+        ok=graphs > 0 and covers and (late == 0 or may_recompile),
+        expected=f"graphs, at least {regions} calls of compiled code in a step, no recompilation in the window",
+        observed=f"{graphs} graphs, {seen} calls of compiled code, {late} recompilations in the window",
+    )

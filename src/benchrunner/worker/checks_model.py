@@ -1,0 +1,188 @@
+"""Checks of the model itself: its shape, its first values, its number formats, how it is spread over ranks."""
+
+import math
+
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from benchrunner import arithmetic
+from benchrunner.worker.finding import Evidence, Finding, unknown
+from benchrunner.worker.precision import DTYPES
+from benchrunner.worker.profiled import FLOAT8
+
+LOSS_TOLERANCE = 0.3
+RESIDENT_TOLERANCE = 0.005
+"""How far the bytes of a 4-bit model may be from its law."""
+NORMS = frozenset({"attention_norm.weight", "mlp_norm.weight", "norm.weight"})
+MIN_ELEMENTS = 512
+"""A sample smaller than this says little about a standard deviation."""
+
+
+def shape(evidence: Evidence) -> Finding:
+    """Parameter counts equal the closed forms of the shape, and the model card's when the shape is unmodified."""
+    cell, built = evidence.cell, evidence.built
+    model, workload = cell.config["model"], cell.config["workload"]
+    expected = {
+        "parameters": arithmetic.num_parameters(model),
+        "trainable": arithmetic.num_trainable_parameters(model, workload),
+    }
+    observed = {"parameters": built.num_parameters, "trainable": built.num_trainable_parameters}
+    if model["num_parameters"] and not any(key.startswith("model.") for key in cell.overrides):
+        expected["of the model card"], observed["of the model card"] = model["num_parameters"], built.num_parameters
+    return Finding(ok=expected == observed, expected=expected, observed=observed)
+
+
+def first_loss(evidence: Evidence) -> Finding:
+    """From our own init the first loss is ln V + d·σ²/2, and every norm and matrix starts as it should.
+
+    Logits at the start are normal with variance d·σ² (normed activations have unit mean square), so the mean of
+    exp(logit) is exp(d·σ²/2). A small head hides dead activations in the loss; the parameters do not.
+    """
+    model, losses = evidence.cell.config["model"], evidence.result.get("losses") or []
+    wrong = _first_wrong_value(evidence)
+    if wrong is not None:
+        return wrong
+    if not losses:
+        return unknown("this workload has no loss")
+    spread = math.sqrt(model["d_model"]) * model["init_std"]
+    expected = math.log(model["vocab_size"]) + spread**2 / 2
+    tokens = evidence.result["tokens_per_step"]
+    tolerance = max(LOSS_TOLERANCE, 5 * spread / math.sqrt(tokens))
+    close = abs(losses[0] - expected) <= tolerance
+    return Finding(ok=close, expected=f"{expected:.3f} ± {tolerance:.2f}", observed=round(losses[0], 4))
+
+
+def _first_wrong_value(evidence: Evidence) -> Finding | None:
+    """The first parameter of the base model that does not start as `worker/weights.py` says."""
+    std = evidence.cell.get("model.init_std")
+    for name, values in evidence.initial.items():
+        if "lora" in name or "adapter" in name or not values.numel():
+            continue
+        is_norm = ".".join(name.rsplit(".", 2)[-2:]) in NORMS
+        if is_norm and not bool((values == 1).all()):
+            observed = f"mean {values.mean().item():.4g}"
+            return Finding(ok=False, expected=f"{name} starts at 1", observed=f"{name}: {observed}")
+        is_matrix = name.endswith("weight") and not is_norm and values.numel() >= MIN_ELEMENTS
+        if is_matrix and not 0.8 < values.std() / std < 1.25:
+            observed = f"{name}: standard deviation {values.std().item():.4g}"
+            return Finding(ok=False, expected=f"{name} starts with standard deviation {std:g}", observed=observed)
+    return None
+
+
+def precision(evidence: Evidence) -> Finding:
+    """The linears really computed in the format of the label, and 4-bit weights really are 4-bit."""
+    backend = evidence.cell.get("precision.backend")
+    if backend == "bitsandbytes":
+        return _resident(evidence)
+    profile = evidence.probes.profile
+    if profile is None:
+        return unknown("no step was profiled within the budget")
+    if backend == "transformer_engine":
+        return _transformer_engine(evidence)
+    share, expected = _share_in_format(evidence), _expected_share(evidence)
+    if share is None:
+        return unknown("matrix products did not pass torch's operators (CUDA graph, or generated kernels)")
+    name = FLOAT8 if expected < 1 or evidence.cell.get("precision.compute_dtype") == FLOAT8 else _compute(evidence)
+    return Finding(
+        ok=abs(share - expected) < 0.01,
+        expected=f"{expected:.1%} of the linears' FLOPs in {name}",
+        observed=f"{share:.1%}",
+        note=_skipped(evidence),
+    )
+
+
+def _compute(evidence: Evidence) -> str:
+    return str(evidence.cell.get("precision.compute_dtype"))
+
+
+def _expected_share(evidence: Evidence) -> float:
+    """Share of the linears' FLOPs in the label's format: all, or in fp8 with scope blocks all but the head's."""
+    model = evidence.cell.config["model"]
+    if _compute(evidence) in DTYPES or evidence.cell.get("precision.scope") == "all":
+        return 1.0
+    return 1 - arithmetic.head_matmul_parameters(model) / arithmetic.matmul_parameters(model)
+
+
+def _share_in_format(evidence: Evidence) -> float | None:
+    profile = evidence.probes.profile
+    assert profile is not None
+    total = sum(profile.product_flops.values())
+    return profile.product_flops[_compute(evidence)] / total if total else None
+
+
+def _transformer_engine(evidence: Evidence) -> Finding:
+    """Its products do not pass torch's operators: fp8 kernels are counted, and what torch's own linears computed."""
+    profile, model = evidence.probes.profile, evidence.cell.config["model"]
+    assert profile is not None
+    if not profile.gemm_kernels:
+        return unknown("the profiler saw no matrix product kernels")
+    linears = len(arithmetic.linear_shapes(model)) * model["num_layers"] + (
+        evidence.cell.get("precision.scope") == "all"
+    )
+    passes = 3 if evidence.optimizer is not None else 1
+    expected = passes * linears * evidence.probes.num_micro_steps
+    total = 2.0 * passes * arithmetic.matmul_parameters(model) * evidence.probes.num_tokens
+    share, wanted = 1 - sum(profile.product_flops.values()) / total, _expected_share(evidence)
+    return Finding(
+        ok=profile.num_float8_kernels >= expected and abs(share - wanted) < 0.02,
+        expected=f"{wanted:.1%} of the linears' FLOPs in fp8, at least {expected} fp8 products",
+        observed=f"{share:.1%}, {profile.num_float8_kernels} fp8 products",
+        note=_skipped(evidence),
+    )
+
+
+def _skipped(evidence: Evidence) -> str | None:
+    """Linears that a low precision left as they were."""
+    if _compute(evidence) in DTYPES:
+        return None
+    names = [name for name, module in evidence.built.decoder.named_modules() if type(module) is nn.Linear]
+    return f"not converted: {', '.join(names)}" if names else "every linear is converted"
+
+
+def _resident(evidence: Evidence) -> Finding:
+    """The bytes at rest follow the law of the format: scales included, everything else in the compute dtype."""
+    config = evidence.cell.config
+    model, workload = config["model"], config["workload"]
+    element = arithmetic.DTYPE_BYTES[config["precision"]["compute_dtype"]]
+    law = arithmetic.resident_weight_bytes(model, config["precision"])
+    law += arithmetic.num_added_parameters(model, workload) * element
+    ranks = evidence.context.world_size if config["strategy"]["kind"] == "fsdp" else 1
+    share = evidence.rest_bytes * ranks / law
+    return Finding(
+        ok=abs(share - 1) <= RESIDENT_TOLERANCE,
+        expected=f"{law / ranks / 2**30:.4f} GiB a rank (± {RESIDENT_TOLERANCE:.1%})",
+        observed=f"{evidence.rest_bytes / 2**30:.4f} GiB",
+        note=_skipped(evidence),
+    )
+
+
+def sharded(evidence: Evidence) -> Finding:
+    """Parameters at rest are the rank's part; after the forward pass whole blocks are there in stage 2 only."""
+    if evidence.cell.get("strategy.kind") != "fsdp":
+        return unknown(f"strategy {evidence.cell.axes['strategy']} shards nothing")
+    total, padding = _whole_bytes(evidence)
+    expected, stage = total / evidence.context.world_size, evidence.cell.get("strategy.stage")
+    at_rest = abs(evidence.rest_bytes - expected) <= padding + 0.01 * expected
+    gathered, blocks = evidence.probes.gathered_blocks
+    right_stage = not blocks or not _has_parts(evidence.built.decoder) or gathered == (blocks if stage == 2 else 0)
+    return Finding(
+        ok=at_rest and right_stage,
+        expected=f"{expected:.0f} bytes at rest, {'all' if stage == 2 else 'no'} blocks whole after forward",
+        observed=f"{evidence.rest_bytes} bytes at rest, {gathered} of {blocks} blocks whole after forward",
+        note=None if blocks else "no probe fitted the budget: only the bytes at rest are judged",
+    )
+
+
+def _has_parts(module: nn.Module) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def _whole_bytes(evidence: Evidence) -> tuple[float, int]:
+    """Bytes of the whole model as stored, and how much more than its share a rank may hold as padding."""
+    world, config, parameters = evidence.context.world_size, evidence.cell.config, evidence.built.decoder.parameters()
+    rows = [(p.shape[0], math.prod(p.shape[1:]) * p.element_size()) for p in parameters if p.ndim]
+    padding = sum(row_bytes for num_rows, row_bytes in rows if num_rows % world)
+    dtype = config["precision"]["param_dtype"]
+    if dtype in arithmetic.QUANTIZED_BYTES:
+        return arithmetic.resident_weight_bytes(config["model"], config["precision"]), padding
+    return evidence.built.num_parameters * float(arithmetic.DTYPE_BYTES[dtype]), padding
