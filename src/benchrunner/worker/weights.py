@@ -21,19 +21,33 @@ def named_generator(seed: int, name: str, device: torch.device) -> torch.Generat
     return torch.Generator(device).manual_seed(number)
 
 
+ZERO_AT_FIRST = ("bias", "lora_b_query", "lora_b_value", "adapter_gate")
+"""Ends of the names of parameters that start at zero: a finetuning method starts from the base model's function."""
+
+
 def full_tensor(name: str, shape: torch.Size, *, seed: int, std: float, device: torch.device) -> torch.Tensor:
-    """The whole initial value of a parameter, fp32: matrices N(0, std), norm weights one, biases zero."""
-    if len(shape) > 1:
-        generator = named_generator(seed, name, device)
-        return torch.empty(shape, dtype=torch.float32, device=device).normal_(0.0, std, generator=generator)
-    fill = 0.0 if name.endswith("bias") else 1.0
-    return torch.full(shape, fill, dtype=torch.float32, device=device)
+    """The whole initial value of a parameter, fp32: matrices N(0, std), weights of norms and scales one, biases zero.
+
+    LoRA's A has the spread of torch's linear layers, 1 / √(3 · inputs), and its B is zero.
+    """
+    if name.endswith(ZERO_AT_FIRST) or len(shape) == 1:
+        fill = 0.0 if name.endswith(ZERO_AT_FIRST) else 1.0
+        return torch.full(shape, fill, dtype=torch.float32, device=device)
+    if name.endswith("lora_a"):
+        std = (3 * shape[1]) ** -0.5
+    generator = named_generator(seed, name, device)
+    return torch.empty(shape, dtype=torch.float32, device=device).normal_(0.0, std, generator=generator)
 
 
 @torch.no_grad()
 def fill_parameters(module: nn.Module, *, seed: int, std: float, device: torch.device) -> None:
-    """Fill all parameters in place; a DTensor's rank keeps its shard of the full value, without communication."""
+    """Fill all parameters in place; a DTensor's rank keeps its shard of the full value, without communication.
+
+    Packed weights are left alone: they were quantised from their full value.
+    """
     for raw_name, parameter in module.named_parameters():
+        if hasattr(parameter, "quant_state"):
+            continue
         name = canonical_name(raw_name)
         full = full_tensor(name, parameter.shape, seed=seed, std=std, device=device).to(parameter.dtype)
         if isinstance(parameter, DTensor):

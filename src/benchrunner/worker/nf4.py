@@ -1,0 +1,143 @@
+"""Frozen linears in 4-bit NormalFloat by bitsandbytes (QLoRA, arXiv:2305.14314), scales doubly quantised or not.
+
+Packed weights cannot be initialised after sharding, so each linear is made on the device from its tensor of that name,
+quantised and its full form freed before the next: the peak is the quantised size and one matrix.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from benchrunner.cell import Cell
+from benchrunner.errors import Unsupported
+from benchrunner.worker.context import Context
+from benchrunner.worker.model import Decoder
+from benchrunner.worker.peft import is_linear
+from benchrunner.worker.weights import canonical_name, full_tensor
+
+STORAGE_DTYPE = torch.bfloat16
+"""The dtype that packed bits are called: `fully_shard` gathers a unit in one dtype, and bf16 is its neighbours'."""
+
+
+def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, Any]:
+    """Replace the linears of a decoder on meta by quantised ones on `device`; the rest stays on meta.
+
+    Returns what to record. A tied head gets a matrix of its own from the embedding's values: what is packed cannot be looked up in.
+
+    Raises:
+        Unsupported: no linear was converted.
+    """
+    linears = dict(_linears(decoder, head=cell.get("precision.scope") == "all"))
+    if not linears:
+        raise Unsupported("runtime.nf4_nothing", "there is no linear to quantise")
+    for name, linear in linears.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(decoder.get_submodule(parent), leaf, _quantised(name, linear, cell, device))
+    if "head" in linears:
+        decoder.model["tie_embeddings"] = False
+    return {"num_linears": len(linears), "kept": {} if "head" in linears else {"head": "precision.scope=blocks"}}
+
+
+def _linears(decoder: Decoder, *, head: bool) -> Iterator[tuple[str, nn.Linear]]:
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.Linear) and is_linear(name) and (head or name != "head"):
+            yield name, module
+
+
+def _quantised(name: str, linear: nn.Linear, cell: Cell, device: torch.device) -> nn.Module:
+    """The bitsandbytes linear of this shape with its packed weight on `device`; a bias stays on meta."""
+    from bitsandbytes.nn import Linear4bit
+
+    made: nn.Module = Linear4bit(
+        linear.in_features, linear.out_features, bias=False, compute_dtype=torch.bfloat16, device="meta", **_options(cell)
+    )
+    made.weight = _pack(_full_weight(name, linear.weight.shape, cell, device), cell)
+    made.weight.module, made.quant_state = made, made.weight.quant_state
+    made.bias = linear.bias
+    return made
+
+
+def _options(cell: Cell) -> dict[str, Any]:
+    return {
+        "compress_statistics": cell.get("precision.param_dtype") == "nf4-dq",
+        "quant_type": "nf4",
+        "quant_storage": STORAGE_DTYPE,
+    }
+
+
+def _pack(full: torch.Tensor, cell: Cell) -> Any:
+    """The packed parameter of a matrix, on its device, with `quant_state`."""
+    from bitsandbytes.nn import Params4bit
+
+    return Params4bit(full, requires_grad=False, **_options(cell)).to(full.device)
+
+
+def _full_weight(name: str, shape: torch.Size, cell: Cell, device: torch.device) -> torch.Tensor:
+    """The bf16 matrix [out, in] that the linear `name` starts from, as in every precision."""
+    tied = name == "head" and cell.get("model.tie_embeddings")
+    source = "embedding.weight" if tied else f"{name}.weight"
+    full = full_tensor(source, shape, seed=cell.get("seed"), std=cell.get("model.init_std"), device=device)
+    return full.to(torch.bfloat16)
+
+
+def packed_linears(module: nn.Module) -> dict[str, Any]:
+    """Canonical name → quantised linear, of all in `module`, wrapped or not."""
+    named = ((canonical_name(f"{name}.")[:-1], linear) for name, linear in module.named_modules())
+    return {name: linear for name, linear in named if getattr(linear, "quant_state", None) is not None}
+
+
+def resident_bytes(module: nn.Module) -> int:
+    """Bytes that the parameters of `module` hold on this rank, the scales of packed weights included."""
+    parameters = sum(_storage_bytes(parameter) for parameter in module.parameters())
+    return parameters + sum(_scale_bytes(linear.quant_state) for linear in packed_linears(module).values())
+
+
+def _storage_bytes(parameter: torch.Tensor) -> int:
+    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    return local.numel() * local.element_size()
+
+
+def _scale_bytes(state: Any) -> int:
+    """Scales, and where they are quantised themselves their scales, offset and code book."""
+    tensors = [state.absmax, state.code]
+    if state.nested:
+        tensors += [state.offset, state.state2.absmax, state.state2.code]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@torch.no_grad()
+def check_bits(decoder: Decoder, context: Context) -> None:
+    """Gather every sharded unit once and compare its dequantised matrices bit by bit with ones made anew.
+
+    Raises:
+        Unsupported: a matrix differs (bitsandbytes#1945 reports wrong results of packed weights under FSDP).
+    """
+    pending = packed_linears(decoder)
+    if not pending:
+        return
+    from bitsandbytes.functional import dequantize_4bit
+
+    for unit in (module for module in decoder.modules() if isinstance(module, FSDPModule)):
+        unit.unshard()
+        for name in [name for name, linear in pending.items() if not isinstance(linear.weight, DTensor)]:
+            linear = pending.pop(name)
+            shape = torch.Size((linear.out_features, linear.in_features))
+            fresh = _pack(_full_weight(name, shape, context.cell, context.device), context.cell)
+            gathered = dequantize_4bit(linear.weight.data, linear.quant_state)
+            _require_equal(name, gathered, dequantize_4bit(fresh.data, fresh.quant_state), context.rank)
+        unit.reshard()
+    assert not pending, "every packed linear belongs to a sharded unit"
+
+
+def _require_equal(name: str, gathered: torch.Tensor, expected: torch.Tensor, rank: int) -> None:
+    if not torch.equal(gathered, expected):
+        wrong = (gathered != expected).sum().item() / expected.numel()
+        raise Unsupported(
+            "runtime.nf4_fsdp_bits",
+            f"fully_shard changed the packed bits of {name}: rank {rank} dequantises {wrong:.1%} of its weights "
+            "to other values than on one device",
+        )
