@@ -17,6 +17,9 @@ Values = Mapping[str, Any]
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes an element of the dtypes that torch stores as such."""
 
+SHORT_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+"""Names of the dtypes in the peaks of conf/hardware."""
+
 QUANTIZED_BYTES = {"nf4": 0.5625, "nf4-dq": 0.515869140625}
 """Bytes a weight of a 4-bit matrix with its scales: a fp32 scale for 64 weights; doubly quantised, an 8-bit one and
 a fp32 scale of scales for 256 of those (QLoRA, arXiv:2305.14314, section 3)."""
@@ -199,6 +202,36 @@ def hardware_flops_per_step(config: Values, sizes: Sizes) -> float:
     return train_flops_per_step(config, sizes) + recomputed_flops_per_step(config, sizes)
 
 
+def flops_by_dtype(config: Values, sizes: Sizes) -> dict[str, float]:
+    """Model FLOPs of a step by the dtype that they are computed in: short name of the dtype → FLOPs.
+
+    In fp8: every product with the matrices that `fp8_matmul_parameters` counts, three a token in training, two where
+    those matrices are frozen, one without a backward pass. The rest, attention included, is in bf16 then.
+    """
+    total = train_flops_per_step(config, sizes)
+    dtype = config["precision"]["compute_dtype"]
+    if dtype != "float8":
+        return {SHORT_NAMES[dtype]: total}
+    in_fp8 = 2.0 * fp8_matmul_parameters(config["model"], config["precision"]) * _num_products(config, sizes)
+    return {"fp8": in_fp8, "bf16": total - in_fp8}
+
+
+def fp8_matmul_parameters(model: Values, precision: Values) -> int:
+    """Matrix elements of the linears that fp8 formats convert: not the head of `scope: blocks`, nor a tied one."""
+    keeps_head = precision["scope"] != "all" or model["tie_embeddings"]
+    return matmul_parameters(model) - (head_matmul_parameters(model) if keeps_head else 0)
+
+
+def _num_products(config: Values, sizes: Sizes) -> int:
+    """How often a step multiplies a converted matrix with a token, over all devices."""
+    workload = config["workload"]["name"]
+    if workload == "generate":
+        tokens = config["generate"]["prompt_length"] + max(0, config["generate"]["new_tokens"] - 1)
+        return int(sizes.global_batch_size * tokens)
+    a_token = 2 if workload in PEFT_WORKLOADS else 3 if workload in GRADIENT_WORKLOADS else 1
+    return a_token * _num_tokens(sizes)
+
+
 def recomputed_flops_per_step(config: Values, sizes: Sizes) -> float:
     """FLOPs of the second forward pass of checkpointed blocks and of a chunked head, over all devices."""
     if config["workload"]["name"] not in GRADIENT_WORKLOADS:
@@ -206,20 +239,23 @@ def recomputed_flops_per_step(config: Values, sizes: Sizes) -> float:
     model, checkpointing = config["model"], config["activation_checkpointing"]
     num_blocks = len(checkpointed_blocks(model["num_layers"], checkpointing))
     keeps_products = checkpointing["every"] == "per_op"
-    a_token = 0.0 if keeps_products else num_blocks * recomputed_flops_per_block(model, sizes.seq_len)
+    whole = config["precision"]["backend"] == "transformer_engine"
+    a_block = recomputed_flops_per_block(model, sizes.seq_len, whole=whole)
+    a_token = 0.0 if keeps_products else num_blocks * a_block
     if config["workload"]["loss_chunk_tokens"] is not None:
         a_token += 2.0 * head_matmul_parameters(model)
     return _num_tokens(sizes) * a_token
 
 
-def recomputed_flops_per_block(model: Values, seq_len: int, *, causal: bool = True) -> float:
+def recomputed_flops_per_block(model: Values, seq_len: int, *, causal: bool = True, whole: bool = False) -> float:
     """FLOPs a token of recomputing one block: its forward pass up to the last tensor that the backward pass needs.
 
-    That is the input of the last linear, so the product with `down` is not repeated, unless dropout follows it.
+    That is the input of the last linear, so the product with `down` is not repeated, unless dropout follows it, or
+    the checkpoint repeats the `whole` block (Transformer Engine's).
     """
     attention = attention_flops_per_token(model, seq_len, causal=causal) / int(model["num_layers"])
     inputs, outputs = linear_shapes(model)["down"]
-    spared = 0 if model["dropout"] else inputs * outputs
+    spared = 0 if model["dropout"] or whole else inputs * outputs
     return 2.0 * (block_matmul_parameters(model) - spared) + attention
 
 
@@ -270,6 +306,28 @@ def resident_weight_bytes(model: Values, precision: Values) -> float:
     untied = head if model["tie_embeddings"] and precision["scope"] == "all" else 0
     rest = num_parameters(model) + untied - packed
     return packed * QUANTIZED_BYTES[dtype] + rest * _float_bytes(precision)
+
+
+def linear_weight_bytes(model: Values, precision: Values) -> float:
+    """Bytes of the matrices that a token passes, as they rest: N_mm of them, the embedding's lookup not among them."""
+    matrices, head = matmul_parameters(model), head_matmul_parameters(model)
+    dtype = precision["param_dtype"]
+    if dtype not in QUANTIZED_BYTES:
+        return float(matrices * DTYPE_BYTES[dtype])
+    plain = 0 if precision["scope"] == "all" else head
+    return (matrices - plain) * QUANTIZED_BYTES[dtype] + plain * _float_bytes(precision)
+
+
+def decode_bytes_per_token(config: Values, sizes: Sizes) -> float:
+    """Bytes that a device must read for one decode of its batch, the mean over a sample.
+
+    Every matrix once, and the keys and values up to the token itself: decode i of 1 .. new_tokens − 1 attends to
+    prompt_length + i of them.
+    """
+    model, precision, options = config["model"], config["precision"], config["generate"]
+    mean_length = options["prompt_length"] + options["new_tokens"] / 2
+    a_slot = kv_cache_bytes(model, sizes.micro_batch_size, 1, _float_bytes(precision))
+    return linear_weight_bytes(model, precision) + a_slot * mean_length
 
 
 def kv_cache_bytes(model: Values, batch: int, length: int, bytes_per_element: int) -> int:

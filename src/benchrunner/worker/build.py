@@ -1,14 +1,16 @@
 """The ordered recipe from a cell to a model that can step, with the reason for the order."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
+from benchrunner import arithmetic
 from benchrunner.cell import Cell
-from benchrunner.worker import activation_checkpointing, compile, precision, strategy
+from benchrunner.worker import activation_checkpointing, compile, lies, nf4, peft, precision, strategy
 from benchrunner.worker.context import Context
 from benchrunner.worker.model import Decoder
 from benchrunner.worker.optimizer import make_optimizer
@@ -27,6 +29,8 @@ class Built:
     num_parameters: int
     """Whole model, tied head once, before any packing or sharding."""
     num_trainable_parameters: int
+    choices: dict[str, Any] = field(default_factory=dict)
+    """What the precision decided by itself, for the record."""
 
 
 def build(context: Context) -> Built:
@@ -34,49 +38,80 @@ def build(context: Context) -> Built:
 
     1. On meta: nothing is allocated before its final place is known.
     2. Counted here: packing and sharding change what `numel` says.
-    3. The precision swaps modules that can live on meta.
-    4. Activation checkpointing, then compile in place, then FSDP: FSDP's hooks must surround the recomputation, and
+    3. The precision swaps modules that can live on meta. Packed ones cannot: they are made here, one by one, and all
+       the rest is materialised before sharding.
+    4. A finetuning method freezes the base and adds its parameters, which no precision quantises.
+    5. Activation checkpointing, then compile in place, then FSDP: FSDP's hooks must surround the recomputation, and
        stay outside the compiled graph.
-    5. Materialised after sharding, so that a rank never holds the whole model; ties and buffers do not survive
+    6. Materialised after sharding, so that a rank never holds the whole model; ties and buffers do not survive
        `to_empty`. Every parameter is filled in full by name and each rank keeps its shard: all strategies start alike.
-    6. DDP takes real parameters; whole-model compile goes around DDP and FSDP alike.
+    7. DDP takes real parameters; whole-model compile goes around DDP and FSDP alike. Without gradients DDP has
+       nothing to do: its ranks are replicas on their own.
     """
     cell, device = context.cell, context.device
     number_format = precision.PRECISIONS[cell.axes["precision"]]
     compiler = compile.COMPILERS[cell.axes["compile"]]
     compile.configure(cell)
     torch.set_float32_matmul_precision("highest")
-    decoder = decoder_on_meta(cell)
+    decoder = decoder_on_meta(cell, without_last_layer=context.fault_is("wrong_shape"))
     num_parameters, num_trainable = count_parameters(decoder)
-    number_format.convert(decoder, cell, device)
-    activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](
-        decoder, cell.config["activation_checkpointing"]
-    )
+    choices = None if context.fault_is("no_convert") else number_format.convert(decoder, cell, device)
+    if peft.apply(decoder, cell.config["workload"], precision.storage_dtype(cell)):
+        num_trainable = count_parameters(decoder)[1]
+    if number_format.packs:
+        materialise(decoder, cell, device)
+    if not context.fault_is("no_recompute"):
+        activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](
+            decoder, cell.config["activation_checkpointing"], number_format.checkpoint(cell)
+        )
     compiler.blocks(decoder, cell.config["compile"])
+    if not has_gradients(cell) and cell.get("compile.scope") == "block":
+        decoder.logits = compiler.function(decoder.logits, cell.config["compile"])  # type: ignore[method-assign]
     kind = cell.get("strategy.kind")
     if kind in strategy.SHARD:
         strategy.SHARD[kind](decoder, context)
-    materialise(decoder, cell, device)
-    model: nn.Module = strategy.WRAP[kind](decoder, context) if kind in strategy.WRAP else decoder
+        nf4.check_bits(decoder, context)
+    if not number_format.packs:
+        materialise(decoder, cell, device)
+    if context.fault_is("zero_norm"):
+        lies.zero_norms(decoder)
+    wraps = kind in strategy.WRAP and has_gradients(cell)
+    model: nn.Module = strategy.WRAP[kind](decoder, context) if wraps else decoder
+    if context.fault_is("no_reduce"):
+        lies.stop_reducing(model)
     return Built(
         decoder=decoder,
         model=compiler.model(model, cell.config["compile"]),
-        forward_context=number_format.forward(cell, device),
+        forward_context=nullcontext if context.fault_is("no_convert") else number_format.forward(cell, device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
+        choices=choices or {},
     )
 
 
-def decoder_on_meta(cell: Cell) -> Decoder:
+def has_gradients(cell: Cell) -> bool:
+    """Whether the workload has a backward pass."""
+    return cell.axes["workload"] in arithmetic.GRADIENT_WORKLOADS
+
+
+def decoder_on_meta(cell: Cell, *, without_last_layer: bool = False) -> Decoder:
     """The cell's decoder without storage, in the dtype that its parameters are kept in."""
+    model = dict(cell.config["model"])
+    model["num_layers"] -= without_last_layer
     with torch.device("meta"):
         decoder = Decoder(
-            cell.config["model"],
+            model,
             loss_chunk_tokens=cell.get("workload.loss_chunk_tokens"),
             explicit_attention=cell.get("attention") == "explicit",
-            num_positions=cell.sizes.seq_len,
+            num_positions=max(cell.sizes.seq_len, generated_length(cell)),
         )
     return decoder.to(precision.storage_dtype(cell))
+
+
+def generated_length(cell: Cell) -> int:
+    """Tokens that prompt and continuation of a generated sample have together; 0 for other workloads."""
+    options = cell.config["generate"]
+    return int(options["prompt_length"] + options["new_tokens"]) if cell.axes["workload"] == "generate" else 0
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -86,8 +121,8 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
 
 
 def materialise(decoder: Decoder, cell: Cell, device: torch.device) -> None:
-    """Give every parameter and buffer its storage and its value."""
-    decoder.to_empty(device=device)
+    """Give every parameter and buffer on meta its storage and its value."""
+    decoder._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     decoder.tie_weights()
     decoder.reset_buffers(device, precision.activation_dtype(cell))
     fill_parameters(decoder, seed=cell.get("seed"), std=cell.get("model.init_std"), device=device)

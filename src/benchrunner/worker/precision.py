@@ -4,10 +4,13 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from benchrunner.cell import Cell
+from benchrunner.worker import float8_te, float8_torchao, nf4
+from benchrunner.worker.loss_scale import CountingScaler
 from benchrunner.worker.model import Decoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,6 +54,11 @@ def keep_linears(decoder: Decoder, cell: Cell, device: torch.device) -> None:
     """Leave every linear as it is."""
 
 
+def loss_scaler(cell: Cell, device: torch.device) -> CountingScaler:
+    """The gradient scaler of the training loop; it does nothing for formats that need none."""
+    return CountingScaler(device.type, enabled=PRECISIONS[cell.axes["precision"]].scales_loss)
+
+
 def plain_forward(cell: Cell, device: torch.device) -> ContextFactory:
     """Compute in the stored dtype."""
     return contextlib.nullcontext
@@ -67,14 +75,25 @@ def autocast_forward(cell: Cell, device: torch.device) -> ContextFactory:
 class Precision:
     """What a precision option does at the two moments that concern it."""
 
-    convert: Callable[[Decoder, Cell, torch.device], None] = keep_linears
-    """Swap modules of the decoder while it is on meta."""
+    convert: Callable[[Decoder, Cell, torch.device], dict[str, Any] | None] = keep_linears
+    """Swap modules of the decoder while it is on meta; returns choices to record."""
     forward: Callable[[Cell, torch.device], ContextFactory] = plain_forward
     """A factory of the context that every forward pass runs in."""
+    checkpoint: Callable[[Cell], Callable[..., Any] | None] = lambda cell: None
+    """The library's own activation checkpointing; None: torch's."""
+    scales_loss: bool = False
+    """Whether gradients would underflow without a scaled loss."""
+    packs: bool = False
+    """Whether `convert` makes the weights already, on the device: what is packed cannot be filled after sharding."""
 
 
 PRECISIONS: dict[str, Precision] = {
     "fp32": Precision(),
     "bf16": Precision(),
     "bf16-mixed": Precision(forward=autocast_forward),
+    "fp16-mixed": Precision(forward=autocast_forward, scales_loss=True),
+    "fp8": Precision(convert=float8_te.convert, forward=float8_te.forward, checkpoint=float8_te.checkpoint),
+    "fp8-torchao": Precision(convert=float8_torchao.convert),
+    "nf4": Precision(convert=nf4.quantise, packs=True),
+    "nf4-dq": Precision(convert=nf4.quantise, packs=True),
 }

@@ -7,32 +7,51 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from benchrunner.worker.context import Context
 from benchrunner.worker.model import Decoder
-from benchrunner.worker.precision import fsdp_policy_dtypes
+from benchrunner.worker.precision import PolicyDtypes, fsdp_policy_dtypes
 
 
 def shard(decoder: Decoder, context: Context) -> None:
-    """FSDP2 in place: every block is a unit; embedding, and last norm with head, are units of their own unless tied.
+    """FSDP2 in place: `units` are gathered one at a time, and what is left over with the root.
 
     Stage 2 keeps the gathered parameters from forward to backward, stage 3 reshards them after each unit's forward.
     """
     cell = context.cell
-    dtypes = fsdp_policy_dtypes(cell)
+    dtypes = PolicyDtypes(None, None) if context.fault_is("no_convert") else fsdp_policy_dtypes(cell)
     policy = MixedPrecisionPolicy(param_dtype=dtypes.param, reduce_dtype=dtypes.reduce, output_dtype=None)
     wrap = functools.partial(
         fully_shard,
-        mesh=init_device_mesh(context.device.type, (context.world_size,)),
+        mesh=_mesh(context),
         reshard_after_forward=cell.get("strategy.stage") == 3,
         mp_policy=policy,
     )
-    for block in decoder.blocks:
-        wrap(block)
+    for unit in units(decoder, cell.get("strategy.wrap")):
+        wrap(unit)
     wrap(decoder)
+
+
+def units(decoder: Decoder, granularity: str) -> list[nn.Module]:
+    """The modules whose parameters are gathered together: every block, or every module that has any of its own.
+
+    Inner ones come first. A matrix that embedding and head share can belong to one unit only: the root.
+    """
+    if granularity == "block":
+        return list(decoder.blocks)
+    in_root = [decoder] + ([decoder.embedding, decoder.head] if decoder.model["tie_embeddings"] else [])
+    owners = (module for module in decoder.modules() if next(module.parameters(recurse=False), None) is not None)
+    return [module for module in reversed(list(owners)) if not any(module is one for one in in_root)]
+
+
+def _mesh(context: Context) -> DeviceMesh:
+    """All ranks in one row: each holds a part."""
+    if context.fault_is("no_shard"):
+        return init_device_mesh(context.device.type, (context.world_size, 1), mesh_dim_names=("replicas", "parts"))
+    return init_device_mesh(context.device.type, (context.world_size,))
 
 
 def wrap_ddp(decoder: Decoder, context: Context) -> nn.Module:

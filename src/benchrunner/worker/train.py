@@ -1,6 +1,7 @@
 """The training loop: forward, backward and optimizer step on a fresh synthetic batch every step."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,11 +9,12 @@ from torch import nn
 
 from benchrunner import arithmetic
 from benchrunner.cell import Cell
-from benchrunner.worker import data, strategy
+from benchrunner.worker import data, lies, precision, strategy, validity
 from benchrunner.worker.attention import attention_backend, chosen_backend
 from benchrunner.worker.build import Built, build, build_optimizer
 from benchrunner.worker.context import Context
 from benchrunner.worker.measure import describe_device
+from benchrunner.worker.sampling import sample_parameters
 from benchrunner.worker.window import Steps, measure
 
 
@@ -25,11 +27,15 @@ def run(context: Context) -> dict[str, Any]:
     with attention_backend(context.cell):
         context.phase("build")
         loop = TrainingLoop(context, build(context))
+        initial = sample_parameters(loop.built.decoder)
         window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
         losses = loop.mean_losses()
         attention = chosen_backend(context.cell, context.device)
-    _require_finite(losses)
-    return _result(context, loop.built, window) | {"losses": losses, "choices": {"attention": attention}}
+        _require_finite(losses)
+        choices = {"attention": attention} | loop.choices()
+        result = rank_result(context, loop.built, window) | {"losses": losses, "choices": choices}
+        result["checks"] = validity.check_training(loop, result, initial)
+    return result
 
 
 class TrainingLoop:
@@ -39,44 +45,75 @@ class TrainingLoop:
         self.context = context
         self.built = built
         self._cell = context.cell
-        self._optimizer = build_optimizer(built, context.cell)
+        self.optimizer = build_optimizer(built, context.cell)
+        self._scaler = precision.loss_scaler(context.cell, context.device)
         self._clip_norm = context.cell.get("optimizer.clip_norm")
         self._sync_always = strategy.syncs_every_micro_step(
             self._cell.get("strategy.kind"), self._cell.get("strategy.accumulation_sync")
         )
         self._batches: dict[int, list[torch.Tensor]] = {}
         self._losses: list[torch.Tensor] = []
+        self.num_steps = 0
+        """Optimizer steps applied so far."""
+        self.consumed: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Tokens and targets of every micro-batch that went through the model, kept to be counted."""
 
     def prepare(self, steps: range) -> None:
         """Draw the batches of these steps onto the device."""
+        rank = 0 if self.context.fault_is("same_data") else self.context.rank
         for step in steps:
-            self._batches[step] = data.draw_step(self._cell, step, self.context.rank, self.context.device)
+            self._batches[step] = data.draw_step(self._cell, step, rank, self.context.device)
 
     def step(self, step: int) -> None:
         """One optimizer step over the accumulated micro-batches; nothing here waits for the device."""
-        batches = self._batches.pop(step)
+        total = self.accumulate(self._batches.pop(step))
+        if self._clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.built.decoder.parameters(), self._clip_norm, foreach=True)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.num_steps += 1
+        self._losses.append(total)
+        if self.context.fault_is("recompile"):
+            lies.compile_something()
+
+    def accumulate(
+        self, batches: Sequence[torch.Tensor], after_forward: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """Forward and backward of all micro-batches; gradients stay in place. Returns the step's mean loss."""
         total = None
         for micro, batch in enumerate(batches):
             if len(batches) > 1:
                 strategy.set_gradient_sync(self.built.model, self._sync_always or micro == len(batches) - 1)
-            loss = self._micro_step(batch, len(batches))
+            loss = self._micro_step(batch, len(batches), after_forward)
             total = loss if total is None else total + loss
-        if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.built.decoder.parameters(), self._clip_norm, foreach=True)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        if self.context.fault_is("frozen"):
+            lies.drop_one_gradient(self.built.decoder)
         assert total is not None
-        self._losses.append(total)
+        return total
 
-    def _micro_step(self, batch: torch.Tensor, num_micro_steps: int) -> torch.Tensor:
+    def _micro_step(
+        self, batch: torch.Tensor, num_micro_steps: int, after_forward: Callable[[], None] | None
+    ) -> torch.Tensor:
         """Forward and backward of one micro-batch [B, T + 1]; returns its share of the step's mean loss, detached."""
+        if self.context.fault_is("short_batch"):
+            batch = lies.half(batch)
+        tokens, targets = batch[:, :-1], batch[:, 1:]
+        self.consumed.append((tokens, targets))
         with self.built.forward_context():
-            loss = self.built.model(batch[:, :-1], batch[:, 1:])
+            loss = self.built.model(tokens, targets)
+        if after_forward is not None:
+            after_forward()
         if num_micro_steps > 1:
             loss = loss / num_micro_steps
-        loss.backward()
+        self._scaler.scale(loss).backward()
         detached: torch.Tensor = loss.detach()
         return detached
+
+    def choices(self) -> dict[str, Any]:
+        """What precision and loss scaling decided by themselves."""
+        return self.built.choices | self._scaler.choices()
 
     def mean_losses(self) -> list[float]:
         """Every step's loss so far, the fp32 mean over all ranks."""
@@ -91,7 +128,8 @@ def _require_finite(losses: list[float]) -> None:
         raise FloatingPointError(f"the loss of step {bad} is {losses[bad]}")
 
 
-def _result(context: Context, built: Built, window: dict[str, Any]) -> dict[str, Any]:
+def rank_result(context: Context, built: Built, window: dict[str, Any]) -> dict[str, Any]:
+    """What every workload returns of a rank, around the measured window."""
     cell = context.cell
     tokens = cell.sizes.global_batch_size * cell.sizes.seq_len
     return {
@@ -110,10 +148,9 @@ def _result(context: Context, built: Built, window: dict[str, Any]) -> dict[str,
 def flops_block(cell: Cell) -> dict[str, Any]:
     """FLOPs of one optimizer step over all devices; attention counted as computed, i.e. causal."""
     model_flops = arithmetic.train_flops_per_step(cell.config, cell.sizes)
-    compute = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[cell.get("precision.compute_dtype")]
     return {
         "convention": "causal",
         "model_per_step": model_flops,
         "hardware_per_step": arithmetic.hardware_flops_per_step(cell.config, cell.sizes),
-        "by_dtype": {compute: model_flops},
+        "by_dtype": arithmetic.flops_by_dtype(cell.config, cell.sizes),
     }
