@@ -52,6 +52,14 @@ def test_the_spine_is_ruled_in(hardware, strategy, precision, compiler, checkpoi
     assert decide(hardware, activation_checkpointing=checkpointing, **axes) == (None, None)
 
 
+@pytest.mark.parametrize("hardware", [CPU, H200], ids=["cpu", "h200"])
+@pytest.mark.parametrize("workload", ["forward", "generate"])
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp_stage3"])
+@pytest.mark.parametrize("compiler", ["eager", "inductor"])
+def test_inference_is_ruled_in(hardware, workload, strategy, compiler):
+    assert decide(hardware, workload=workload, strategy=strategy, compile=compiler) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("code", "axes", "leaves", "hardware"),
     [
@@ -68,6 +76,24 @@ def test_the_spine_is_ruled_in(hardware, strategy, precision, compiler, checkpoi
         ("rule.policy_is_fsdp", {"precision": "bf16-mixed"}, {"strategy.mixed_precision_by": "policy"}, CPU),
         ("rule.mixed_precision_by", {"precision": "bf16"}, {"strategy.mixed_precision_by": "autocast"}, CPU),
         ("rule.no_backward", {"workload": "forward", "activation_checkpointing": "full"}, {}, CPU),
+        ("rule.no_optimizer", {"workload": "generate", "optimizer": "sgd"}, {}, CPU),
+        ("rule.no_loss", {"workload": "forward"}, {"workload.loss_chunk_tokens": 128}, CPU),
+        ("rule.no_samples", {"workload": "generate"}, {"workload.lengths": "uniform"}, CPU),
+        ("rule.stage2_inference", {"workload": "forward", "strategy": "fsdp_stage2"}, {}, CPU),
+        ("rule.generate_accumulation", {"workload": "generate"}, {"global_batch_size": 4}, CPU),
+        ("rule.top_k", {"workload": "generate"}, {"generate.top_k": 513}, CPU),
+        (
+            "rule.cuda_graphs_fsdp_inference",
+            {"workload": "generate", "strategy": "fsdp_stage3", "compile": "inductor"},
+            {"compile.mode": "max-autotune"},
+            H200,
+        ),
+        (
+            "rule.attention_flash_mask",
+            {"workload": "generate", "compile": "inductor"},
+            {"attention": "flash"},
+            H200,
+        ),
         ("rule.cuda_graphs_cpu", {"compile": "inductor"}, {"compile.mode": "reduce-overhead"}, CPU),
         (None, {"compile": "inductor"}, {"compile.mode": "reduce-overhead"}, H200),
         ("rule.attention_cuda", {}, {"attention": "cudnn"}, CPU),
@@ -78,6 +104,47 @@ def test_the_spine_is_ruled_in(hardware, strategy, precision, compiler, checkpoi
         ("rule.fp8_sizes", {"precision": "fp8"}, {"model.d_ff": 351}, H200),
         ("rule.fp8_tokens", {"precision": "fp8-torchao"}, {"seq_len": 127}, H200),
         ("rule.fp8_decode", {"precision": "fp8", "workload": "generate"}, {}, H200),
+        (None, {"precision": "fp8-torchao"}, {"seq_len": 127, "model.d_ff": 351}, CPU),
+        (None, {"precision": "fp8"}, {"seq_len": 127, "model.d_ff": 351, "precision.pad": True}, H200),
+        (None, {"precision": "fp8"}, {"model.vocab_size": 65}, H200),
+        ("rule.fp8_sizes", {"precision": "fp8"}, {"model.vocab_size": 65, "precision.scope": "all"}, H200),
+        (
+            None,
+            {"precision": "fp8"},
+            {"model.vocab_size": 65, "precision.scope": "all", "model.tie_embeddings": True},
+            H200,
+        ),
+        ("rule.fp8_lengths", {"precision": "fp8"}, {"workload.lengths": "uniform", "workload.min_length": 1}, H200),
+        ("rule.fp8_recipe", {"precision": "fp8"}, {"precision.recipe": "rowwise"}, H200),
+        ("rule.fp8_torchao_recipe", {"precision": "fp8-torchao"}, {"precision.recipe": "delayed"}, H200),
+        (None, {"precision": "fp8"}, {"precision.recipe": "block"}, H200),
+        ("rule.recipe_is_fp8", {}, {"precision.recipe": "delayed"}, H200),
+        ("rule.pad_is_fp8", {}, {"precision.pad": True}, CPU),
+        (
+            "rule.fp8_loss_chunks",
+            {"precision": "fp8"},
+            {"workload.loss_chunk_tokens": 64, "precision.scope": "all"},
+            H200,
+        ),
+        (None, {"precision": "fp8"}, {"workload.loss_chunk_tokens": 64}, H200),
+        (
+            "rule.fp8_compiled_checkpoint",
+            {"precision": "fp8", "compile": "inductor", "activation_checkpointing": "full"},
+            {"compile.scope": "model"},
+            H200,
+        ),
+        ("rule.fp8_fullgraph", {"precision": "fp8", "compile": "inductor"}, {"compile.fullgraph": True}, H200),
+        (
+            "rule.fp8_per_op",
+            {"precision": "fp8", "activation_checkpointing": "selective"},
+            {"activation_checkpointing.every": "per_op"},
+            H200,
+        ),
+        (None, {"activation_checkpointing": "selective"}, {"activation_checkpointing.every": "per_op"}, CPU),
+        ("rule.every_is_selective", {}, {"activation_checkpointing.every": "per_op"}, CPU),
+        ("rule.wrap_is_fsdp", {"strategy": "ddp"}, {"strategy.wrap": "module"}, CPU),
+        (None, {"strategy": "fsdp_stage3"}, {"strategy.wrap": "module"}, CPU),
+        (None, {"precision": "fp16-mixed"}, {}, CPU),
         ("rule.nf4_train", {"precision": "nf4-dq"}, {}, H200),
     ],
 )

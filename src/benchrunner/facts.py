@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from benchrunner.arithmetic import GRADIENT_WORKLOADS
 from benchrunner.cell import Cell
 from benchrunner.errors import ConfigError, did_you_mean
 from benchrunner.hardware import PACKAGES, Hardware
@@ -13,6 +14,7 @@ ASSUMED = "assumed"
 """The version of every library on a machine that is only planned for: no rule about libraries applies there."""
 
 FP8_MULTIPLE = 16
+FP8_ROWS_MULTIPLE = 8
 
 
 Lookup = Callable[[Cell, Hardware], Any]
@@ -88,8 +90,24 @@ def _fp8_size_remainder(cell: Cell, hardware: Hardware) -> int:
     model = cell.config["model"]
     head_size = model["d_model"] // model["num_heads"]
     sizes = [model["d_model"], model["d_ff"], head_size * model["num_kv_heads"]]
-    sizes += [model["vocab_size"]] if cell.get("precision.scope") == "all" else []
+    converts_head = cell.get("precision.scope") == "all" and not model["tie_embeddings"]
+    sizes += [model["vocab_size"]] if converts_head else []
     return next((size % FP8_MULTIPLE for size in sizes if size % FP8_MULTIPLE), 0)
+
+
+def _fp8_token_multiple(cell: Cell, hardware: Hardware) -> int:
+    """What the tokens of a micro-batch must be a multiple of: the weight gradient multiplies over them."""
+    if cell.axes["workload"] in GRADIENT_WORKLOADS:
+        return FP8_MULTIPLE
+    return FP8_ROWS_MULTIPLE if cell.axes["precision"] == "fp8" else 1
+
+
+def _tokens_per_micro_batch(cell: Cell, hardware: Hardware) -> int:
+    return cell.sizes.micro_batch_size * cell.sizes.seq_len
+
+
+def _top_k_excess(cell: Cell, hardware: Hardware) -> int:
+    return max(int(cell.get("generate.top_k") or 0) - int(cell.get("model.vocab_size")), 0)
 
 
 FACTS: dict[str, Lookup] = {
@@ -111,16 +129,20 @@ FACTS: dict[str, Lookup] = {
     "devices": lambda cell, hardware: cell.sizes.devices,
     "nodes": lambda cell, hardware: cell.sizes.nodes,
     "world_size": lambda cell, hardware: cell.sizes.world_size,
-    "tokens_per_micro_batch": lambda cell, hardware: cell.sizes.micro_batch_size * cell.sizes.seq_len,
+    "tokens_per_micro_batch": _tokens_per_micro_batch,
+    "fp8_token_multiple": _fp8_token_multiple,
     # what is left over: 0 is good
     "accumulation_remainder": _remainder_of_batch,
     "heads_remainder": lambda cell, hardware: cell.get("model.d_model") % cell.get("model.num_heads"),
     "kv_heads_remainder": lambda cell, hardware: cell.get("model.num_heads") % cell.get("model.num_kv_heads"),
     "rotary_remainder": _remainder_of_rotary,
     "fp8_size_remainder": _fp8_size_remainder,
-    "fp8_token_remainder": lambda cell, hardware: cell.sizes.micro_batch_size * cell.sizes.seq_len % FP8_MULTIPLE,
-    "fp8_decode_remainder": lambda cell, hardware: cell.sizes.micro_batch_size % 8,
+    "fp8_token_remainder": lambda cell, hardware: (
+        _tokens_per_micro_batch(cell, hardware) % _fp8_token_multiple(cell, hardware)
+    ),
+    "fp8_decode_remainder": lambda cell, hardware: cell.sizes.micro_batch_size % FP8_ROWS_MULTIPLE,
     "seq_len_excess": _seq_len_excess,
+    "top_k_excess": _top_k_excess,
     "positions_needed": lambda cell, hardware: _longest(cell),
     "min_length_excess": lambda cell, hardware: max(cell.get("workload.min_length") - cell.sizes.seq_len, 0),
 }
