@@ -31,7 +31,7 @@ def headline(cell: Cell, ranks: Sequence[Mapping[str, Any]], hardware: Mapping[s
     metrics |= _throughput(cell, ranks[0], hardware, metrics["step_time_median_s"])
     metrics |= _losses(ranks[0])
     metrics["attention"] = ranks[0].get("choices", {}).get("attention")
-    return metrics | dict(ranks[0].get("metrics", {}))
+    return metrics | dict(_slowest_rank(ranks).get("metrics", {}))
 
 
 def flags_of(cell: Cell, ranks: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -52,9 +52,13 @@ def flags_of(cell: Cell, ranks: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(flags)
 
 
+def _slowest_rank(ranks: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The rank with the largest total: the maximum over ranks of each single step is biased upward."""
+    return max(ranks, key=lambda rank: sum(rank.get("step_times_s") or []))
+
+
 def _slowest(ranks: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The samples of the rank with the largest total: the maximum over ranks of each step is biased upward."""
-    return list(max((rank.get("step_times_s") or [] for rank in ranks), key=sum))
+    return list(_slowest_rank(ranks).get("step_times_s") or [])
 
 
 def _is_unstable(samples: Sequence[float]) -> bool:

@@ -31,6 +31,11 @@ AGENT_VARIABLE = "BENCH_AGENT_PID"
 
 WORKLOADS: dict[str, str] = {
     "train": "benchrunner.worker.train",
+    "lora": "benchrunner.worker.train",
+    "adapter": "benchrunner.worker.train",
+    "adapter_v2": "benchrunner.worker.train",
+    "forward": "benchrunner.worker.forward",
+    "generate": "benchrunner.worker.generate",
 }
 """Workload → the module whose `run(context)` measures it and returns the rank's result."""
 

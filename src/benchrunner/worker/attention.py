@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchrunner.arithmetic import GRADIENT_WORKLOADS
 from benchrunner.cell import Cell
 from benchrunner.worker.precision import activation_dtype
 
@@ -27,19 +28,38 @@ def attention_backend(cell: Cell) -> Iterator[None]:
 
 
 def chosen_backend(cell: Cell, device: torch.device) -> str:
-    """The back end that torch takes for this cell's causal training shape (call it inside `attention_backend`)."""
+    """The back end that torch takes for this cell's causal shape (call it inside `attention_backend`)."""
     if cell.get("attention") == "explicit":
         return "explicit"
-    model = cell.config["model"]
-    head_size = model["d_model"] // model["num_heads"]
-    query, key = (
-        torch.empty(
-            (cell.sizes.micro_batch_size, heads, cell.sizes.seq_len, head_size),
-            device=device,
-            dtype=activation_dtype(cell),
-            requires_grad=True,
-        )
-        for heads in (model["num_heads"], model["num_kv_heads"])
-    )
-    choice = torch._fused_sdp_choice(query, key, key, None, 0.0, True, enable_gqa=query.shape != key.shape)
+    length = cell.sizes.seq_len
+    query, key = _empty_heads(cell, device, num_queries=length, num_keys=length)
+    return _backend_name(query, key, None, causal=True)
+
+
+def decode_backend(cell: Cell, device: torch.device) -> str:
+    """The same for the last token of a generation; a compiler gets its attention written out (worker/decoding.py)."""
+    is_eager, options = cell.axes["compile"] == "eager", cell.config["generate"]
+    if cell.get("attention") == "explicit" or (cell.get("attention") == "auto" and not is_eager):
+        return "explicit"
+    length = options["prompt_length"] + options["new_tokens"]
+    query, key = _empty_heads(cell, device, num_queries=1, num_keys=length)
+    mask = None if is_eager else torch.ones(1, length, dtype=torch.bool, device=device)
+    return _backend_name(query, key, mask, causal=False)
+
+
+def _empty_heads(
+    cell: Cell, device: torch.device, *, num_queries: int, num_keys: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A query and a key of the cell's shape."""
+    model, batch_size = cell.config["model"], cell.sizes.micro_batch_size
+    head_size, dtype = model["d_model"] // model["num_heads"], activation_dtype(cell)
+    query = torch.empty((batch_size, model["num_heads"], num_queries, head_size), device=device, dtype=dtype)
+    key = torch.empty((batch_size, model["num_kv_heads"], num_keys, head_size), device=device, dtype=dtype)
+    has_gradients = cell.axes["workload"] in GRADIENT_WORKLOADS
+    return query.requires_grad_(has_gradients), key.requires_grad_(has_gradients)
+
+
+def _backend_name(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, *, causal: bool) -> str:
+    grouped = query.shape[1] != key.shape[1]
+    choice = torch._fused_sdp_choice(query, key, key, mask, 0.0, causal, enable_gqa=grouped)
     return next((name for name, backend in BACKENDS.items() if backend.value == choice), "math")

@@ -33,3 +33,10 @@ def draw_step(cell: Cell, step: int, rank: int, device: torch.device) -> list[to
         samples = [draw_sample(seed, step, index, length, vocab_size) for index in indices]
         batches.append(torch.stack(samples).to(device))
     return batches
+
+
+def draw_prompts(cell: Cell, sample: int, rank: int, device: torch.device) -> torch.Tensor:
+    """This rank's prompts of one sample of generation, [micro_batch_size, prompt_length] int64 on `device`."""
+    length, vocab_size, seed = cell.get("generate.prompt_length"), cell.get("model.vocab_size"), cell.get("seed")
+    (indices,) = sample_indices(cell, rank)
+    return torch.stack([draw_sample(seed, sample, index, length, vocab_size) for index in indices]).to(device)

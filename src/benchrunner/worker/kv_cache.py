@@ -13,13 +13,15 @@ class LayerCache:
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys = keys
         self.values = values
-        self.positions: Tensor | None = None
+        self.shown: int | None = None
+        """How many slots are attended to without a mask; None: all, under a mask."""
 
     def store(self, keys: Tensor, values: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Write new keys and values ([batch, kv heads, new, head size]); return those to attend to.
 
         Without `positions` the new ones are the start of the sequence and attend to themselves only (prefill);
-        with them the whole cache is returned and the caller masks what is not written yet.
+        with them the cache is returned: the slots that are `shown`, or all, of which the caller masks those that are
+        not written yet.
         """
         if positions is None:
             self.keys[:, :, : keys.shape[2]] = keys
@@ -27,7 +29,9 @@ class LayerCache:
             return keys, values
         self.keys.index_copy_(2, positions, keys.to(self.keys.dtype))
         self.values.index_copy_(2, positions, values.to(self.values.dtype))
-        return self.keys, self.values
+        if self.shown is None:
+            return self.keys, self.values
+        return self.keys[:, :, : self.shown], self.values[:, :, : self.shown]
 
 
 class KVCache:
@@ -43,18 +47,35 @@ class KVCache:
         head_size = model["d_model"] // model["num_heads"]
         shape = (batch_size, model["num_kv_heads"], length, head_size)
         self.length = length
+        self.shown: int | None = None
         self.slots = torch.arange(length, device=device)
         self.layers = [
             LayerCache(_static_zeros(shape, device, dtype), _static_zeros(shape, device, dtype))
             for _ in range(model["num_layers"])
         ]
 
-    def mask(self, positions: Tensor) -> Tensor:
-        """What tokens at `positions` [new] may attend to: bool [new, length], true where allowed."""
-        return self.slots <= positions[:, None]
+    def show(self, length: int | None) -> None:
+        """Let the next token attend to the first `length` slots without a mask: for a caller that runs eagerly.
+
+        None, as at first: to all slots under a mask, so that the shapes of all tokens are the same.
+        """
+        self.shown = length
+        for layer in self.layers:
+            layer.shown = length
+
+    def mask(self, positions: Tensor) -> Tensor | None:
+        """What tokens at `positions` [new] may attend to: bool [new, length], true where allowed; None: all shown."""
+        return self.slots <= positions[:, None] if self.shown is None else None
 
 
 def _static_zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    tensor = torch.zeros(shape, device=device, dtype=dtype)
-    torch._dynamo.mark_static_address(tensor)
+    return static_address(torch.zeros(shape, device=device, dtype=dtype))
+
+
+def static_address(tensor: Tensor) -> Tensor:
+    """Tell the compiler that this input never moves, so that CUDA graphs use it in place.
+
+    Not guarded by identity: one compiled block serves the caches of all layers.
+    """
+    torch._dynamo.mark_static_address(tensor, guard=False)
     return tensor

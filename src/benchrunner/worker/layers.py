@@ -4,6 +4,7 @@ Every matrix is a plain `nn.Linear` attribute (`qkv`, `out`, `gate_up` or `up`, 
 finetuning methods can swap it; an adapter overrides `Attention.attend`.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,11 +91,16 @@ class Attention(nn.Module):
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention of q [batch, heads, new, head size] to k and v; causal among themselves without a mask."""
+        """Attention of q [batch, heads, new, head size] to k and v.
+
+        Without a mask it is causal among the tokens themselves; a single new token attends to all of k.
+        """
         dropout = self.dropout if self.training else 0.0
         if mask is None:
-            grouped = self.num_heads != self.num_kv_heads
-            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
+            fused = functools.partial(F.scaled_dot_product_attention, enable_gqa=self.num_heads != self.num_kv_heads)
+            if q.shape[2] == k.shape[2]:
+                return fused(q, k, v, dropout_p=dropout, is_causal=True)
+            return fused(q, k, v)
         # The heads of a group share keys, so they fold into the length: no kernel takes a mask and groups at once.
         groups = self.num_heads // self.num_kv_heads
         folded = q.reshape(q.shape[0], self.num_kv_heads, groups * q.shape[2], self.head_size)

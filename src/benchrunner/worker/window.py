@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from benchrunner.worker import compile
 from benchrunner.worker.context import Context
 from benchrunner.worker.measure import DeviceMonitor, MemoryMeter, frozen_gc, make_timer, synchronise
@@ -20,23 +22,36 @@ class Steps:
     """Issue one step; must not synchronise with the device."""
 
 
-def measure(context: Context, steps: Steps) -> dict[str, Any]:
+def measure(
+    context: Context, steps: Steps, *, warmup_steps: int | None = None, num_steps: int | None = None
+) -> dict[str, Any]:
     """Run warm-up and window; the keys step_times_s, memory, compile, and the driver's view.
+
+    How many steps: as `measure` in the configuration says, unless the workload counts for itself.
 
     When a compiler worked inside the window although shapes are static, the window is measured once more: what was
     compiled late belongs to the warm-up. If it happens again, `compile.num_window_recompiles` says so.
     """
     options = context.cell.config["measure"]
     meter = MemoryMeter(context.device)
-    warmup, length = options["warmup_steps"], options["steps"]
+    warmup = options["warmup_steps"] if warmup_steps is None else warmup_steps
+    length = num_steps or options["steps"]
     first_step_s = _warm_up(context, steps, warmup)
     window = _window(context, steps, range(warmup, warmup + length), meter)
-    if window["compile"]["num_window_recompiles"] and context.cell.get("compile.dynamic") is False:
+    if context.cell.get("compile.dynamic") is False and _any_recompiled(context, window):
         window = _window(context, steps, range(warmup + length, warmup + 2 * length), meter)
     window["compile"]["first_step_s"] = first_step_s
     if context.cell.axes["compile"] == "eager":
         window["compile"] = {"first_step_s": first_step_s}
     return window
+
+
+def _any_recompiled(context: Context, window: dict[str, Any]) -> bool:
+    """Whether a compiler worked on any rank: all must measure again, or one waits for peers that do not come."""
+    count = torch.tensor(window["compile"]["num_window_recompiles"], device=context.device)
+    if context.world_size > 1:
+        torch.distributed.all_reduce(count)
+    return bool(count)
 
 
 def _warm_up(context: Context, steps: Steps, count: int) -> float | None:
@@ -88,7 +103,9 @@ def _compile_block(before: compile.CompileStats, after: compile.CompileStats) ->
     breaks = block.pop("graph_breaks")
     block["num_graph_breaks"] = sum(breaks.values())
     block["graph_break_reasons"] = breaks
-    block["num_window_recompiles"] = after.num_frames - before.num_frames
+    # Dynamo counts no frames under fullgraph, and no graph for a frame that it leaves as it is.
+    num_frames, num_graphs = after.num_frames - before.num_frames, after.num_graphs - before.num_graphs
+    block["num_window_recompiles"] = max(num_frames, num_graphs)
     block["cache_hits"] = block.pop("num_cache_hits")
     block["cache_misses"] = block.pop("num_cache_misses")
     return block
