@@ -193,6 +193,8 @@ def job_environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
     env[MARKER_VARIABLE] = job.marker
     env["PYTHONUNBUFFERED"] = "1"
     env.setdefault("OMP_NUM_THREADS", str(num_threads(job, len(os.sched_getaffinity(0)))))
+    if job.hardware["device_type"] != "cuda":
+        env.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow a shared CPU down a hundredfold
     if Path.cwd() != Path(__file__).parents[1]:
         env["PYTHONSAFEPATH"] = "1"  # a torch.py where the user stands must not shadow torch
     if job.cell.sizes.nodes == 1:

@@ -66,7 +66,8 @@ class Ledger:
     ) -> Record:
         """Make and keep the record of a cell. Never raises: what goes wrong becomes the cell's verdict."""
         if attempt.number:
-            attempt = replace(attempt, environment=self.environment, flags=self.flags)
+            known = {**self.environment, **attempt.environment}
+            attempt = replace(attempt, environment=known, flags=self.flags)
         try:
             record = make_record(planned, outcome, evidence, attempt)
             json.dumps(record_to_dict(record), allow_nan=False)

@@ -25,6 +25,7 @@ class Attempt:
     fault: str | None = None
     hardware: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the attempt itself; the sweep's own environment is added by the ledger."""
     flags: Sequence[str] = ()
 
 

@@ -23,7 +23,7 @@ from benchrunner.evidence import Evidence
 from benchrunner.faults import VARIABLE, format_fault, parse_fault
 from benchrunner.hardware import Hardware, detect
 from benchrunner.interrupts import Interrupts
-from benchrunner.launch import Job, Launcher, drop_cold_cache
+from benchrunner.launch import Job, Launcher, drop_cold_cache, job_environment
 from benchrunner.ledger import ExitSummary, Ledger, broken
 from benchrunner.outcome import Outcome, judge
 from benchrunner.paths import SweepPaths
@@ -214,6 +214,7 @@ def _attempt(job: Job, wall_s: float) -> Attempt:
         devices=job.devices,
         fault=format_fault(job.fault),
         hardware=job.hardware,
+        environment={"variables": environment.variables(job_environment(job, os.environ))},
     )
 
 

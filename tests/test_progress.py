@@ -1,0 +1,30 @@
+import pytest
+
+from benchrunner import progress
+from samples import make_cell, make_record
+
+
+def test_a_line_a_finished_cell():
+    cell = make_cell()
+    line = progress.finished_line(make_record(cell, flags=["unstable"]), 3, 20)
+    assert line == f"[ 3/20] ok          {cell.slug}  12.35 ms  10,368 tok/s/device  0.68 GiB  unstable  (12.5 s)"
+
+
+def test_a_cell_without_numbers_tells_its_reason():
+    record = make_record(make_cell(), "failed", "failed.exit", "rank 0 exited", fault="exit")
+    assert progress.finished_line(record, 1, 1).endswith("failed.exit: rank 0 exited  (12.5 s)  [fault exit]")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.23, "4.2 s"), (185, "3:05"), (3723, "1:02:03")])
+def test_durations(seconds, text):
+    assert progress.format_duration(seconds) == text
+
+
+def test_the_pace():
+    assert progress.pace(0, 4, 3.0) == "0/4 done, 3.0 s elapsed"
+    assert progress.pace(2, 4, 60.0) == "2/4 done, 1:00 elapsed, about 1:00 left"
+
+
+def test_what_is_running_is_shortened():
+    assert progress.shorten([]) == "nothing"
+    assert progress.shorten(["a", "b", "c", "d"]) == "a, b and 2 more"

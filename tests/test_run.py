@@ -1,0 +1,341 @@
+import json
+import os
+import signal
+import threading
+from itertools import pairwise
+
+import filelock
+import pytest
+
+from benchrunner import launch, ledger
+from benchrunner.errors import ConfigError, SweepDirError
+from benchrunner.fake import FakeLauncher, Script
+from benchrunner.faults import parse_fault
+from benchrunner.paths import SweepPaths
+from benchrunner.plan import Plan
+from benchrunner.run import RunOptions, Teller, run_plan
+from samples import CPU, H200, make_cell, plan_cell
+
+RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}
+OK = Script(result=RESULT)
+ENVIRONMENT = {"benchrunner": "0.1.0", "versions": {"torch": "2.13.0"}, "driver": None, "gpus": []}
+PARAMETERS = {"message": "boom", "type": "RuntimeError", "kind": "exception", "traceback": "", "at": 1.0}
+
+
+def make_plan(cells, hardware=CPU):
+    return Plan(cells=cells, hardware=hardware, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+
+
+def cells(count, devices=1, **leaves):
+    kind = "single" if devices == 1 else "ddp"
+    return [
+        plan_cell(make_cell(strategy=kind, leaves={"seed": seed, "devices": devices} | leaves)) for seed in range(count)
+    ]
+
+
+def run(paths, planned, script=lambda job: OK, hardware=CPU, launcher=None, **options):
+    """Run with a fake launcher; `script` is a Script, slug → Script, or a function of the job."""
+    if isinstance(script, Script):
+        launcher = launcher or FakeLauncher(lambda job: script)
+    elif isinstance(script, dict):
+        launcher = launcher or FakeLauncher(lambda job: script.get(job.cell.slug, OK))
+    launcher = launcher or FakeLauncher(script)
+    settings = {"environment": ENVIRONMENT, "clock": launcher.clock, "fault": None, "hardware": hardware} | options
+    summary = run_plan(make_plan(planned, hardware), paths, launcher=launcher, options=RunOptions(**settings))
+    return summary, launcher
+
+
+def record(paths, planned):
+    return json.loads(paths.cell(planned.cell.slug).record.read_text())
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return SweepPaths(tmp_path)
+
+
+# --- verdicts and exit codes
+
+
+def test_every_cell_gets_its_record(paths):
+    ruled = plan_cell(make_cell(precision="nf4"), "unsupported", "rule.nf4", "nf4 cannot train")
+    planned = [*cells(2), ruled]
+    summary, launcher = run(paths, planned)
+    assert [record(paths, one)["status"] for one in planned] == ["ok", "ok", "unsupported"]
+    assert record(paths, ruled)["attempt"] == 0
+    assert summary.counts == {"ok": 2, "unsupported": 1}
+    assert summary.exit_code == 0 and len(launcher.handles) == 2
+    made = record(paths, planned[0])
+    assert made["metrics"]["step_time_median_s"] == 0.1
+    assert made["environment"]["versions"] == {"torch": "2.13.0"}
+    assert made["wall_s"] >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (OK, "ok", 0),
+        (Script(errors={0: PARAMETERS | {"kind": "oom"}}, exits={0: 1}), "oom", 0),
+        (Script(errors={0: PARAMETERS | {"kind": "unsupported", "code": "runtime.x"}}, exits={0: 1}), "unsupported", 0),
+        (Script(errors={0: PARAMETERS}, exits={0: 1}), "failed", 2),
+        (Script(exits={0: -11}), "failed", 2),
+        (Script(result={"checks": {"shape": {"ok": False, "expected": 1, "observed": 2}}}), "invalid", 2),
+        (Script(raises=OSError("no more processes")), "failed", 2),
+        (Script(result={"step_times_s": "nonsense"}), "failed", 2),
+    ],
+)
+def test_the_exit_code(paths, script, status, code):
+    planned = cells(1)
+    summary, _ = run(paths, planned, script)
+    assert (record(paths, planned[0])["status"], summary.exit_code) == (status, code)
+
+
+def test_nothing_attempted_is_not_green(paths):
+    summary, _ = run(paths, [plan_cell(make_cell(), "skipped", "skipped.devices", "needs 8 devices")])
+    assert summary.exit_code == 4
+
+
+def test_one_bad_cell_does_not_take_the_sweep_down(paths):
+    planned = cells(4)
+    bad = {planned[0].cell.slug: Script(raises=RuntimeError("no")), planned[2].cell.slug: Script(exits={0: -9})}
+    summary, _ = run(paths, planned, bad)
+    assert summary.counts == {"ok": 2, "failed": 2}
+    assert record(paths, planned[0])["reason"] == "the job could not be started: RuntimeError: no"
+
+
+def test_a_record_that_cannot_be_written_loses_nothing_else(paths, monkeypatch):
+    planned = cells(3)
+    write = ledger.write_json
+
+    def full(path, value, **more):
+        if path.parent.name == planned[1].cell.slug:
+            raise OSError(28, "No space left on device")
+        write(path, value, **more)
+
+    monkeypatch.setattr(ledger, "write_json", full)
+    summary, _ = run(paths, planned)
+    assert summary.counts == {"ok": 2, "failed": 1} and summary.exit_code == 2
+    assert record(paths, planned[2])["status"] == "ok"
+
+
+def test_a_cell_too_large_for_this_machine_is_skipped(paths):
+    planned = cells(1, devices=8)
+    summary, launcher = run(paths, planned, hardware=H200)
+    assert record(paths, planned[0])["reason_code"] == "skipped.devices"
+    assert launcher.handles == [] and summary.exit_code == 4
+
+
+# --- time
+
+
+def test_a_hanging_cell_is_stopped_at_its_limit(paths):
+    planned = cells(2, timeout_s=30.0)
+    summary, launcher = run(paths, planned, {planned[0].cell.slug: Script(hangs=True, phase="compile")})
+    made = record(paths, planned[0])
+    assert (made["status"], made["reason_code"]) == ("timeout", "timeout.compile")
+    assert 30 <= made["wall_s"] < 35
+    assert launcher.handles[0].num_dumps == 1
+    assert summary.counts == {"timeout": 1, "ok": 1}
+
+
+def test_a_job_whose_rank_failed_does_not_linger(paths):
+    planned = cells(1, devices=2)
+    launcher = FakeLauncher(lambda job: Script(hangs=True))
+    start = launcher.start
+
+    def start_and_fail(job):
+        handle = start(job)
+        text = {"rank": 1, "pid": 1, "state": "error", "phase": "build", "error": PARAMETERS | {"kind": "oom"}}
+        job.paths.rank(1).write_text(json.dumps(text))
+        return handle
+
+    launcher.start = start_and_fail
+    run(paths, planned, launcher=launcher)
+    made = record(paths, planned[0])
+    assert made["reason_code"] == "oom.device" and made["wall_s"] < 15
+
+
+# --- devices
+
+
+def spans(launcher):
+    return [(handle.started_s, handle.ended_s, handle.job.devices) for handle in launcher.handles]
+
+
+def test_forty_cells_on_four_devices(paths):
+    summary, launcher = run(
+        paths, cells(40), lambda job: Script(duration_s=10 + job.cell.get("seed") % 7, result=RESULT), H200
+    )
+    assert summary.counts == {"ok": 40}
+    done = spans(launcher)
+    last_launch, alone = max(start for start, _, _ in done), sum(end - start for start, end, _ in done)
+    busy = sum(min(end, last_launch) - start for start, end, _ in done if start < last_launch)
+    assert busy / (4 * last_launch) >= 0.95
+    assert alone / max(end for _, end, _ in done) >= 3.5
+    for index in range(4):
+        mine = sorted((start, end) for start, end, devices in done if devices == (index,))
+        assert all(end <= start for (_, end), (start, _) in pairwise(mine))
+
+
+def test_a_cpu_runs_one_at_a_time_and_names_no_device(paths):
+    _, launcher = run(paths, cells(3, devices=2))
+    done = spans(launcher)
+    assert all(first[1] <= second[0] for first, second in pairwise(done))
+    assert {devices for _, _, devices in done} == {()}
+
+
+def test_devices_used_are_in_the_record(paths):
+    planned = cells(1, devices=2)
+    run(paths, planned, hardware=H200)
+    assert record(paths, planned[0])["devices_used"] == [0, 1]
+
+
+def test_a_cold_cache_is_gone_after_its_cell(paths):
+    planned = [plan_cell(make_cell(compile="inductor"))]
+
+    def compiles(job):
+        job.paths.cache.mkdir(parents=True)
+        return OK
+
+    _, launcher = run(paths, planned, compiles)
+    assert launch.starts_cold(planned[0].cell)
+    assert not launcher.handles[0].job.paths.cache.exists()
+
+
+# --- interrupts
+
+
+class Interrupting(FakeLauncher):
+    """Sends this process a signal when the cell number `at` starts."""
+
+    def __init__(self, script, at, signum):
+        super().__init__(script)
+        self.at, self.signum = at, signum
+
+    def start(self, job):
+        handle = super().start(job)
+        if len(self.handles) == self.at:
+            os.kill(os.getpid(), self.signum)
+        return handle
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_keeps_what_was_finished(paths, signum, code):
+    planned = cells(4)
+    handlers = signal.getsignal(signum)
+    summary, _ = run(paths, planned, launcher=Interrupting(lambda job: OK, 2, signum))
+    assert summary.exit_code == code
+    assert record(paths, planned[0])["status"] == "ok"
+    assert record(paths, planned[1])["reason_code"] == "skipped.interrupted"
+    assert not paths.cell(planned[2].cell.slug).record.exists()
+    assert summary.counts == {"ok": 1, "skipped": 3}
+    assert signal.getsignal(signum) is handlers
+
+
+def test_outside_the_main_thread_signals_are_left_alone(paths):
+    summaries = []
+    thread = threading.Thread(target=lambda: summaries.append(run(paths, cells(1))[0]))
+    thread.start()
+    thread.join()
+    assert summaries[0].exit_code == 0
+
+
+# --- resume
+
+
+def test_resume_keeps_verdicts_and_runs_the_others_again(paths):
+    planned = cells(4)
+    oom, bad, hung = Script(errors={0: PARAMETERS | {"kind": "oom"}}), Script(exits={0: 3}), Script(hangs=True)
+    first = dict(zip((one.cell.slug for one in planned), (OK, oom, bad, hung), strict=True))
+    summary, _ = run(paths, planned, first)
+    assert summary.exit_code == 2
+    summary, launcher = run(paths, planned, resume=True)
+    assert [handle.job.cell for handle in launcher.handles] == [planned[2].cell, planned[3].cell]
+    assert [record(paths, one)["attempt"] for one in planned] == [1, 1, 2, 2]
+    assert summary.counts == {"ok": 3, "oom": 1} and summary.exit_code == 0
+    assert paths.cell(planned[2].cell.slug).attempt(1).exits.exists()
+
+
+def test_resume_runs_what_never_ran(paths):
+    planned = cells(4)
+    run(paths, planned, launcher=Interrupting(lambda job: OK, 2, signal.SIGINT))
+    summary, launcher = run(paths, planned, resume=True)
+    assert len(launcher.handles) == 3 and summary.counts == {"ok": 4}
+
+
+def test_resume_takes_over_ranks_that_finished_without_a_record(paths):
+    planned = cells(2)
+    run(paths, planned)
+    paths.cell(planned[0].cell.slug).record.unlink()
+    summary, launcher = run(paths, planned, resume=True)
+    assert launcher.handles == [] and summary.counts == {"ok": 2}
+    made = record(paths, planned[0])
+    assert (made["attempt"], made["metrics"]["step_time_median_s"]) == (1, 0.1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 99}', "null"])
+def test_a_damaged_record_is_made_again(paths, text):
+    planned = cells(1)
+    run(paths, planned, Script(exits={0: 3}))
+    paths.cell(planned[0].cell.slug).record.write_text(text)
+    summary, launcher = run(paths, planned, OK, resume=True)
+    assert len(launcher.handles) == 1 and summary.counts == {"ok": 1}
+
+
+def test_devices_that_have_come_back_are_used(paths):
+    planned = [plan_cell(make_cell(strategy="ddp"), "skipped", "skipped.devices", "needs 2 devices")]
+    assert run(paths, planned, hardware=CPU)[0].exit_code == 4
+    summary, _ = run(paths, planned, resume=True, hardware=H200)
+    assert summary.counts == {"ok": 1}
+
+
+def test_resume_refuses_other_software_unless_told_to_mix(paths):
+    planned = cells(2)
+    run(paths, planned, {planned[0].cell.slug: Script(exits={0: 3})})
+    other = ENVIRONMENT | {"versions": {"torch": "2.11.0"}}
+    with pytest.raises(SweepDirError, match=r"torch 2.13.0, here 2.11.0.*--mix"):
+        run(paths, planned, resume=True, environment=other)
+    run(paths, planned, resume=True, environment=other, mix=True)
+    mixed, kept = record(paths, planned[0]), record(paths, planned[1])
+    assert mixed["flags"] == ["mixed_environment"] and mixed["environment"]["versions"]["torch"] == "2.11.0"
+    assert kept["flags"] == []
+
+
+def test_a_sweep_is_run_by_one_bench_at_a_time(paths):
+    with filelock.FileLock(paths.lock), pytest.raises(SweepDirError, match="another bench"):
+        run(paths, cells(1))
+
+
+# --- faults
+
+
+def test_a_planted_fault_is_in_job_and_record(paths):
+    planned = cells(1)
+    _, launcher = run(paths, planned, fault="hang@1")
+    assert launcher.handles[0].job.fault == parse_fault("hang@1")
+    assert record(paths, planned[0])["fault"] == "hang@1"
+
+
+def test_a_wrong_fault_starts_nothing(paths):
+    with pytest.raises(ConfigError):
+        run(paths, cells(1), fault="hangs")
+    assert list(paths.root.iterdir()) == []
+
+
+# --- progress
+
+
+def test_a_line_a_finished_cell_on_stderr(paths, capsys):
+    run(paths, cells(2))
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("ok  ") == 2 and "1/2 done" in err
+
+
+def test_the_live_line_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    planned = cells(1)
+    teller = Teller(FakeLauncher(lambda job: OK).clock)
+    with teller.telling(1):
+        teller.show(planned)
+    assert planned[0].cell.slug[:20] in capsys.readouterr().err
