@@ -1,0 +1,19 @@
+"""The map follows the land."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(path.relative_to(ROOT / "src/benchrunner") for path in (ROOT / "src/benchrunner").rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_structure_names_every_module(module):
+    assert f"| `{module}` |" in (ROOT / "docs/structure.md").read_text()
+
+
+def test_structure_names_no_module_that_is_gone():
+    lines = (ROOT / "docs/structure.md").read_text().splitlines()
+    named = {line.split("`")[1] for line in lines if line.startswith("| `") and ".py` |" in line}
+    assert named == {str(module) for module in MODULES}
