@@ -11,7 +11,7 @@ from torch import Tensor
 from benchrunner.worker.finding import Evidence, Finding, unknown
 from benchrunner.worker.model import IGNORED_TARGET
 from benchrunner.worker.probe import reduction_error
-from benchrunner.worker.sampling import floating_parameters, local
+from benchrunner.worker.sampling import floating_parameters
 
 MIN_STEPS = 2
 """Applied steps before every parameter must have had a gradient: LoRA's A and adapter prompts have none at first."""
@@ -146,11 +146,11 @@ def gradients_reduced(evidence: Evidence) -> Finding:
     """
     if not evidence.several_ranks:
         return unknown("one rank has nobody to agree with")
-    if evidence.optimizer is None:
-        return unknown("this workload has no gradients")
     parted = _different_replicas(evidence)
     if parted:
         return Finding(ok=False, expected="the same parameters on every replica", observed=f"{_some(parted)} differ")
+    if evidence.optimizer is None:
+        return unknown("this workload has no gradients")
     if evidence.probes.mixed is None:
         return _by_collectives(evidence)
     worst = _worst_reduction(evidence)
@@ -185,11 +185,7 @@ def _different_replicas(evidence: Evidence) -> list[str]:
     """Parameters of which DDP's ranks hold different values, by samples; scales of 4-bit weights included."""
     if evidence.cell.get("strategy.kind") != "ddp":
         return []
-    mine = {name: _digest(values) for name, values in evidence.final.items()}
-    for name, parameter in evidence.built.decoder.named_parameters():
-        scales = getattr(getattr(parameter, "quant_state", None), "absmax", None)
-        if isinstance(scales, Tensor):
-            mine[f"{name} scales"] = _digest(local(scales).flatten()[:: max(1, scales.numel() // 4096)])
+    mine = {name: _digest(values) for name, values in (evidence.final | evidence.packed).items()}
     everyone = gather(evidence, mine)
     return [name for name in mine if any(other[name] != mine[name] for other in everyone)]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from benchrunner import arithmetic
 from benchrunner.cell import Cell
 from benchrunner.worker.build import Built
 from benchrunner.worker.context import Context
@@ -47,10 +48,14 @@ class Evidence:
     probes: Probes
     rest_bytes: int
     """Of all parameters on this rank between the steps."""
+    scale_bytes: int = 0
+    """Of the scales of 4-bit weights, which no strategy shards."""
     initial: Samples = field(default_factory=dict)
     """Parameters before the first step."""
     final: Samples = field(default_factory=dict)
     """Parameters after the last step."""
+    packed: Samples = field(default_factory=dict)
+    """Bits and scales of 4-bit weights."""
     optimizer: "Optimizer | None" = None
     num_steps: int = 0
     """Optimizer steps applied, or passes run."""
@@ -61,6 +66,11 @@ class Evidence:
     def cell(self) -> Cell:
         """The label that the run has to deserve."""
         return self.context.cell
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether the base is frozen."""
+        return self.cell.config["workload"]["name"] in arithmetic.PEFT_WORKLOADS
 
     @property
     def several_ranks(self) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from benchrunner.worker import data
+from benchrunner.worker.context import Context
 from benchrunner.worker.profiled import StepProfile, profiled
 from benchrunner.worker.sampling import Samples, gradient_norms, sample_gradients
 
@@ -50,7 +51,7 @@ class Probes:
 def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float]) -> Probes:
     """As many probes as the budget allows: one of them profiled; with several ranks two more with other batches."""
     context = loop.context
-    steps, micro_steps = plan_probes(_agreed_step_s(loop, step_times_s), context.cell.sizes.accumulation_steps)
+    steps, micro_steps = plan_probes(_agreed_step_s(context, step_times_s), context.cell.sizes.accumulation_steps)
     probes = Probes(num_micro_steps=micro_steps)
     if steps == 0:
         return probes
@@ -68,6 +69,17 @@ def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float]) -> Probes:
     return probes
 
 
+def profile_once(run: Callable[[], int], context: Context, step_times_s: Sequence[float]) -> Probes:
+    """One profiled step of a workload without gradients; `run` returns the tokens that it processed."""
+    probes = Probes()
+    if _agreed_step_s(context, step_times_s) > BUDGET_S:
+        return probes
+    counts: list[int] = []
+    probes.profile = profiled(lambda: counts.append(run()), context.device)
+    probes.num_micro_steps, probes.num_tokens = 1, counts[0]
+    return probes
+
+
 def plan_probes(step_s: float, num_micro_steps: int) -> tuple[int, int]:
     """How many probes of how many micro-steps fit into the budget; (0, 0) when not even one does."""
     a_micro_step_s = step_s / max(num_micro_steps, 1)
@@ -77,10 +89,10 @@ def plan_probes(step_s: float, num_micro_steps: int) -> tuple[int, int]:
     return 0, 0
 
 
-def _agreed_step_s(loop: "TrainingLoop", step_times_s: Sequence[float]) -> float:
+def _agreed_step_s(context: Context, step_times_s: Sequence[float]) -> float:
     """The slowest rank's median: all ranks must decide alike, or one waits for a peer that does not come."""
-    value = torch.tensor(statistics.median(step_times_s or [0.0]), device=loop.context.device)
-    if loop.context.world_size > 1:
+    value = torch.tensor(statistics.median(step_times_s or [0.0]), device=context.device)
+    if context.world_size > 1:
         torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
     return float(value)
 

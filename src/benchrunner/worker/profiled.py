@@ -6,7 +6,7 @@ Operators are seen from outside by torch's profiler, eager or called from compil
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ COLLECTIVES = {
 }
 """Kind → the events that carry its sizes; gloo makes a reduce-scatter of an all-reduce, which is subtracted."""
 
+ACTIVATIONS = frozenset({"aten::silu", "aten::gelu"})
 REGION = "Torch-Compiled Region"
 ATTENTION = re.compile(r"aten::_scaled_dot_product_(flash|efficient|cudnn|fused)_?attention(?!.*backward)")
 GEMM_KERNEL = re.compile(r"gemm|nvjet|xmma", re.IGNORECASE)
@@ -42,6 +43,8 @@ class StepProfile:
     """Number format of the inputs → FLOPs of matrix products that went through torch's operators."""
     num_attention_calls: int = 0
     """Forward calls of a fused attention operator."""
+    num_activation_calls: int = 0
+    """Calls of the MLP's activation function that no compiler fused away."""
     num_regions: int = 0
     """Calls of a compiled region."""
     num_collectives: Counter[str] = field(default_factory=Counter)
@@ -54,6 +57,10 @@ class StepProfile:
     def num_float8_kernels(self) -> int:
         """Launches of matrix products in float8."""
         return sum(count for name, count in self.gemm_kernels.items() if FLOAT8_KERNEL.search(name))
+
+
+Counted = Callable[[StepProfile, Any, list[str]], None]
+"""Adds one event to the counts, knowing the operators around it."""
 
 
 def profiled(run: Callable[[], None], device: torch.device) -> StepProfile:
@@ -71,43 +78,92 @@ def profiled(run: Callable[[], None], device: torch.device) -> StepProfile:
 def count_events(events: Iterable[Any]) -> StepProfile:
     """The counts of raw profiler events."""
     found = StepProfile()
+    calls: dict[Counted, list[Any]] = {}
     for event in events:
+        name = event.name()
         if event.device_type().name == "CUDA":
-            _count_kernel(found, event.name())
-        else:
-            _count_operator(found, event.name(), event)
-    # What gloo moved for a reduce-scatter is no all-reduce of its own.
-    scattered = found.num_collectives["reduce_scatter"]
-    if found.num_collectives["all_reduce"] >= scattered > 0:
-        found.num_collectives["all_reduce"] -= scattered
-        found.collective_elements["all_reduce"] -= found.collective_elements["reduce_scatter"]
+            found.gemm_kernels[name] += bool(GEMM_KERNEL.search(name))
+        elif counted := _counted(name):
+            calls.setdefault(counted, []).append(event)
+    for counted, all_calls in calls.items():
+        for event, around in innermost(all_calls):
+            counted(found, event, around)
+    _without_scatters(found)
     return found
 
 
-def _count_kernel(found: StepProfile, name: str) -> None:
-    if GEMM_KERNEL.search(name):
-        found.gemm_kernels[name] += 1
+def innermost(events: Sequence[Any]) -> Iterator[tuple[Any, list[str]]]:
+    """Events that contain no other of these, each with the names of those that contain it.
+
+    What wraps tensors, dispatches anew or emulates a format calls an operator within itself.
+    """
+    threads: dict[int, list[Any]] = {}
+    for event in events:
+        threads.setdefault(event.start_thread_id(), []).append(event)
+    for calls in threads.values():
+        calls.sort(key=lambda event: (event.start_ns(), -event.duration_ns()))
+        around: list[Any] = []
+        for event, after in zip(calls, [*calls[1:], None], strict=True):
+            around = [outer for outer in around if event.start_ns() < _end_ns(outer)]
+            if after is None or after.start_ns() >= _end_ns(event):
+                yield event, [outer.name() for outer in around]
+            around.append(event)
 
 
-def _count_operator(found: StepProfile, name: str, event: Any) -> None:
+def _end_ns(event: Any) -> int:
+    return int(event.start_ns() + event.duration_ns())
+
+
+def _counted(name: str) -> Counted | None:
+    """How an event is counted, if at all."""
     if name in PRODUCTS:
-        _count_product(found, name, event.shapes(), event.dtypes())
-    elif name.startswith(REGION):
-        found.num_regions += 1
-    elif ATTENTION.match(name):
-        found.num_attention_calls += 1
-    else:
-        kind = next((kind for kind, pattern in COLLECTIVES.items() if pattern.match(name)), None)
-        if kind is not None:
-            found.num_collectives[kind] += 1
-            sizes = [math.prod(shape) for shape in event.shapes() if shape]
-            found.collective_elements[kind] += max(sizes, default=0)
+        return _count_product
+    if name in ACTIVATIONS:
+        return _count_activation
+    if ATTENTION.match(name):
+        return _count_attention
+    if name.startswith(REGION):
+        return _count_region
+    return _count_collective if _collective(name) else None
 
 
-def _count_product(found: StepProfile, name: str, shapes: list[list[int]], dtypes: list[str]) -> None:
+def _count_product(found: StepProfile, event: Any, around: list[str]) -> None:
+    name, shapes, dtypes = event.name(), event.shapes(), event.dtypes()
     first = PRODUCTS[name]
     left, right = shapes[first], shapes[first + 1]
     if len(left) != 2 or len(right) != 2:
         return
-    number_format = FLOAT8 if name == "aten::_scaled_mm" else FORMATS.get(dtypes[first], dtypes[first])
+    is_float8 = "aten::_scaled_mm" in (name, *around)  # on a CPU emulated by a product in fp32
+    number_format = FLOAT8 if is_float8 else FORMATS.get(dtypes[first], dtypes[first])
     found.product_flops[number_format] += 2 * left[0] * left[1] * right[1]
+
+
+def _count_activation(found: StepProfile, event: Any, around: list[str]) -> None:
+    found.num_activation_calls += 1
+
+
+def _count_attention(found: StepProfile, event: Any, around: list[str]) -> None:
+    found.num_attention_calls += 1
+
+
+def _count_region(found: StepProfile, event: Any, around: list[str]) -> None:
+    found.num_regions += 1
+
+
+def _collective(name: str) -> str | None:
+    return next((kind for kind, pattern in COLLECTIVES.items() if pattern.match(name)), None)
+
+
+def _count_collective(found: StepProfile, event: Any, around: list[str]) -> None:
+    kind = _collective(event.name())
+    assert kind is not None
+    found.num_collectives[kind] += 1
+    found.collective_elements[kind] += max((math.prod(shape) for shape in event.shapes() if shape), default=0)
+
+
+def _without_scatters(found: StepProfile) -> None:
+    """What gloo moved for a reduce-scatter is no all-reduce of its own."""
+    scattered = found.num_collectives["reduce_scatter"]
+    if found.num_collectives["all_reduce"] >= scattered > 0:
+        found.num_collectives["all_reduce"] -= scattered
+        found.collective_elements["all_reduce"] -= found.collective_elements["reduce_scatter"]

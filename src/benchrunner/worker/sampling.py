@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from benchrunner.worker.nf4 import packed_linears
 from benchrunner.worker.weights import canonical_name
 
 MAX_ELEMENTS = 4096
@@ -31,10 +32,12 @@ def sample(tensor: Tensor) -> Tensor:
 
 
 def floating_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Canonical names and parameters that hold numbers: packed 4-bit weights are left out."""
-    for name, parameter in module.named_parameters():
-        if parameter.is_floating_point():
-            yield canonical_name(name), parameter
+    """Canonical names and parameters that hold numbers: packed 4-bit weights, of whatever dtype, are left out."""
+    packed = {f"{name}.weight" for name in packed_linears(module)}
+    for raw_name, parameter in module.named_parameters():
+        name = canonical_name(raw_name)
+        if parameter.is_floating_point() and name not in packed:
+            yield name, parameter
 
 
 def sample_parameters(module: nn.Module) -> Samples:
