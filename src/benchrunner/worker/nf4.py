@@ -4,6 +4,7 @@ Packed weights cannot be initialised after sharding, so each linear is made on t
 quantised and its full form freed before the next: the peak is the quantised size and one matrix.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,15 +51,33 @@ def _linears(decoder: Decoder, *, head: bool) -> Iterator[tuple[str, nn.Linear]]
 
 def _quantised(name: str, linear: nn.Linear, cell: Cell, device: torch.device) -> nn.Module:
     """The bitsandbytes linear of this shape with its packed weight on `device`; a bias stays on meta."""
-    from bitsandbytes.nn import Linear4bit
-
-    made: nn.Module = Linear4bit(
-        linear.in_features, linear.out_features, bias=False, compute_dtype=torch.bfloat16, device="meta", **_options(cell)
-    )
+    shape = linear.in_features, linear.out_features
+    made = _linear_class()(*shape, bias=False, compute_dtype=torch.bfloat16, device="meta", **_options(cell))
     made.weight = _pack(_full_weight(name, linear.weight.shape, cell, device), cell)
     made.weight.module, made.quant_state = made, made.weight.quant_state
     made.bias = linear.bias
     return made
+
+
+@functools.cache
+def _linear_class() -> Any:
+    import bitsandbytes
+
+    class PackedLinear(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
+        """bitsandbytes' linear with the same product, reading the scales where sharding leaves them.
+
+        The library's own forward makes a new parameter whenever `fully_shard` has put a plain one in place, which a
+        compiled graph cannot.
+        """
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """x [..., in] → [..., out] in bf16."""
+            product: torch.Tensor = bitsandbytes.matmul_4bit(
+                x.to(self.compute_dtype), self.weight.t(), bias=self.bias, quant_state=self.quant_state
+            )
+            return product
+
+    return PackedLinear
 
 
 def _options(cell: Cell) -> dict[str, Any]:
