@@ -124,6 +124,13 @@ def test_an_exit_with_code_zero_before_the_end():
     assert verdict(running(0), running(1), code=0)[1] == "failed.exit"
 
 
+def test_a_rank_that_left_quietly_is_the_cause_of_its_peers_loss():
+    lost = failed(0, "Connection closed by peer")
+    assert verdict(lost, running(1), exits={0: 1}, code=1)[2].startswith("rank 1, in phase measure, exited with code 0")
+    stop = Stop(kind="stuck", gone=frozenset({1}))
+    assert verdict(running(0), running(1), stop=stop, code=143)[1] == "failed.exit"
+
+
 def test_a_number_that_is_not_finite():
     bad = failed(0, "the loss of step 3 is nan", kind="nonfinite", type="FloatingPointError")
     assert verdict(bad, running(1))[:2] == ("failed", "failed.nonfinite")
@@ -279,7 +286,7 @@ def write(paths, status):
 def test_evidence_is_read_from_files(paths):
     write(paths, failed(0, "boom"))
     paths.rank(1).write_bytes(b'{"rank": \xff\x00')
-    paths.exits.write_text(json.dumps({"exits": [{"rank": 0, "code": 1}, {"rank": 1, "code": -signal.SIGTERM}]}))
+    paths.exits().write_text(json.dumps({"exits": [{"rank": 0, "code": 1}, {"rank": 1, "code": -signal.SIGTERM}]}))
     paths.agent_log.write_text("Sending process 100 closing signal SIGTERM\n")
     paths.err(0).write_bytes(b"\x1b[31mlast\x1b[0m words\n\n")
     evidence = gather(paths, 3, code=1)

@@ -253,7 +253,7 @@ def test_resume_keeps_verdicts_and_runs_the_others_again(paths):
     assert [handle.job.cell for handle in launcher.handles] == [planned[2].cell, planned[3].cell]
     assert [record(paths, one)["attempt"] for one in planned] == [1, 1, 2, 2]
     assert summary.counts == {"ok": 3, "oom": 1} and summary.exit_code == 0
-    assert paths.cell(planned[2].cell.slug).attempt(1).exits.exists()
+    assert paths.cell(planned[2].cell.slug).attempt(1).exits().exists()
 
 
 def test_resume_runs_what_never_ran(paths):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,10 @@ class Stop:
     """Why the runner ended a job that had not ended by itself."""
 
     kind: str
-    """timeout | interrupted | stuck (a rank failed and the others did not leave)"""
+    """timeout | interrupted | stuck (a rank failed or left, and the others did not end)"""
     limit_s: float = 0.0
+    gone: frozenset[int] = frozenset()
+    """Ranks whose process had gone although the job went on: they ended with code 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +100,12 @@ def _read_rank(paths: AttemptPaths, rank: int, ranks: dict[int, RankFile], unrea
 
 
 def _read_exits(paths: AttemptPaths) -> dict[int, int]:
-    try:
-        listed = json.loads(paths.exits.read_text(encoding="utf-8"))["exits"]
-        return {int(entry["rank"]): int(entry["code"]) for entry in listed}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    exits: dict[int, int] = {}
+    for path in sorted(paths.root.glob("exits*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            listed = json.loads(path.read_text(encoding="utf-8"))["exits"]
+            exits |= {int(entry["rank"]): int(entry["code"]) for entry in listed}
+    return exits
 
 
 def _told_to_stop(paths: AttemptPaths, ranks: Mapping[int, RankFile]) -> frozenset[int]:

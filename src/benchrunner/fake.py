@@ -115,7 +115,7 @@ class FakeHandle:
             elif not failed and script.result is not None:
                 self._write(RankFile(rank=rank, pid=1, phase="teardown", state="done", result=script.result))
         exits = [{"rank": rank, "code": code} for rank, code in script.exits.items()]
-        write_json(self.job.paths.exits, {"exits": exits})
+        write_json(self.job.paths.exits(), {"exits": exits})
         self._code, self.ended_s = int(failed), self._clock.now()
 
     def _write(self, status: RankFile) -> None:

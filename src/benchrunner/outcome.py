@@ -77,15 +77,22 @@ def _suspect(evidence: Evidence, rank: int) -> Suspect | None:
         ended = rank in evidence.told_to_stop or code == -signal.SIGTERM
         aborted = code == -signal.SIGABRT and is_peer_loss("\n".join(evidence.tail(rank)))
         return Suspect(rank=rank, kind="signal", number=-code, is_collateral=ended or aborted)
-    if code is not None or (evidence.code == 0 and (status is None or status.state != "done")):
+    if code is not None or ((status is None or status.state != "done") and _ended_quietly(evidence, rank)):
         return Suspect(rank=rank, kind="exit", number=code or 0, is_collateral=rank in evidence.told_to_stop)
     return None
+
+
+def _ended_quietly(evidence: Evidence, rank: int) -> bool:
+    """Whether the rank ended with code 0: the job did, or others failed and torchrun does not list it with them."""
+    listed = bool(evidence.exits) and rank not in evidence.exits
+    return evidence.code == 0 or listed or (evidence.stop is not None and rank in evidence.stop.gone)
 
 
 def _priority(suspect: Suspect) -> tuple[bool, int, float, int]:
     """Innocents last; then what no peer can cause before what one can; then the earliest."""
     deadly = suspect.kind == "signal" and suspect.number != signal.SIGABRT
-    weight = 0 if deadly else {"error": 1, "signal": 2, "exit": 3, "garbage": 4}[suspect.kind]
+    quiet = suspect.kind == "exit" and suspect.number == 0
+    weight = 0 if deadly else 5 if quiet else {"error": 1, "signal": 2, "exit": 3, "garbage": 4}[suspect.kind]
     return suspect.is_collateral, weight, float(suspect.error.get("at") or 0.0), suspect.rank
 
 

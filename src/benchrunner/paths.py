@@ -39,10 +39,9 @@ class AttemptPaths:
         """Standard output and error of the agent (torchrun)."""
         return self.root / "agent.log"
 
-    @property
-    def exits(self) -> Path:
-        """The exit code of every rank that failed, as the agent saw it; absent when none did."""
-        return self.root / "exits.json"
+    def exits(self, node: int = 0) -> Path:
+        """The exit code of every rank that failed on a node, as its agent saw them; absent when none did."""
+        return self.root / f"exits{node}.json"
 
     @property
     def cache(self) -> Path:

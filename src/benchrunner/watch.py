@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from benchrunner.evidence import Evidence, Stop, gather
 from benchrunner.launch import Handle, Job
 from benchrunner.plan import PlannedCell
+from benchrunner.record import RankFile, rank_file_from_dict
 
 LOOK_S = 0.5
 """Between two looks at the rank files."""
@@ -62,20 +63,27 @@ class Running:
 
     def _look(self, now_s: float) -> None:
         limit_s = float(self.planned.cell.get("timeout_s"))
-        if self.failed_s is None and self._has_failed_rank():
+        failed, gone = self._failed_ranks()
+        if self.failed_s is None and (failed or gone):
             self.failed_s = now_s
         if self.failed_s is not None and now_s >= self.failed_s + STUCK_S:
-            self.stop, self.terminate_s = Stop(kind="stuck"), now_s
+            self.stop, self.terminate_s = Stop(kind="stuck", gone=gone), now_s
         elif now_s >= self.started_s + limit_s:
-            self.stop, self.terminate_s = Stop(kind="timeout", limit_s=limit_s), now_s + DUMP_S
+            self.stop, self.terminate_s = Stop(kind="timeout", limit_s=limit_s, gone=gone), now_s + DUMP_S
             self.handle.dump_stacks()
 
-    def _has_failed_rank(self) -> bool:
-        return any(_state(path) == "error" for path in self.job.paths.root.glob("rank*.json"))
+    def _failed_ranks(self) -> tuple[bool, frozenset[int]]:
+        """Whether a rank says that it failed or left garbage; and the ranks that have gone without a word."""
+        alive = set(self.handle.pids())
+        files = [_read(path) for path in self.job.paths.root.glob("rank*.json")]
+        known = [status for status in files if status is not None]
+        silent = {status.rank for status in known if status.state == "running" and alive and status.pid not in alive}
+        return len(known) < len(files) or any(status.state == "error" for status in known), frozenset(silent)
 
 
-def _state(path: Any) -> str | None:
+def _read(path: Path) -> RankFile | None:
+    """A rank file is written atomically, so one that cannot be read is garbage."""
     try:
-        return str(json.loads(path.read_bytes())["state"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return rank_file_from_dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None

@@ -58,7 +58,8 @@ def torchrun_words(attempt_dir: str, num_ranks: str, rendezvous: Sequence[str] =
 
 def _keep_exits(paths: AttemptPaths, exits: dict[int, int]) -> None:
     """In the order in which torchrun saw the ranks end, the ones that it ended itself last."""
-    write_json(paths.exits, {"exits": [{"rank": rank, "code": code} for rank, code in exits.items()]})
+    node = int(os.environ.get("SLURM_NODEID", "0"))
+    write_json(paths.exits(node), {"exits": [{"rank": rank, "code": code} for rank, code in exits.items()]})
 
 
 if __name__ == "__main__":
