@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchrunner.cell import Cell
 from benchrunner.errors import Unsupported
@@ -132,7 +133,28 @@ def make_linear(linear: nn.Linear, cell: Cell) -> nn.Module:
 
 
 def _may_pad(linear: nn.Linear, cell: Cell) -> bool:
-    return float8.needs_padding(linear) or bool(float8.excess(float8.num_rows(cell), float8.rows_multiple(cell)))
+    any_length = cell.get("workload.lengths") != "fixed"
+    few_rows = float8.excess(float8.num_rows(cell), float8.rows_multiple(cell)) > 0
+    return any_length or few_rows or float8.needs_padding(linear)
+
+
+class StepCounter:
+    """How many optimizer steps this process made. (Fused optimizers do not count up a tensor's version.)"""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *arguments: Any) -> None:
+        """Called after every step."""
+        self.count += 1
+
+
+@functools.cache
+def optimizer_steps() -> StepCounter:
+    """The one counter, which starts when it is first asked for."""
+    counter = StepCounter()
+    register_optimizer_step_post_hook(counter)
+    return counter
 
 
 @functools.cache
@@ -144,7 +166,7 @@ def _linear_class() -> Any:
 
         caches = False
         traced = False
-        _seen_version = -1
+        _cast_at: tuple[int, int] | None = None
 
         def forward(self, inp: Tensor) -> Tensor:
             return self._multiply(inp) if self.traced else self._outside_graphs(inp)
@@ -158,10 +180,10 @@ def _linear_class() -> Any:
             return result
 
         def _is_stale(self) -> bool:
-            """Whether the weight changed since it was last cast: every in-place update counts its version up."""
-            version, seen = self.weight._version, self._seen_version
-            self.__dict__["_seen_version"] = version
-            return bool(version != seen)
+            """Whether the weight may have changed since it was last cast."""
+            now, before = (optimizer_steps().count, self.weight._version), self._cast_at
+            self.__dict__["_cast_at"] = now
+            return now != before
 
     return Float8Linear
 
