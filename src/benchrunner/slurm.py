@@ -62,7 +62,7 @@ class SlurmHandle:
         state = str(self._submitted.state).partition(" ")[0]
         if not self._submitted.done() and state not in ENDED:
             return None
-        return 0 if state in ("COMPLETED", "FINISHED") else 1
+        return 0 if state == "COMPLETED" or (state == "FINISHED" and self._submitted.exception() is None) else 1
 
     def terminate(self) -> None:
         """See Handle. Slurm sends SIGTERM, and SIGKILL after its own KillWait."""
