@@ -53,6 +53,7 @@ def make_workload(name: str, **changes: Any) -> dict[str, Any]:
 
 BF16 = {"param_dtype": "bfloat16", "compute_dtype": "bfloat16", "backend": "torch", "scope": "all"}
 MIXED = BF16 | {"param_dtype": "float32"}
+FP8 = BF16 | {"compute_dtype": "float8", "backend": "transformer_engine"}
 NF4 = BF16 | {"param_dtype": "nf4", "backend": "bitsandbytes"}
 NF4_DQ = NF4 | {"param_dtype": "nf4-dq"}
 
@@ -262,6 +263,38 @@ def test_hardware_flops_add_what_is_recomputed():
         workload=make_workload("forward"), activation_checkpointing={"name": "full", "every": None}
     )
     assert arithmetic.recomputed_flops_per_step(full_forward, ONE) == 0
+
+
+def test_the_whole_block_is_recomputed_by_transformer_engine():
+    model = load_model("llama2-7b")
+    whole = 2 * arithmetic.block_matmul_parameters(model) + 2 * 4096 * 128
+    config = make_config(precision=FP8, activation_checkpointing={"name": "full", "every": None})
+    assert arithmetic.recomputed_flops_per_step(config, ONE) == 128 * 32 * whole
+
+
+@pytest.mark.parametrize(
+    ("workload", "products"), [("train", 3), ("parity", 3), ("forward", 1), ("lora", 2), ("adapter_v2", 2)]
+)
+def test_fp8_flops_are_the_products_with_converted_matrices(workload, products):
+    model = load_model("llama2-7b")
+    for scope, matrices in {"all": 32 * 202_375_168 + 131_072_000, "blocks": 32 * 202_375_168}.items():
+        config = make_config(workload=make_workload(workload), precision=FP8 | {"scope": scope})
+        split = arithmetic.flops_by_dtype(config, FOUR)
+        assert split["fp8"] == 4 * 128 * products * 2 * matrices
+        assert split["bf16"] > 0 and sum(split.values()) == arithmetic.train_flops_per_step(config, FOUR)
+    tied = make_config(model=model | {"tie_embeddings": True}, precision=FP8)
+    assert arithmetic.fp8_matmul_parameters(tied["model"], FP8) == 32 * 202_375_168
+
+
+def test_fp8_flops_of_a_generated_sample():
+    config = make_config(workload=make_workload("generate"), precision=FP8)
+    assert arithmetic.flops_by_dtype(config, ONE)["fp8"] == (6 + 199) * 2 * (32 * 202_375_168 + 131_072_000)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("float32", "fp32"), ("bfloat16", "bf16"), ("float16", "fp16")])
+def test_other_formats_compute_in_one_dtype(dtype, name):
+    config = make_config(precision=BF16 | {"compute_dtype": dtype})
+    assert arithmetic.flops_by_dtype(config, ONE) == {name: arithmetic.train_flops_per_step(config, ONE)}
 
 
 def test_dropout_after_the_last_linear_makes_it_run_again():

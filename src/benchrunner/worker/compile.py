@@ -20,12 +20,12 @@ def configure(cell: Cell) -> None:
     """Compiler settings of the process, before anything is compiled.
 
     Past Dynamo's default of 8 recompilations it silently runs eager: here the limit grows with the number of layers
-    and reaching it is an error. Blocks compiled on their own are not split again by DDP's graph splitting: a block is
-    already a unit of reduction.
+    (a layer can need a graph each for the first forward pass and a recomputed one) and reaching it is an error. Blocks
+    compiled on their own are not split again by DDP's graph splitting: a block is already a unit of reduction.
     """
     config = torch._dynamo.config
     config.fail_on_recompile_limit_hit = True
-    config.recompile_limit = cell.get("model.num_layers") + 16
+    config.recompile_limit = 2 * cell.get("model.num_layers") + 16
     config.accumulated_recompile_limit = 64 * config.recompile_limit
     if cell.get("compile.scope") == "block":
         config.optimize_ddp = False
