@@ -316,6 +316,15 @@ def test_a_planted_fault_is_in_job_and_record(paths):
     assert record(paths, planned[0])["fault"] == "hang@1"
 
 
+def test_a_verdict_under_a_fault_is_not_kept_without_it(paths):
+    planned = cells(1)
+    run(paths, planned, fault="grandchild")
+    assert run(paths, planned, resume=True, fault="grandchild")[1].handles == []
+    _, launcher = run(paths, planned, resume=True)
+    assert len(launcher.handles) == 1 and record(paths, planned[0])["fault"] is None
+    assert run(paths, planned, resume=True, fault="hang")[1].handles == []
+
+
 def test_a_wrong_fault_starts_nothing(paths):
     with pytest.raises(ConfigError):
         run(paths, cells(1), fault="hangs")

@@ -46,16 +46,23 @@ def read_record(paths: SweepPaths, planned: PlannedCell) -> Record | None:
     return record if record.cell_id == planned.cell.cell_id else None
 
 
-def is_kept(record: Record) -> bool:
-    """Whether a resumed sweep keeps this verdict instead of running the cell again."""
-    return record.status in KEPT or record.reason_code in KEPT_CODES
+def is_kept(record: Record, fault: str | None = None) -> bool:
+    """Whether a resumed sweep keeps this verdict instead of running the cell again.
+
+    One that was made under a planted fault is kept only while the same `fault` is planted.
+    """
+    return record.fault in (None, fault) and (record.status in KEPT or record.reason_code in KEPT_CODES)
 
 
-def left_to_do(cells: Iterable[PlannedCell], records: Mapping[str, Record], hardware: Hardware) -> list[PlannedCell]:
+def left_to_do(
+    cells: Iterable[PlannedCell], records: Mapping[str, Record], hardware: Hardware, fault: str | None = None
+) -> list[PlannedCell]:
     """The cells that are to be launched: planned to run, or skipped for devices that are here now; and not kept."""
     runnable = [planned for planned in cells if planned.verdict == "run" or _has_devices_now(planned, hardware)]
     return [
-        planned for planned in runnable if planned.cell.slug not in records or not is_kept(records[planned.cell.slug])
+        planned
+        for planned in runnable
+        if planned.cell.slug not in records or not is_kept(records[planned.cell.slug], fault)
     ]
 
 

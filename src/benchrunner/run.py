@@ -124,7 +124,7 @@ class Sweep:
     def _left_to_run(self) -> list[PlannedCell]:
         """The cells that have to be launched; every other one has its record after this."""
         records = self.ledger.records
-        left = resume.left_to_do(self.plan.cells, records, self.hardware)
+        left = resume.left_to_do(self.plan.cells, records, self.hardware, format_fault(self.fault))
         slugs = {planned.cell.slug for planned in left}
         others = (planned for planned in self.plan.cells if planned.cell.slug not in slugs)
         self.ledger.decided(planned for planned in others if planned.cell.slug not in records)

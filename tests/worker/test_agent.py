@@ -32,7 +32,7 @@ def quiet_machine(monkeypatch):
 
 
 def cell():
-    leaves = {"seq_len": 16, "measure.steps": 2, "measure.warmup_steps": 1, "timeout_s": 120.0}
+    leaves = {"seq_len": 16, "measure.steps": 2, "measure.warmup_steps": 1, "timeout_s": 600.0}
     shape = {"model.num_layers": 1, "model.d_model": 32, "model.d_ff": 64, "model.vocab_size": 64}
     return plan_cell(make_cell(strategy="ddp", leaves=leaves | shape))
 
@@ -175,7 +175,7 @@ def start_bench(tmp_path, fault):
     return bench, plan, paths, json.loads(attempt.cell.read_text())["marker"]
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=240.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -197,7 +197,7 @@ def test_after_kill_9_nothing_is_left_and_resume_goes_on(tmp_path):
 def test_ctrl_c_once_is_orderly(tmp_path):
     bench, plan, paths, marker = start_bench(tmp_path, "hang")
     bench.send_signal(signal.SIGINT)
-    assert bench.wait(30) == 130
+    assert bench.wait(60) == 130
     assert processes.marked_pids(marker) == []
     made = json.loads(paths.cell(plan.cells[0].cell.slug).record.read_text())
     assert (made["reason_code"], made["fault"]) == ("skipped.interrupted", "hang")
@@ -222,4 +222,4 @@ def test_a_sweep_on_a_host_whose_name_does_not_resolve(tmp_path):
     root = write_plan(plan, tmp_path)
     rename = 'hostname no-such-host.invalid && exec "$@"'
     command = ["unshare", "--uts", "sh", "-c", rename, "sh", sys.executable, "-c", BENCH, str(root)]
-    assert subprocess.run(command, check=False, timeout=120).returncode == 0
+    assert subprocess.run(command, check=False, timeout=600).returncode == 0
