@@ -1,5 +1,7 @@
 """The forward loop: logits of a whole batch in inference mode, nothing else."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +11,9 @@ from benchrunner.worker import data
 from benchrunner.worker.attention import attention_backend, chosen_backend
 from benchrunner.worker.build import Built, build
 from benchrunner.worker.context import Context
+from benchrunner.worker.finding import Finding
 from benchrunner.worker.train import rank_result
+from benchrunner.worker.validity import check_inference
 from benchrunner.worker.window import Steps, measure
 
 LOGITS_TOLERANCE = 0.25
@@ -25,17 +29,26 @@ def run(context: Context) -> dict[str, Any]:
     Raises:
         FloatingPointError: a logit is not finite.
     """
-    with attention_backend(context.cell):
-        context.phase("build")
-        built = build(context)
-        with torch.inference_mode():
-            loop = ForwardLoop(context, built)
-            window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
-            attention = chosen_backend(context.cell, context.device)
-            context.phase("check")
-            checks = {"work": loop.check_work(), "logits": loop.check_logits()}
-    result = rank_result(context, built, window)
-    return result | {"losses": [], "choices": {"attention": attention}, "checks": checks}
+    with attention_backend(context.cell), inference(context) as built:
+        loop = ForwardLoop(context, built)
+        window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
+        choices = {"attention": chosen_backend(context.cell, context.device)} | built.choices
+        result = rank_result(context, built, window) | {"losses": [], "choices": choices}
+        checks = check_inference(context, built, result, loop.probe)
+        return result | {"checks": checks | {"work": loop.check_work(), "logits": loop.check_logits()}}
+
+
+@contextmanager
+def inference(context: Context) -> Iterator[Built]:
+    """The built model; inside, nothing is recorded for a backward pass.
+
+    It is built outside: parameters that inference mode makes cannot be changed by anything else.
+    """
+    context.phase("build")
+    built = build(context)
+    built.model.eval()
+    with torch.inference_mode():
+        yield built
 
 
 class ForwardLoop:
@@ -56,11 +69,17 @@ class ForwardLoop:
 
     def step(self, step: int) -> None:
         """One pass over this rank's part of the global batch; nothing here waits for the device."""
-        for batch in self._batches.pop(step):
-            self._num_tokens += self._forward(batch).shape[:2].numel()
+        self._num_tokens += sum(self.logits(batch).shape[:2].numel() for batch in self._batches.pop(step))
         self._num_steps += 1
 
-    def _forward(self, batch: Tensor) -> Tensor:
+    def probe(self) -> int:
+        """One more pass; returns how many tokens it processed."""
+        return self.logits(self._first_batch()).shape[:2].numel()
+
+    def _first_batch(self) -> Tensor:
+        return data.draw_step(self._cell, 0, self.context.rank, self.context.device)[0]
+
+    def logits(self, batch: Tensor) -> Tensor:
         """The logits [B, T, vocabulary] of a batch [B, T + 1], whose last tokens are targets that nobody asks for."""
         tokens = batch[:, :-1]
         if self.context.fault_is("short_batch"):
@@ -75,23 +94,19 @@ class ForwardLoop:
         sizes = self._cell.sizes
         expected = sizes.global_batch_size // sizes.world_size * sizes.seq_len
         observed = self._num_tokens / max(self._num_steps, 1)
-        return {
-            "ok": observed == expected,
-            "expected": f"{expected} tokens a step and rank",
-            "observed": f"{observed:g}",
-        }
+        told = f"{expected} tokens a step and rank"
+        return Finding(ok=observed == expected, expected=told, observed=f"{observed:g}").as_dict()
 
     def check_logits(self) -> dict[str, Any]:
         """From our own init logits are normal with standard deviation σ·√d: norms and blocks are alive."""
         model = self._cell.config["model"]
-        batch = data.draw_step(self._cell, 0, self.context.rank, self.context.device)[0]
-        logits = self._forward(batch)[:, -1].float()
+        logits = self.logits(self._first_batch())[:, -1].float()
         if not torch.isfinite(logits).all():
             raise FloatingPointError("the logits are not finite")
         expected = model["init_std"] * model["d_model"] ** 0.5
         observed = logits.abs().median().item() / MEDIAN_OF_NORMAL
-        return {
-            "ok": abs(observed / expected - 1) < LOGITS_TOLERANCE,
-            "expected": f"standard deviation {expected:.3f} ± {LOGITS_TOLERANCE:.0%}",
-            "observed": f"{observed:.3f}",
-        }
+        return Finding(
+            ok=abs(observed / expected - 1) < LOGITS_TOLERANCE,
+            expected=f"standard deviation {expected:.3f} ± {LOGITS_TOLERANCE:.0%}",
+            observed=f"{observed:.3f}",
+        ).as_dict()

@@ -10,11 +10,14 @@ from benchrunner import arithmetic
 from benchrunner.cell import Cell
 from benchrunner.worker import data
 from benchrunner.worker.attention import attention_backend, decode_backend
-from benchrunner.worker.build import build
+from benchrunner.worker.build import Built
 from benchrunner.worker.context import Context
 from benchrunner.worker.decoding import NOT_YET, Decoding
+from benchrunner.worker.finding import Finding, unknown
+from benchrunner.worker.forward import inference
 from benchrunner.worker.measure import make_timer
 from benchrunner.worker.train import rank_result
+from benchrunner.worker.validity import Checks, check_inference
 from benchrunner.worker.window import Steps, measure
 
 WARMUP_SAMPLES = 3
@@ -34,26 +37,24 @@ def run(context: Context) -> dict[str, Any]:
     """
     cell = context.cell
     num_samples = max(1, cell.get("generate.num_samples") - 1)
-    with attention_backend(cell):
-        context.phase("build")
-        built = build(context)
-        with torch.inference_mode():
-            loop = GenerationLoop(context, Decoding(built, cell, context.device))
-            steps = Steps(prepare=loop.prepare, run=loop.sample)
-            window = measure(context, steps, warmup_steps=WARMUP_SAMPLES, num_steps=num_samples)
-            context.phase("check")
-            checks = {"work": loop.check_work(), "cache": loop.check_cache()}
-            choices = {"attention": decode_backend(cell, context.device)}
-    samples = loop.times_s()
-    measured = samples[-num_samples:]
-    return rank_result(context, built, window) | {
+    with attention_backend(cell), inference(context) as built:
+        loop = GenerationLoop(context, Decoding(built, cell, context.device))
+        steps = Steps(prepare=loop.prepare, run=loop.sample)
+        window = measure(context, steps, warmup_steps=WARMUP_SAMPLES, num_steps=num_samples)
+        result = rank_result(context, built, window) | _generation_result(context, loop.times_s(), num_samples)
+        result["choices"] = {"attention": decode_backend(cell, context.device)} | built.choices
+        return result | {"checks": loop.check(built, result)}
+
+
+def _generation_result(context: Context, samples: list[dict[str, float]], num_measured: int) -> dict[str, Any]:
+    cell, measured = context.cell, samples[-num_measured:]
+    tokens = cell.sizes.global_batch_size * cell.get("generate.new_tokens")
+    return {
         "losses": [],
-        "tokens_per_step": cell.sizes.global_batch_size * cell.get("generate.new_tokens"),
-        "padded_tokens_per_step": cell.sizes.global_batch_size * cell.get("generate.new_tokens"),
+        "tokens_per_step": tokens,
+        "padded_tokens_per_step": tokens,
         "metrics": generation_metrics(cell, context.hardware.get("memory_bandwidth_bytes_per_second"), measured),
         "samples": [{**samples[0], "cold": True}, *({**sample, "cold": False} for sample in measured)],
-        "choices": choices,
-        "checks": checks,
     }
 
 
@@ -97,27 +98,56 @@ class GenerationLoop:
             for prefill_s, decode_s in zip(parts[::3], parts[1::3], strict=True)
         ]
 
+    def check(self, built: Built, result: dict[str, Any]) -> Checks:
+        """The checks of every workload on one more token, and those of a generation."""
+        self.context.phase("check")
+        own = {"work": self.check_work(), "cache": self.check_cache()}
+        token_s = result["metrics"]["time_per_output_token_s"] or result["metrics"]["time_to_first_token_s"]
+        self._prefill()
+        probe = self._probe_step if self._num_steps > 0 else self._prefill
+        return check_inference(self.context, built, {**result, "step_times_s": [token_s]}, probe) | own
+
+    def _prefill(self) -> int:
+        assert self._last_prompt is not None
+        self.decoding.prefill(self._last_prompt)
+        return self._last_prompt.numel()
+
+    def _probe_step(self) -> int:
+        self.decoding.step()
+        return self.decoding.progress.token.numel()
+
     def check_work(self) -> dict[str, Any]:
         """Every sequence of the last sample has its new tokens, each of the vocabulary."""
         tokens, vocab_size = self.decoding.progress.tokens, self.context.cell.get("model.vocab_size")
         produced = int(((tokens > NOT_YET) & (tokens < vocab_size)).sum())
-        return {
-            "ok": produced == tokens.numel(),
-            "expected": f"{tokens.numel()} new tokens in a sample",
-            "observed": f"{produced}",
-        }
+        ok, expected = produced == tokens.numel(), f"{tokens.numel()} new tokens in a sample"
+        return Finding(ok=ok, expected=expected, observed=str(produced)).as_dict()
 
     def check_cache(self) -> dict[str, Any]:
-        """Logits after the last sample's cache are those of its whole sequence without cache."""
+        """Logits after the last sample's cache are those of its whole sequence without cache.
+
+        Raises:
+            FloatingPointError: they are not finite.
+        """
+        limit = CACHE_TOLERANCE.get(self.context.cell.get("precision.compute_dtype"), EIGHT_BIT_TOLERANCE)
+        try:
+            error = self._cache_error()
+        except FloatingPointError:
+            raise
+        except Exception as failure:
+            return unknown(f"the check itself failed: {type(failure).__name__}: {failure}").as_dict()
+        return Finding(
+            ok=error <= limit,
+            expected=f"logits within {limit:g} of those without cache",
+            observed=f"relative error {error:.2g}",
+        ).as_dict()
+
+    def _cache_error(self) -> float:
         assert self._last_prompt is not None
         expected = self.decoding.recomputed_logits(self._last_prompt).float()
-        error = ((self.decoding.next_logits().float() - expected).norm() / expected.norm()).item()
-        limit = CACHE_TOLERANCE.get(self.context.cell.get("precision.compute_dtype"), EIGHT_BIT_TOLERANCE)
-        return {
-            "ok": error <= limit,
-            "expected": f"logits within {limit:g} of those without cache",
-            "observed": f"relative error {error:.2g}",
-        }
+        if not torch.isfinite(expected).all():
+            raise FloatingPointError("the logits are not finite")
+        return float((self.decoding.next_logits().float() - expected).norm() / expected.norm())
 
 
 def generation_metrics(
