@@ -144,6 +144,10 @@ FACTS: dict[str, Lookup] = {
     "seq_len_excess": _seq_len_excess,
     "top_k_excess": _top_k_excess,
     "positions_needed": lambda cell, hardware: _longest(cell),
+    "longest_excess": lambda cell, hardware: max((cell.get("workload.longest") or 0) - cell.sizes.seq_len, 0),
+    "num_adapter_layers": lambda cell, hardware: (
+        cell.get("model.num_layers") - cell.get("workload.adapter_start_layer")
+    ),
     "min_length_excess": lambda cell, hardware: max(cell.get("workload.min_length") - cell.sizes.seq_len, 0),
 }
 """Name → value; a fact hides a configuration leaf of the same name (`devices` is the resolved number)."""

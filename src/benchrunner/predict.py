@@ -1,6 +1,7 @@
 """Memory and time of a cell without running it: lower bounds and estimates from arithmetic and data-sheet peaks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from benchrunner import arithmetic
@@ -30,8 +31,19 @@ def predict(cell: Cell, hardware: Hardware) -> dict[str, Any]:
         "bound": "lower",
         "peak_memory_bytes": arithmetic.memory_lower_bound_bytes(cell.config, cell.sizes),
         "activation_bytes": activation_bytes(cell.config, cell.sizes),
-        "step_time_s": step_time_s(cell.config, cell.sizes, hardware),
+        "step_time_s": step_time_s(cell.config, typical_sizes(cell), hardware),
     }
+
+
+ALPACA_LENGTH = 110
+"""Tokens of a mean sample under `workload.lengths=alpaca`."""
+
+
+def typical_sizes(cell: Cell) -> Sizes:
+    """The cell's sizes with the mean length of its samples: time grows with it, memory with the longest."""
+    workload, longest = cell.config["workload"], cell.sizes.seq_len
+    means = {"uniform": (workload["min_length"] + longest) // 2, "alpaca": min(ALPACA_LENGTH, longest)}
+    return replace(cell.sizes, seq_len=means.get(workload["lengths"], longest))
 
 
 def activation_bytes(config: Mapping[str, Any], sizes: Sizes) -> int:

@@ -28,7 +28,7 @@ def percentile(samples: Sequence[float], share: float) -> float:
 def headline(cell: Cell, ranks: Sequence[Mapping[str, Any]], hardware: Mapping[str, Any]) -> dict[str, Any]:
     """The headline metrics of a cell whose ranks all finished; null where unknown."""
     metrics = _step_times(ranks) | _memory(ranks) | _compile(ranks) | _driver(ranks)
-    metrics |= _throughput(cell, ranks[0], hardware, metrics["step_time_median_s"])
+    metrics |= _throughput(cell, ranks[0], hardware, _typical_step_s(cell, _slowest(ranks)))
     metrics |= _losses(ranks[0])
     metrics["attention"] = ranks[0].get("choices", {}).get("attention")
     return metrics | dict(_slowest_rank(ranks).get("metrics", {}))
@@ -59,6 +59,13 @@ def _slowest_rank(ranks: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def _slowest(ranks: Sequence[Mapping[str, Any]]) -> list[float]:
     return list(_slowest_rank(ranks).get("step_times_s") or [])
+
+
+def _typical_step_s(cell: Cell, samples: Sequence[float]) -> float | None:
+    """The time that rates are made with: the median; the mean where samples differ in length and so do steps."""
+    if not samples:
+        return None
+    return statistics.median(samples) if cell.get("workload.lengths") == "fixed" else statistics.fmean(samples)
 
 
 def _is_unstable(samples: Sequence[float]) -> bool:

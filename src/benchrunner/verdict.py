@@ -82,7 +82,7 @@ class Judge:
     def _lacks_accelerator(self, cell: Cell, predicted: Mapping[str, Any]) -> str | None:
         if self.hardware.device_type != "cpu":
             return None
-        least_s = predict.cpu_time_s(cell.config, cell.sizes, self.num_cores)
+        least_s = predict.cpu_time_s(cell.config, predict.typical_sizes(cell), self.num_cores)
         if least_s <= cell.config["timeout_s"]:
             return None
         return (

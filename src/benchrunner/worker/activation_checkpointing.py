@@ -44,12 +44,16 @@ def checkpoint_blocks(decoder: Decoder, options: Mapping[str, Any], checkpoint: 
     for index in checkpointed_blocks(len(decoder.blocks), options):
         block = decoder.blocks[index]
         if checkpoint is None:
-            random = decoder.dropout.p > 0
-            wrapped = checkpoint_wrapper(block, CheckpointImpl.NO_REENTRANT, preserve_rng_state=random, **keep)
+            wrapped = checkpoint_wrapper(block, CheckpointImpl.NO_REENTRANT, preserve_rng_state=_draws(block), **keep)
         else:
             assert not keep
             wrapped = LibraryCheckpoint(block, checkpoint_fn=checkpoint)
         decoder.blocks[index] = wrapped
+
+
+def _draws(block: nn.Module) -> bool:
+    """Whether the block drops values at random: the model's dropout, or a finetuning method's."""
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in block.modules())
 
 
 keep_products = functools.partial(create_selective_checkpoint_contexts, KEPT_OPERATIONS)

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from benchrunner.cell import Cell
 from benchrunner.errors import Unsupported
+from benchrunner.worker.activation_checkpointing import KEPT_OPERATIONS
 from benchrunner.worker.context import Context
 from benchrunner.worker.model import Decoder
 from benchrunner.worker.peft import is_linear
@@ -27,11 +28,13 @@ STORAGE_DTYPE = torch.bfloat16
 def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, Any]:
     """Replace the linears of a decoder on meta by quantised ones on `device`; the rest stays on meta.
 
-    Returns what to record. A tied head gets a matrix of its own from the embedding's values: what is packed cannot be looked up in.
+    Returns what to record. A tied head gets a matrix of its own from the embedding's values: packed rows cannot be
+    looked up.
 
     Raises:
         Unsupported: no linear was converted.
     """
+    _keep_products_when_checkpointing()
     linears = dict(_linears(decoder, head=cell.get("precision.scope") == "all"))
     if not linears:
         raise Unsupported("runtime.nf4_nothing", "there is no linear to quantise")
@@ -41,6 +44,15 @@ def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, An
     if "head" in linears:
         decoder.model["tie_embeddings"] = False
     return {"num_linears": len(linears), "kept": {} if "head" in linears else {"head": "precision.scope=blocks"}}
+
+
+def _keep_products_when_checkpointing() -> None:
+    """Per-operation checkpointing keeps the library's own product, like any other."""
+    import bitsandbytes  # noqa: F401 - registers its operators
+
+    product = getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
+    if product is not None and product.default not in KEPT_OPERATIONS:
+        KEPT_OPERATIONS.append(product.default)
 
 
 def _linears(decoder: Decoder, *, head: bool) -> Iterator[tuple[str, nn.Linear]]:
@@ -56,7 +68,8 @@ def _quantised(name: str, linear: nn.Linear, cell: Cell, device: torch.device) -
     made.weight = _pack(_full_weight(name, linear.weight.shape, cell, device), cell)
     made.weight.module, made.quant_state = made, made.weight.quant_state
     made.bias = linear.bias
-    return made
+    converted: nn.Module = made
+    return converted
 
 
 @functools.cache
@@ -103,6 +116,15 @@ def _full_weight(name: str, shape: torch.Size, cell: Cell, device: torch.device)
     return full.to(torch.bfloat16)
 
 
+def dequantised(name: str, shape: torch.Size, cell: Cell, device: torch.device) -> torch.Tensor:
+    """The matrix [out, in] that the packed weight of the linear `name` stands for, made anew."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    fresh = _pack(_full_weight(name, shape, cell, device), cell)
+    full: torch.Tensor = dequantize_4bit(fresh.data, fresh.quant_state)
+    return full
+
+
 def packed_linears(module: nn.Module) -> dict[str, Any]:
     """Canonical name → quantised linear, of all in `module`, wrapped or not."""
     named = ((canonical_name(f"{name}.")[:-1], linear) for name, linear in module.named_modules())
@@ -145,9 +167,8 @@ def check_bits(decoder: Decoder, context: Context) -> None:
         for name in [name for name, linear in pending.items() if not isinstance(linear.weight, DTensor)]:
             linear = pending.pop(name)
             shape = torch.Size((linear.out_features, linear.in_features))
-            fresh = _pack(_full_weight(name, shape, context.cell, context.device), context.cell)
             gathered = dequantize_4bit(linear.weight.data, linear.quant_state)
-            _require_equal(name, gathered, dequantize_4bit(fresh.data, fresh.quant_state), context.rank)
+            _require_equal(name, gathered, dequantised(name, shape, context.cell, context.device), context.rank)
         unit.reshard()
     assert not pending, "every packed linear belongs to a sharded unit"
 

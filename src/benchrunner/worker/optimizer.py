@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 
 def adamw(parameters: Iterable[nn.Parameter], options: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -13,13 +14,31 @@ def adamw(parameters: Iterable[nn.Parameter], options: Mapping[str, Any]) -> tor
 
 
 def sgd(parameters: Iterable[nn.Parameter], options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Plain SGD: no state."""
-    return torch.optim.SGD(parameters, lr=options["lr"], weight_decay=options["weight_decay"], fused=True)
+    """Plain SGD: no state.
+
+    The fused kernel knows no shards (DTensor has no strategy for it), and torch's for the CPU leaves most elements of
+    16-bit parameters as they are (2.13: `torch.ones(32, dtype=bfloat16)` does not move): both go by foreach.
+    """
+    parameters = list(parameters)
+    fuses = all(parameter.is_cuda and not isinstance(parameter, DTensor) for parameter in parameters)
+    kernel = {"fused": True} if fuses else {"foreach": True}
+    return torch.optim.SGD(parameters, lr=options["lr"], weight_decay=options["weight_decay"], **kernel)
+
+
+def paged_adamw(parameters: Iterable[nn.Parameter], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """bitsandbytes' AdamW: fp32 moments in memory that the driver moves between device and host page by page."""
+    import bitsandbytes
+
+    made: torch.optim.Optimizer = bitsandbytes.optim.PagedAdamW(
+        parameters, lr=options["lr"], weight_decay=options["weight_decay"], optim_bits=32
+    )
+    return made
 
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], Mapping[str, Any]], torch.optim.Optimizer]] = {
     "adamw": adamw,
     "sgd": sgd,
+    "paged-adamw": paged_adamw,
 }
 
 

@@ -5,7 +5,6 @@ are, whatever a precision made of its linears, and the new parameters belong to 
 sharding as what they adapt.
 """
 
-import functools
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -102,24 +101,28 @@ class PromptedAttention(Attention):
         groups = self.num_heads // self.num_kv_heads
         keys, values = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (keys, values))
         scores = q @ (keys * self.head_size**-0.5).transpose(-2, -1).to(q.dtype)
-        return scores.softmax(-1).to(q.dtype) @ values.to(q.dtype)
+        prompted: Tensor = scores.softmax(-1).to(q.dtype) @ values.to(q.dtype)
+        return prompted
 
 
 def _parameter(*shape: int, dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
 
 
-@functools.cache
-def _derived(mixin: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
-    """One class a pair: were it one a module, a compiler would take each layer for another program."""
-    return types.new_class(f"{mixin.__name__}{base.__name__}", (mixin, base))
-
-
 def _become(module: nn.Module, mixin: type[Adapted]) -> Adapted:
-    """Give `module` a class that derives from `mixin` and from its own."""
-    module.__class__ = _derived(mixin, type(module))
+    """Give `module` a class that derives from `mixin` and from its own.
+
+    One class a pair: were it one a module, a compiler would take each layer for another program.
+    """
+    pair = mixin, type(module)
+    if pair not in _DERIVED:
+        _DERIVED[pair] = types.new_class("".join(base.__name__ for base in pair), pair)
+    module.__class__ = _DERIVED[pair]
     assert isinstance(module, mixin)
     return module
+
+
+_DERIVED: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
 def add_lora(decoder: Decoder, workload: Mapping[str, Any], dtype: torch.dtype) -> None:
