@@ -3,6 +3,7 @@
 Reasons are wrapped under their row and never cut.
 """
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -100,14 +101,43 @@ def _verdict_reason(code: str | None, reason: str | None) -> str:
 
 
 def aligned(frame: pd.DataFrame, width: int) -> list[str]:
-    """Columns side by side, or one `heading value` list a row where that is wider than `width`."""
+    """Columns side by side, headings in several lines where `width` asks for it; else a `heading value` list a row."""
     if not len(frame):
         return []
-    texts = [[str(name) for name in frame.columns], *_texts(frame)]
-    widths = [max(len(line[column]) for line in texts) for column in range(len(frame.columns))]
-    if sum(widths) + 2 * (len(widths) - 1) > width:
-        return [line for row in texts[1:] for line in _stacked(texts[0], row, width)]
-    return ["  ".join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip() for line in texts]
+    heads, rows = [str(name) for name in frame.columns], _texts(frame)
+    cells = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    for headings in (
+        [[head] for head in heads],
+        [_broken(head, size) for head, size in zip(heads, cells, strict=True)],
+    ):
+        widths = [max(size, *map(len, heading)) for heading, size in zip(headings, cells, strict=True)]
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            return [_line(texts, widths) for texts in (*_heading_lines(headings), *rows)]
+    return [line for row in rows for line in _stacked(heads, row, width)]
+
+
+def _broken(head: str, size: int) -> list[str]:
+    """A heading in lines no longer than `size` or its longest part; breaks are at spaces and before slashes."""
+    parts = re.findall(r" ?/?[^ /]+", head)
+    limit = max(size, *(len(part.strip()) for part in parts))
+    lines = [""]
+    for part in parts:
+        if len((lines[-1] + part).strip()) <= limit:
+            lines[-1] = (lines[-1] + part).strip()
+        else:
+            lines.append(part.strip())
+    return lines
+
+
+def _heading_lines(headings: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Headings of several lines as lines of the table, the last ones side by side."""
+    height = max(map(len, headings))
+    padded = [[*[""] * (height - len(heading)), *heading] for heading in headings]
+    return [list(line) for line in zip(*padded, strict=True)]
+
+
+def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(text.ljust(size) for text, size in zip(texts, widths, strict=True)).rstrip()
 
 
 def with_reasons(frame: pd.DataFrame, width: int) -> list[str]:
@@ -117,7 +147,7 @@ def with_reasons(frame: pd.DataFrame, width: int) -> list[str]:
     names = [str(name) for name in frame.columns[:-1]]
     ordered = sorted(names, key=lambda name: name not in ("status", "verdict", "works"))
     head, *rows = _one_line_each(frame[ordered], width)
-    lines = [head] if head else []
+    lines = head.split("\n") if head else []
     for row, reason in zip(rows, frame.iloc[:, -1], strict=True):
         lines += [*row.split("\n"), *_wrapped(one_line(str(reason)), width)]
     return lines
@@ -126,9 +156,10 @@ def with_reasons(frame: pd.DataFrame, width: int) -> list[str]:
 def _one_line_each(frame: pd.DataFrame, width: int) -> list[str]:
     """A heading (empty when stacked) and one string a row, which may hold several lines."""
     lines = aligned(frame, width)
-    if len(lines) == len(frame) + 1 and lines[0].split()[:1] == [str(frame.columns[0])]:
-        return lines
     heads = [str(name) for name in frame.columns]
+    height = len(lines) - len(frame)
+    if height >= 1 and lines[height - 1].split()[:1] == heads[0].split()[:1]:
+        return ["\n".join(lines[:height]), *lines[height:]]
     return ["", *("\n".join(_stacked(heads, row, width)) for row in _texts(frame))]
 
 
