@@ -1,5 +1,6 @@
 """The ordered recipe from a cell to a model that can step, with the reason for the order."""
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -30,11 +31,26 @@ class Built:
     """Whole model, tied head once, before any packing or sharding."""
     num_trainable_parameters: int
     choices: dict[str, Any] = field(default_factory=dict)
-    """What the precision decided by itself, for the record."""
+    """What precision, compiler and engine decided by themselves, for the record."""
+    backward: Callable[[torch.Tensor], None] = torch.Tensor.backward
+    """The backward pass of a loss."""
+    gradient_sync: Callable[[bool], AbstractContextManager[object]]
+    """Around a micro-step: whether its backward pass reduces gradients over the ranks."""
+    setup_optimizer: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] = lambda optimizer: optimizer
+    """What the engine puts around the optimizer."""
+    clip_gradients: Callable[[torch.optim.Optimizer, float], None]
+    """Clip all gradients of the optimizer's parameters to a global norm."""
+    scaler: torch.amp.GradScaler | None = None
+    """The engine's own, where it scales the loss, so that the loop must not."""
 
 
 def build(context: Context) -> Built:
-    """Build the cell's model.
+    """Build the cell's model by its engine."""
+    return ENGINES[context.cell.axes["engine"]](context)
+
+
+def build_native(context: Context) -> Built:
+    """Build the cell's model by torch's own means.
 
     1. On meta: nothing is allocated before its final place is known.
     2. Counted here: packing and sharding change what `numel` says.
@@ -86,7 +102,28 @@ def build(context: Context) -> Built:
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
         choices=choices or {},
+        gradient_sync=functools.partial(strategy.gradient_sync, model),
+        clip_gradients=functools.partial(_clip_gradients, decoder),
     )
+
+
+def build_by_fabric(context: Context) -> Built:
+    """Build the cell's model by Lightning Fabric, which takes seconds to import."""
+    from benchrunner.worker import fabric
+
+    return fabric.build(context)
+
+
+ENGINES: dict[str, Callable[[Context], Built]] = {
+    "native": build_native,
+    "fabric": build_by_fabric,
+    "fabric-model-parallel": build_by_fabric,
+}
+"""Engine → whose code spreads the model, mixes precisions and steps."""
+
+
+def _clip_gradients(decoder: Decoder, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    nn.utils.clip_grad_norm_(decoder.parameters(), max_norm, foreach=True)
 
 
 def has_gradients(cell: Cell) -> bool:
@@ -122,7 +159,9 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
 
 def materialise(decoder: Decoder, cell: Cell, device: torch.device) -> None:
     """Give every parameter and buffer on meta its storage and its value."""
-    decoder._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
+    decoder._apply(  # type: ignore[no-untyped-call]
+        lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor
+    )
     decoder.tie_weights()
     decoder.reset_buffers(device, precision.activation_dtype(cell))
     fill_parameters(decoder, seed=cell.get("seed"), std=cell.get("model.init_std"), device=device)
@@ -130,4 +169,4 @@ def materialise(decoder: Decoder, cell: Cell, device: torch.device) -> None:
 
 def build_optimizer(built: Built, cell: Cell) -> torch.optim.Optimizer:
     """The optimizer comes last: it must hold the parameters as they are at the end (sharded, on the device)."""
-    return make_optimizer(built.decoder, cell.config["optimizer"])
+    return built.setup_optimizer(make_optimizer(built.decoder, cell.config["optimizer"]))

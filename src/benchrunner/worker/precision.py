@@ -54,9 +54,9 @@ def keep_linears(decoder: Decoder, cell: Cell, device: torch.device) -> None:
     """Leave every linear as it is."""
 
 
-def loss_scaler(cell: Cell, device: torch.device) -> CountingScaler:
-    """The gradient scaler of the training loop; it does nothing for formats that need none."""
-    return CountingScaler(device.type, enabled=PRECISIONS[cell.axes["precision"]].scales_loss)
+def loss_scaler(cell: Cell, device: torch.device, *, by_engine: bool = False) -> CountingScaler:
+    """The gradient scaler of the training loop; it does nothing for formats that need none, or if the engine scales."""
+    return CountingScaler(device.type, enabled=PRECISIONS[cell.axes["precision"]].scales_loss and not by_engine)
 
 
 def plain_forward(cell: Cell, device: torch.device) -> ContextFactory:

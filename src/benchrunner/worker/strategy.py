@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from benchrunner.worker.model import Decoder
 from benchrunner.worker.precision import PolicyDtypes, fsdp_policy_dtypes
 
 
-def shard(decoder: Decoder, context: Context) -> None:
+def shard(decoder: Decoder, context: Context, mesh: DeviceMesh | None = None) -> None:
     """FSDP2 in place: `units` are gathered one at a time, and what is left over with the root.
 
     Stage 2 keeps the gathered parameters from forward to backward, stage 3 reshards them after each unit's forward.
@@ -26,7 +27,7 @@ def shard(decoder: Decoder, context: Context) -> None:
     policy = MixedPrecisionPolicy(param_dtype=dtypes.param, reduce_dtype=dtypes.reduce, output_dtype=None)
     wrap = functools.partial(
         fully_shard,
-        mesh=_mesh(context),
+        mesh=mesh or _mesh(context),
         reshard_after_forward=cell.get("strategy.stage") == 3,
         mp_policy=policy,
     )
@@ -57,12 +58,16 @@ def _mesh(context: Context) -> DeviceMesh:
 def wrap_ddp(decoder: Decoder, context: Context) -> nn.Module:
     """A replica a rank; buffers are recomputed, not broadcast, and gradients live in the reduction buckets."""
     device_ids = [context.device.index] if context.device.type == "cuda" else None
+    return DistributedDataParallel(decoder, device_ids=device_ids, **ddp_options())
+
+
+def ddp_options() -> dict[str, Any]:
+    """What every engine passes to DistributedDataParallel besides model and device."""
     known = inspect.signature(DistributedDataParallel).parameters
     sync_buffers = (
         "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     )  # before torch 2.13
-    options: dict[str, Any] = {"gradient_as_bucket_view": True, "init_sync": False, sync_buffers: False}
-    return DistributedDataParallel(decoder, device_ids=device_ids, **options)
+    return {"gradient_as_bucket_view": True, "init_sync": False, sync_buffers: False}
 
 
 def wrap_single(decoder: Decoder, context: Context) -> nn.Module:
@@ -85,6 +90,12 @@ def set_gradient_sync(model: nn.Module, sync: bool) -> None:
         inner.require_backward_grad_sync = sync
     elif isinstance(inner, FSDPModule):
         inner.set_requires_gradient_sync(sync)
+
+
+def gradient_sync(model: nn.Module, sync: bool) -> AbstractContextManager[object]:
+    """Around a micro-step: whether its backward pass reduces gradients."""
+    set_gradient_sync(model, sync)
+    return nullcontext()
 
 
 def syncs_every_micro_step(kind: str, accumulation_sync: str | None) -> bool:

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
-from benchrunner import arithmetic
-from benchrunner.cell import Cell
 from benchrunner.worker import data, lies, precision, strategy, validity
 from benchrunner.worker.attention import attention_backend, chosen_backend
 from benchrunner.worker.build import Built, build, build_optimizer
 from benchrunner.worker.context import Context
+from benchrunner.worker.counts import counts_of_lengths, flops_block
 from benchrunner.worker.measure import describe_device
 from benchrunner.worker.sampling import sample_parameters
 from benchrunner.worker.window import Steps, measure
@@ -34,6 +33,7 @@ def run(context: Context) -> dict[str, Any]:
         _require_finite(losses)
         choices = {"attention": attention} | loop.choices()
         result = rank_result(context, loop.built, window) | {"losses": losses, "choices": choices}
+        result |= counts_of_lengths(context.cell, loop.prepared)
         result["checks"] = validity.check_training(loop, result, initial)
     return result
 
@@ -45,13 +45,18 @@ class TrainingLoop:
         self.context = context
         self.built = built
         self._cell = context.cell
+        built.model.train()
+        torch.manual_seed(context.cell.get("seed") + context.rank)  # dropout: ranks drop different values
         self.optimizer = build_optimizer(built, context.cell)
-        self._scaler = precision.loss_scaler(context.cell, context.device)
+        self._scaler = precision.loss_scaler(context.cell, context.device, by_engine=built.scaler is not None)
         self._clip_norm = context.cell.get("optimizer.clip_norm")
         self._sync_always = strategy.syncs_every_micro_step(
             self._cell.get("strategy.kind"), self._cell.get("strategy.accumulation_sync")
         )
         self._batches: dict[int, list[torch.Tensor]] = {}
+        self._shares: dict[int, list[float]] = {}
+        self.prepared = range(0)
+        """The steps whose data were drawn last: those of the window, after it."""
         self._losses: list[torch.Tensor] = []
         self.num_steps = 0
         """Optimizer steps applied so far."""
@@ -61,55 +66,73 @@ class TrainingLoop:
     def prepare(self, steps: range) -> None:
         """Draw the batches of these steps onto the device."""
         rank = 0 if self.context.fault_is("same_data") else self.context.rank
+        self.prepared = steps
         for step in steps:
             self._batches[step] = data.draw_step(self._cell, step, rank, self.context.device)
+            self._shares[step] = data.loss_shares(self._cell, step, rank)
 
     def step(self, step: int) -> None:
         """One optimizer step over the accumulated micro-batches; nothing here waits for the device."""
-        total = self.accumulate(self._batches.pop(step))
+        self.backward(step)
+        self.apply()
+
+    def backward(self, step: int) -> None:
+        """The gradients of a step; its loss is kept."""
+        self._losses.append(self.accumulate(self._batches.pop(step), shares=self._shares.pop(step)))
+
+    def apply(self) -> None:
+        """Update the parameters by the gradients that are there."""
         if self._clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.built.decoder.parameters(), self._clip_norm, foreach=True)
+            self.built.clip_gradients(self.optimizer, self._clip_norm)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.num_steps += 1
-        self._losses.append(total)
         if self.context.fault_is("recompile"):
             lies.compile_something()
 
     def accumulate(
-        self, batches: Sequence[torch.Tensor], after_forward: Callable[[], None] | None = None
+        self,
+        batches: Sequence[torch.Tensor],
+        after_forward: Callable[[], None] | None = None,
+        shares: Sequence[float] | None = None,
     ) -> torch.Tensor:
-        """Forward and backward of all micro-batches; gradients stay in place. Returns the step's mean loss."""
+        """Forward and backward of all micro-batches; gradients stay in place. Returns the step's mean loss.
+
+        `shares` is what each micro-batch's mean counts; null: all the same.
+        """
         total = None
-        for micro, batch in enumerate(batches):
-            if len(batches) > 1:
-                strategy.set_gradient_sync(self.built.model, self._sync_always or micro == len(batches) - 1)
-            loss = self._micro_step(batch, len(batches), after_forward)
+        shares = shares or [1 / len(batches)] * len(batches)
+        for micro, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+            sync = self._sync_always or micro == len(batches) - 1
+            with nullcontext() if len(batches) == 1 else self.built.gradient_sync(sync):
+                loss = self._micro_step(batch, share, after_forward)
             total = loss if total is None else total + loss
         if self.context.fault_is("frozen"):
             lies.drop_one_gradient(self.built.decoder)
         assert total is not None
         return total
 
-    def _micro_step(
-        self, batch: torch.Tensor, num_micro_steps: int, after_forward: Callable[[], None] | None
-    ) -> torch.Tensor:
+    def _micro_step(self, batch: torch.Tensor, share: float, after_forward: Callable[[], None] | None) -> torch.Tensor:
         """Forward and backward of one micro-batch [B, T + 1]; returns its share of the step's mean loss, detached."""
         if self.context.fault_is("short_batch"):
             batch = lies.half(batch)
-        tokens, targets = batch[:, :-1], batch[:, 1:]
+        tokens, targets = data.inputs_and_targets(self._cell, batch)
         self.consumed.append((tokens, targets))
         with self.built.forward_context():
             loss = self.built.model(tokens, targets)
         if after_forward is not None:
             after_forward()
-        if num_micro_steps > 1:
-            loss = loss / num_micro_steps
-        self._scaler.scale(loss).backward()
+        if share != 1.0:
+            loss = loss * share
+        self.built.backward(self._scaler.scale(loss))
         detached: torch.Tensor = loss.detach()
         return detached
+
+    def loss_scale(self) -> float:
+        """What gradients are multiplied with at present."""
+        return float((self.built.scaler or self._scaler).get_scale())
 
     def choices(self) -> dict[str, Any]:
         """What precision and loss scaling decided by themselves."""
@@ -142,15 +165,4 @@ def rank_result(context: Context, built: Built, window: dict[str, Any]) -> dict[
         "samples_per_step": cell.sizes.global_batch_size,
         "flops": flops_block(cell),
         **window,
-    }
-
-
-def flops_block(cell: Cell) -> dict[str, Any]:
-    """FLOPs of one optimizer step over all devices; attention counted as computed, i.e. causal."""
-    model_flops = arithmetic.train_flops_per_step(cell.config, cell.sizes)
-    return {
-        "convention": "causal",
-        "model_per_step": model_flops,
-        "hardware_per_step": arithmetic.hardware_flops_per_step(cell.config, cell.sizes),
-        "by_dtype": arithmetic.flops_by_dtype(cell.config, cell.sizes),
     }
