@@ -5,6 +5,7 @@ torchrun … equivalence_job.py OUT WORDS…      (every word may list several v
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -58,3 +59,5 @@ def main(out, *words):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # a gloo thread that is still alive when the interpreter ends aborts the process

@@ -57,7 +57,7 @@ def test_other_formats_are_not_scaled():
 
 
 OVERFLOW_ON_ONE_RANK = """
-    import json, sys
+    import json, os, sys
     import torch, torch.distributed as dist
     sys.path.insert(0, sys.argv[1])
     from benchrunner.worker.build import build
@@ -79,6 +79,7 @@ OVERFLOW_ON_ONE_RANK = """
         open(sys.argv[2], "w").write(json.dumps(seen))
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)
 """
 
 
