@@ -58,6 +58,12 @@ def test_step_time_is_that_of_the_rank_with_the_largest_total(cell):
     assert metrics["step_time_rank_skew"] == pytest.approx(9 / 7 - 1)
 
 
+def test_what_a_workload_reports_is_that_of_the_same_rank(cell):
+    fast = make_rank(times=(1.0, 1.0), metrics={"time_to_first_token_s": 0.1})
+    slow = make_rank(times=(2.0, 1.0), metrics={"time_to_first_token_s": 0.2})
+    assert headline(cell, [fast, slow], {})["time_to_first_token_s"] == 0.2
+
+
 def test_rates_are_a_device(cell):
     metrics = headline(cell, [make_rank([2.0, 2.0, 2.0])], PEAKS)
     assert metrics["tokens_per_second_per_device"] == 600 / 2 / world_size(cell)

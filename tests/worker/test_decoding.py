@@ -68,15 +68,15 @@ def test_attention_to_the_filled_part_is_attention_under_a_mask():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["block", "model"])
-def test_both_units_compiled_choose_the_tokens_of_eager_code(scope: str, monkeypatch: pytest.MonkeyPatch):
+def test_both_units_compiled_choose_the_tokens_of_eager_code(scope: str):
     """The same noise for all three: compiled code draws its own unless it is told not to."""
-    monkeypatch.setattr("torch._inductor.config.fallback_random", True)
     expected = generate(*make_decoding("micro_batch_size=2", "generate.top_k=20"))
     for unit in ("model", "token"):
         torch._dynamo.reset()
         words = ["compile=inductor", "compile.fullgraph=true", f"compile.scope={scope}", f"generate.unit={unit}"]
         decoding, prompt = make_decoding("micro_batch_size=2", "generate.top_k=20", *words)
-        assert torch.equal(generate(decoding, prompt), expected), unit
+        with torch._inductor.config.patch(fallback_random=True):
+            assert torch.equal(generate(decoding, prompt), expected), unit
 
 
 def test_progress_counts_tokens_where_it_stands():
