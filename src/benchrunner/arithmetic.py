@@ -327,7 +327,7 @@ def decode_bytes_per_token(config: Values, sizes: Sizes) -> float:
     model, precision, options = config["model"], config["precision"], config["generate"]
     mean_length = options["prompt_length"] + options["new_tokens"] / 2
     a_slot = kv_cache_bytes(model, sizes.micro_batch_size, 1, _float_bytes(precision))
-    return linear_weight_bytes(model, precision) + a_slot * mean_length
+    return float(linear_weight_bytes(model, precision) + a_slot * mean_length)
 
 
 def kv_cache_bytes(model: Values, batch: int, length: int, bytes_per_element: int) -> int:
