@@ -5,7 +5,7 @@ from dataclasses import asdict
 from benchrunner.cell import Cell, derive_sizes, identity, make_slug
 from benchrunner.hardware import Hardware
 from benchrunner.plan import PlannedCell
-from benchrunner.record import Record
+from benchrunner.record import PHASES, Record
 from benchrunner.schema import AXES
 from benchrunner.table import Row
 
@@ -60,6 +60,7 @@ def make_config(axes, leaves):
         "generate": {"unit": "model", "prompt_length": 6, "new_tokens": 200, "temperature": 1.0, "top_k": None,
                      "num_samples": 10},
         "measure": {"warmup_steps": 5, "steps": 20},
+        "limits": {f"{phase}_s": None for phase in PHASES}, "exclusive": False, "retries": 1, "brake": 5,
         "sweep": {"include": [], "exclude": []},
         "attention": "auto", "micro_batch_size": 1, "global_batch_size": None, "seq_len": None, "devices": None,
         "nodes": 1, "seed": 0, "timeout_s": 1800.0, "memory_limit_gib": None, "compat": "enforce",

@@ -224,7 +224,15 @@ def test_a_timeout_names_the_phase_of_the_rank_furthest_behind():
     stop = Stop(kind="timeout", limit_s=30)
     status, code, reason = verdict(running(0, "compile"), running(1, "build"), stop=stop, code=-9)
     assert (status, code) == ("timeout", "timeout.build")
-    assert reason == "stopped after 30 s in phase build (rank 0 in compile, rank 1 in build)"
+    assert reason == "stopped after 30 s (timeout_s) in phase build (rank 0 in compile, rank 1 in build)"
+
+
+def test_a_timeout_names_the_limit_of_its_phase_and_the_steps_of_every_rank():
+    stop = Stop(kind="timeout", limit_s=60, phase="measure")
+    assert verdict(running(0), running(1), stop=stop, beats={0: 7, 1: 6}, code=-9)[2] == (
+        "no progress for 60 s in phase measure (limits.measure_s) "
+        "(rank 0 in measure after 7 steps, rank 1 in measure after 6 steps)"
+    )
 
 
 def test_a_hang_is_told_from_waiting_in_a_collective_by_the_stacks():

@@ -138,6 +138,61 @@ def test_a_hanging_cell_is_stopped_at_its_limit(paths):
     assert summary.counts == {"timeout": 1, "ok": 1}
 
 
+@pytest.mark.parametrize("phase", ["start", "build", "warmup", "measure", "teardown"])
+def test_a_phase_without_progress_is_stopped_at_its_own_limit(paths, phase):
+    planned = cells(1, devices=2, **{f"limits.{phase}_s": 20.0})
+    run(paths, planned, Script(hangs=True, phase=phase))
+    made = record(paths, planned[0])
+    assert made["reason_code"] == f"timeout.{phase}" and f"limits.{phase}_s" in made["reason"]
+    assert 20 <= made["wall_s"] < 25
+    assert set(made["evidence"]["stacks"]) == {"0", "1"}
+
+
+def test_steps_are_progress(paths):
+    planned = cells(1, **{"limits.measure_s": 20.0})
+    run(paths, planned, Script(duration_s=100.0, beat_every_s=5.0, result=RESULT))
+    assert record(paths, planned[0])["status"] == "ok"
+
+
+def test_the_last_step_is_in_the_evidence(paths):
+    planned = cells(1, **{"limits.measure_s": 20.0})
+    run(paths, planned, Script(hangs=True, beat_every_s=5.0, beats_until_s=50.0))
+    made = record(paths, planned[0])
+    assert made["evidence"]["ranks"][0]["steps"] == 10 and "after 10 steps" in made["reason"]
+    assert 70 <= made["wall_s"] < 77
+
+
+def test_ranks_that_wait_for_one_behind_are_given_its_time(paths):
+    planned = cells(1, devices=2, **{"limits.build_s": 60.0, "limits.compile_s": 10.0})
+    launcher = FakeLauncher(lambda job: Script(hangs=True, phase="build"))
+    start = launcher.start
+
+    def one_ahead(job):
+        handle = start(job)
+        job.paths.rank(1).write_text(json.dumps({"rank": 1, "pid": 1, "phase": "compile"}))
+        return handle
+
+    launcher.start = one_ahead
+    run(paths, planned, launcher=launcher)
+    made = record(paths, planned[0])
+    assert made["reason_code"] == "timeout.build" and 60 <= made["wall_s"] < 65
+
+
+def test_a_queue_that_is_not_ours_costs_no_time(paths):
+    planned = cells(1, timeout_s=30.0)
+    launcher = FakeLauncher(lambda job: Script(duration_s=110.0, result=RESULT))
+    start = launcher.start
+
+    def queued(job):
+        handle = start(job)
+        handle.is_waiting = lambda: launcher.clock.now() < 100
+        return handle
+
+    launcher.start = queued
+    run(paths, planned, launcher=launcher)
+    assert record(paths, planned[0])["status"] == "ok"
+
+
 def test_a_job_whose_rank_failed_does_not_linger(paths):
     planned = cells(1, devices=2)
     launcher = FakeLauncher(lambda job: Script(hangs=True))

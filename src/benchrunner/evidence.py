@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchrunner.heartbeat import read_beat
 from benchrunner.paths import AttemptPaths
 from benchrunner.record import PHASES, RankFile, rank_file_from_dict
 from benchrunner.scrub import plain, scrub_files
@@ -24,6 +25,8 @@ class Stop:
     kind: str
     """timeout | interrupted | stuck (a rank failed or left, and the others did not end)"""
     limit_s: float = 0.0
+    phase: str | None = None
+    """The phase whose limit it was; null: the limit of the whole cell."""
     gone: frozenset[int] = frozenset()
     """Ranks whose process had gone although the job went on: they ended with code 0."""
 
@@ -41,6 +44,8 @@ class Evidence:
     """Exit codes of the ranks that failed (negative: the signal), in the order in which torchrun saw them."""
     told_to_stop: frozenset[int] = frozenset()
     """Ranks that torchrun ended because another had failed: their exit codes say nothing."""
+    beats: Mapping[int, int] = field(default_factory=dict)
+    """Rank → steps that it had issued."""
     tails: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """File name → its last lines, cleaned."""
     code: int | None = None
@@ -81,6 +86,7 @@ def gather(
         unreadable=unreadable,
         exits=_read_exits(paths),
         told_to_stop=_told_to_stop(paths, ranks),
+        beats={rank: read_beat(paths.beat(rank)) for rank in range(world_size)},
         tails=_read_tails(paths, world_size),
         code=code,
         stop=stop,

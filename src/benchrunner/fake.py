@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchrunner.heartbeat import COUNT
 from benchrunner.launch import Job, write_job
 from benchrunner.record import RankFile, write_json
 
@@ -37,6 +38,9 @@ class Script:
     phase: str = "measure"
     """Where ranks are that do not reach their end."""
     hangs: bool = False
+    beat_every_s: float | None = None
+    """Every rank issues a step so often until it ends or, at `beats_until_s`, stops; null: none is counted."""
+    beats_until_s: float = 1e9
     raises: Exception | None = None
     """Raised on start."""
 
@@ -77,6 +81,7 @@ class FakeHandle:
 
     def poll(self) -> int | None:
         """See Handle."""
+        self._beat()
         if (
             self._code is None
             and not self.script.hangs
@@ -84,6 +89,10 @@ class FakeHandle:
         ):
             self._end()
         return self._code
+
+    def is_waiting(self) -> bool:
+        """See Handle."""
+        return False
 
     def terminate(self) -> None:
         """See Handle."""
@@ -105,6 +114,13 @@ class FakeHandle:
     def num_oom_kills(self) -> int:
         """See Handle."""
         return 0
+
+    def _beat(self) -> None:
+        if self.script.beat_every_s is None or self._code is not None:
+            return
+        elapsed_s = min(self._clock.now() - self.started_s, self.script.beats_until_s)
+        for rank in range(self.job.cell.sizes.world_size):
+            self.job.paths.beat(rank).write_bytes(COUNT.pack(int(elapsed_s / self.script.beat_every_s)))
 
     def _end(self) -> None:
         script, failed = self.script, bool(self.script.errors or self.script.exits)

@@ -53,6 +53,9 @@ class Handle(Protocol):
     def poll(self) -> int | None:
         """Exit code once every process of the job has gone, else null; also drives the kill path on."""
 
+    def is_waiting(self) -> bool:
+        """Whether the job waits in a queue that is not ours, so that its time has not begun."""
+
     def terminate(self) -> None:
         """Ask the job to end; what is left after a few seconds is killed by `poll`."""
 
@@ -137,6 +140,10 @@ class LocalHandle:
             return None
         self._log.join(timeout=1.0)
         return -signal.SIGKILL if code is None else code
+
+    def is_waiting(self) -> bool:
+        """See Handle."""
+        return False
 
     def terminate(self) -> None:
         """See Handle."""

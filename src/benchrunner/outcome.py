@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchrunner.evidence import Evidence, stack
+from benchrunner.evidence import Evidence, Stop, stack
 from benchrunner.record import PHASES
 from benchrunner.scrub import one_line, plain
 from benchrunner.signatures import HOST_OOM, disguised_oom, is_peer_loss, last_meaningful_line, refusal
@@ -168,17 +168,28 @@ def _judge_silence(evidence: Evidence) -> Outcome:
 
 def _judge_timeout(evidence: Evidence) -> Outcome:
     rank, phase = laggard(evidence)
-    limit_s = evidence.stop.limit_s if evidence.stop else 0.0
-    others = ", ".join(f"rank {other} in {evidence.phase(other)}" for other in range(evidence.world_size))
+    assert evidence.stop is not None
+    others = ", ".join(_stood(evidence, other) for other in range(evidence.world_size))
     frames = stack(evidence.tail(rank))
     at = f"; rank {rank} was at {one_line(frames[0], 120)}" if frames else ""
     return Outcome(
         status="timeout",
         reason_code=f"timeout.{phase}",
-        reason=f"stopped after {limit_s:g} s in phase {phase} ({others}){at}",
+        reason=f"{_overdue(evidence.stop, phase)} ({others}){at}",
         evidence=describe(evidence, rank)
         | {"stacks": {str(other): stack(evidence.tail(other)) for other in range(evidence.world_size)}},
     )
+
+
+def _overdue(stop: Stop, phase: str) -> str:
+    if stop.phase is None:
+        return f"stopped after {stop.limit_s:g} s (timeout_s) in phase {phase}"
+    return f"no progress for {stop.limit_s:g} s in phase {phase} (limits.{stop.phase}_s)"
+
+
+def _stood(evidence: Evidence, rank: int) -> str:
+    beats = evidence.beats.get(rank)
+    return f"rank {rank} in {evidence.phase(rank)}" + (f" after {beats} steps" if beats else "")
 
 
 def laggard(evidence: Evidence) -> tuple[int, str]:
@@ -253,6 +264,7 @@ def _stand(evidence: Evidence, rank: int) -> dict[str, Any]:
         "state": status.state if status else ("unreadable" if rank in evidence.unreadable else "absent"),
         "phase": evidence.phase(rank),
         "phase_started_at": status.phase_started_at if status else None,
+        "steps": evidence.beats.get(rank, 0),
         "exit": evidence.exits.get(rank),
         "error": status.error.get("type") if status and status.error else None,
     }

@@ -52,6 +52,10 @@ class AttemptPaths:
         """The status and result file of one rank."""
         return self.root / f"rank{rank}.json"
 
+    def beat(self, rank: int) -> Path:
+        """How many steps the rank has issued: see `heartbeat.py`."""
+        return self.root / f"beat{rank}"
+
     def out(self, rank: int) -> Path:
         """Standard output of one rank."""
         return self.root / f"rank{rank}.out"

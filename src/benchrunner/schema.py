@@ -211,6 +211,24 @@ class MeasureConfig:
 
 
 @dataclass
+class LimitsConfig:
+    """Seconds without progress after which a cell is stopped, by phase; null: scaled to the cell's work.
+
+    Progress is a change of phase or one more step of any rank.
+    """
+
+    start_s: float | None = None
+    """Until the ranks have imported their libraries."""
+    build_s: float | None = None
+    compile_s: float | None = None
+    """The first step, which compiles lazily."""
+    warmup_s: float | None = None
+    measure_s: float | None = None
+    check_s: float | None = None
+    teardown_s: float | None = None
+
+
+@dataclass
 class SweepConfig:
     """Rows that a sweep adds to or strikes from its product."""
 
@@ -236,6 +254,7 @@ class Config:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     attention: str = "auto"
     """auto | flash | cudnn | efficient | math | explicit"""
@@ -250,7 +269,13 @@ class Config:
     nodes: int = 1
     seed: int = 0
     timeout_s: float = 1800.0
-    """A cell that runs longer is stopped and recorded as timeout."""
+    """A cell that runs longer is stopped and recorded as timeout, whatever its `limits`."""
+    exclusive: bool = False
+    """Run each cell alone on the machine instead of beside others on disjoint devices."""
+    retries: int = 1
+    """How often a cell is tried again whose failure is one of infrastructure (a device lost, a port taken)."""
+    brake: int | None = 5
+    """The same unexpected failure in so many different cells stops the sweep; null: never."""
     memory_limit_gib: float | None = None
     """Emulate a card with this much memory; null: the whole device."""
     compat: str = "enforce"
@@ -275,7 +300,22 @@ AXES = (
 GROUPS = (*AXES, "launcher", "hardware")
 """Every group that has option files."""
 
-NOT_IDENTITY = frozenset({"launcher", "hardware", "measure", "sweep", "timeout_s", "compat", "predict", "out_dir"})
+NOT_IDENTITY = frozenset(
+    {
+        "launcher",
+        "hardware",
+        "measure",
+        "limits",
+        "sweep",
+        "timeout_s",
+        "exclusive",
+        "retries",
+        "brake",
+        "compat",
+        "predict",
+        "out_dir",
+    }
+)
 """Top-level keys that change how a cell is run or judged, but not which cell it is."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -315,6 +355,14 @@ POSITIVE = (
     "devices",
     "nodes",
     "timeout_s",
+    "limits.start_s",
+    "limits.build_s",
+    "limits.compile_s",
+    "limits.warmup_s",
+    "limits.measure_s",
+    "limits.check_s",
+    "limits.teardown_s",
+    "brake",
     "memory_limit_gib",
     "measure.steps",
     "optimizer.lr",
@@ -333,6 +381,7 @@ POSITIVE = (
 
 NOT_NEGATIVE = (
     "measure.warmup_steps",
+    "retries",
     "model.dropout",
     "model.init_std",
     "workload.lora_dropout",

@@ -11,6 +11,8 @@ from benchrunner.errors import UsageError
 from benchrunner.launch import Job, job_environment, rank_pids, write_job
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
+WAITING = ("PENDING", "CONFIGURING", "UNKNOWN")
+"""Of a job that has no node yet, or that Slurm's accounting has not heard of."""
 
 
 class SlurmLauncher:
@@ -63,6 +65,10 @@ class SlurmHandle:
         if not self._submitted.done() and state not in ENDED:
             return None
         return 0 if state == "COMPLETED" or (state == "FINISHED" and self._submitted.exception() is None) else 1
+
+    def is_waiting(self) -> bool:
+        """See Handle."""
+        return str(self._submitted.state).startswith(WAITING)
 
     def terminate(self) -> None:
         """See Handle. Slurm sends SIGTERM, and SIGKILL after its own KillWait."""

@@ -1,13 +1,16 @@
 """One cell at work: looked at again and again until its job has gone, ended when it is overdue or stuck."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchrunner.evidence import Evidence, Stop, gather
+from benchrunner.heartbeat import read_beat
 from benchrunner.launch import Handle, Job
+from benchrunner.limits import phase_limits_s
 from benchrunner.plan import PlannedCell
-from benchrunner.record import RankFile, rank_file_from_dict
+from benchrunner.record import PHASES, RankFile, rank_file_from_dict
 
 LOOK_S = 0.5
 """Between two looks at the rank files."""
@@ -35,6 +38,15 @@ class Running:
     stop: Stop | None = None
     terminate_s: float | None = None
     """When the job is to be told to end."""
+    limits_s: Mapping[str, float] = field(init=False)
+    """Phase → seconds without progress."""
+    _seen: Mapping[int, tuple[str, int]] | None = None
+    """Rank → its phase and steps, when something last changed."""
+    _progress_s: float = 0.0
+    """When that was."""
+
+    def __post_init__(self) -> None:
+        self.limits_s = phase_limits_s(self.planned, str(self.job.hardware["device_type"]))
 
     def step(self, now_s: float) -> int | None:
         """Look once; the job's exit code when it has gone, else null."""
@@ -62,23 +74,55 @@ class Running:
         return gather(self.job.paths, world_size, code=code, stop=self.stop, num_oom_kills=kills)
 
     def _look(self, now_s: float) -> None:
-        limit_s = float(self.planned.cell.get("timeout_s"))
-        failed, gone = self._failed_ranks()
+        if self.handle.is_waiting():  # in somebody else's queue
+            self.started_s = now_s
+            return
+        statuses, num_unreadable = self._rank_files()
+        gone = self._silent_ranks(statuses)
+        failed = num_unreadable > 0 or any(status.state == "error" for status in statuses)
         if self.failed_s is None and (failed or gone):
             self.failed_s = now_s
         if self.failed_s is not None and now_s >= self.failed_s + STUCK_S:
             self.stop, self.terminate_s = Stop(kind="stuck", gone=gone), now_s
-        elif now_s >= self.started_s + limit_s:
-            self.stop, self.terminate_s = Stop(kind="timeout", limit_s=limit_s, gone=gone), now_s + DUMP_S
+        elif overdue := self._overdue(statuses, now_s):
+            limit_s, phase = overdue
+            self.stop = Stop(kind="timeout", limit_s=limit_s, phase=phase, gone=gone)
+            self.terminate_s = now_s + DUMP_S
             self.handle.dump_stacks()
 
-    def _failed_ranks(self) -> tuple[bool, frozenset[int]]:
-        """Whether a rank says that it failed or left garbage; and the ranks that have gone without a word."""
-        alive = set(self.handle.pids())
+    def _rank_files(self) -> tuple[list[RankFile], int]:
+        """The rank files that can be read, and how many cannot."""
         files = [_read(path) for path in self.job.paths.root.glob("rank*.json")]
         known = [status for status in files if status is not None]
-        silent = {status.rank for status in known if status.state == "running" and alive and status.pid not in alive}
-        return len(known) < len(files) or any(status.state == "error" for status in known), frozenset(silent)
+        return known, len(files) - len(known)
+
+    def _silent_ranks(self, statuses: list[RankFile]) -> frozenset[int]:
+        """The ranks that have gone without a word."""
+        alive = set(self.handle.pids())
+        running = [status for status in statuses if status.state == "running"]
+        return frozenset(status.rank for status in running if alive and status.pid not in alive)
+
+    def _overdue(self, statuses: list[RankFile], now_s: float) -> tuple[float, str | None] | None:
+        """The limit that has passed, with its phase, or null for the limit of the whole cell; else null."""
+        whole_s = float(self.planned.cell.get("timeout_s"))
+        if now_s >= self.started_s + whole_s:
+            return whole_s, None
+        seen = {status.rank: (_stage(status), read_beat(self.job.paths.beat(status.rank))) for status in statuses}
+        if seen != self._seen:
+            self._seen, self._progress_s = seen, now_s
+        phase = self._last_phase(seen)
+        return (self.limits_s[phase], phase) if now_s >= self._progress_s + self.limits_s[phase] else None
+
+    def _last_phase(self, seen: Mapping[int, tuple[str, int]]) -> str:
+        """The phase of the rank furthest behind: the others wait for it. A rank without a file has not started."""
+        if len(seen) < self.planned.cell.sizes.world_size:
+            return PHASES[0]
+        return min((stage for stage, _ in seen.values()), key=PHASES.index)
+
+
+def _stage(status: RankFile) -> str:
+    """The phase that a rank is in; one that is done has only to leave."""
+    return PHASES[-1] if status.state == "done" or status.phase not in PHASES else status.phase
 
 
 def _read(path: Path) -> RankFile | None:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from benchrunner.cell import Cell
 from benchrunner.faults import Fault
+from benchrunner.heartbeat import Heartbeat
 from benchrunner.record import RankFile, write_json
 from benchrunner.worker import faults
 
@@ -48,6 +49,7 @@ class Context:
         self.path = path
         """The rank file."""
         self.status = status or RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
+        self._heartbeat = Heartbeat(path.with_name(f"beat{rank}"))
         self._phase_started_s = time.monotonic() if started_s is None else started_s
         self.device = _select_device(str(hardware["device_type"]), local_rank)
         self._strike(self.status.phase)
@@ -64,6 +66,10 @@ class Context:
         self.status.phase_started_at = time.time()
         self.save()
         self._strike(name)
+
+    def beat(self) -> None:
+        """Say that one more step was issued, so that the runner can tell slow from stuck."""
+        self._heartbeat.beat()
 
     def fault_is(self, kind: str) -> bool:
         """Whether the lie `kind` is planted in this rank; the code that would do the thing asks."""

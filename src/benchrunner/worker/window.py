@@ -67,6 +67,7 @@ def _warm_up(context: Context, steps: Steps, count: int) -> float | None:
     context.phase("warmup")
     for index in range(1, count):
         steps.run(index)
+        context.beat()
     return first_step_s
 
 
@@ -82,6 +83,7 @@ def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) 
         for index in indices:
             steps.run(index)
             timer.mark()
+            context.beat()
         synchronise(context.device, context.world_size)
         driver = monitor.stop()
     return {
