@@ -75,7 +75,14 @@ def test_every_method_starts_as_the_base_model(method):
 @pytest.mark.parametrize("name", ["gpt2-125m", "phi-1.5", "falcon-7b"])
 @pytest.mark.parametrize("method", METHODS)
 def test_other_families_start_as_their_base_and_train(name, method):
-    shape = ["model.d_model=32", "model.num_heads=4", "model.num_kv_heads=2", "model.d_ff=64", "micro_batch_size=2", f"model={name}"]
+    shape = [
+        "model.d_model=32",
+        "model.num_heads=4",
+        "model.num_kv_heads=2",
+        "model.d_ff=64",
+        "micro_batch_size=2",
+        f"model={name}",
+    ]
     base = build(make_context(make_cell(*SMALL, *shape))).decoder.eval()
     cell = make_cell(*SMALL, *shape, f"workload={method}", "optimizer.lr=0.02")
     loop = TrainingLoop(make_context(cell), build(make_context(cell)))

@@ -49,7 +49,10 @@ def compile_blocks(decoder: Decoder, options: Mapping[str, Any]) -> None:
     chosen = _torch_compile_options(options)
     for block in decoder.blocks:
         compiled_part(block).compile(**chosen)
-    decoder.head_loss = torch.compile(decoder.head_loss, **chosen)  # type: ignore[method-assign]
+    if decoder.loss_chunk_tokens is None:
+        decoder.head_loss = torch.compile(decoder.head_loss, **chosen)  # type: ignore[method-assign]
+    else:  # one graph for all chunks: unrolled, every number of them would be another program
+        decoder.loss_sum = torch.compile(decoder.loss_sum, **chosen)  # type: ignore[method-assign]
 
 
 def compile_model(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:

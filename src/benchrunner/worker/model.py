@@ -173,13 +173,14 @@ class Decoder(nn.Module):
         flat, flat_targets = hidden.flatten(0, 1), targets.flatten()
         count = (flat_targets != IGNORED_TARGET).sum()
         if self.loss_chunk_tokens is None:
-            return self._loss_sum(flat, flat_targets) / count
+            return self.loss_sum(flat, flat_targets) / count
         total = torch.zeros((), device=flat.device)
         chunks = torch.split(flat, self.loss_chunk_tokens), torch.split(flat_targets, self.loss_chunk_tokens)
         for chunk, chunk_targets in zip(*chunks, strict=True):
-            total = total + checkpoint(self._loss_sum, chunk, chunk_targets, use_reentrant=False)
+            total = total + checkpoint(self.loss_sum, chunk, chunk_targets, use_reentrant=False)
         return total / count
 
-    def _loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The fp32 sum of the cross-entropy of hidden [tokens, width] against targets [tokens]."""
         logits = self.logits(hidden).float()
         return F.cross_entropy(logits, targets, ignore_index=IGNORED_TARGET, reduction="sum")
