@@ -4,6 +4,7 @@ The cause is looked for in the ranks' own files first; a rank that only lost its
 every job with code 1 and often blames an innocent rank.
 """
 
+import os
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -90,7 +91,7 @@ def _ended_quietly(evidence: Evidence, rank: int) -> bool:
 
 def _priority(suspect: Suspect) -> tuple[bool, int, float, int]:
     """Innocents last; then what no peer can cause before what one can; then the earliest."""
-    deadly = suspect.kind == "signal" and suspect.number != signal.SIGABRT
+    deadly = suspect.kind == "signal" and suspect.number != signal.SIGABRT and not suspect.is_collateral
     quiet = suspect.kind == "exit" and suspect.number == 0
     weight = 0 if deadly else 5 if quiet else {"error": 1, "signal": 2, "exit": 3, "garbage": 4}[suspect.kind]
     return suspect.is_collateral, weight, float(suspect.error.get("at") or 0.0), suspect.rank
@@ -140,6 +141,8 @@ def _judge_signal(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
 
 def _judge_exit(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
     where, last = _where(evidence, suspect.rank), last_meaningful_line(evidence.tail(suspect.rank))
+    if suspect.number == os.EX_IOERR:
+        return "failed", "failed.disk", f"{where} could not write its status file: the disk is full or read-only"
     said = f"; its last words: {one_line(last, 160)}" if last else ""
     return "failed", "failed.exit", f"{where} exited with code {suspect.number} without reporting an error{said}"
 

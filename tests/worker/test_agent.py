@@ -101,30 +101,6 @@ def test_a_hang_shows_where_it_hangs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        ("exception", "failed.exception"),
-        ("oom", "oom.device"),
-        ("sigkill", "failed.signal"),
-        ("sigsegv", "failed.signal"),
-        ("exit", "failed.exit"),
-        ("nan", "failed.nonfinite"),
-        ("garbage", "failed.garbage"),
-        ("hang", "timeout.build"),
-        ("ignore_sigterm", "timeout.build"),
-        ("grandchild", None),
-    ],
-)
-def test_every_death_on_every_rank(tmp_path, fault, rank, code):
-    hangs_in = "build" if code == "timeout.build" else None
-    _, _, outcome = run_job(tmp_path, f"{fault}@{rank}", hangs_in)
-    assert outcome.reason_code == code
-    assert code is None or outcome.evidence["rank"] == rank
-
-
-@pytest.mark.slow
 def test_secrets_and_host_names_stay_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hunter2")
     monkeypatch.setenv("SOME_URL", "https://me:hunter2@example.org/")

@@ -62,7 +62,7 @@ def test_alone_there_is_nobody_to_join(tmp_path):
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [("exception", RuntimeError), ("oom", torch.OutOfMemoryError), ("nan", FloatingPointError)],
+    [("exception", RuntimeError), ("oom_host", RuntimeError), ("missing", ModuleNotFoundError)],
 )
 def test_a_fault_strikes_on_entering_its_phase(tmp_path, fault, error):
     context = make_context(tmp_path, f"{fault}@0:measure")

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,23 +48,34 @@ MESSAGE_CHARACTERS = 4_000
 
 
 def main(attempt_dir: str) -> None:
-    """Run the rank and end the process: exit code 0 when it measured, 1 when the rank file holds an error."""
+    """Run the rank and end the process.
+
+    Exit code 0: it measured; 1: the rank file holds an error; EX_IOERR: the rank file cannot be written.
+    """
     started_s = time.monotonic()
     rank = int(os.environ.get("RANK", "0"))
     paths = AttemptPaths(Path(attempt_dir))
     _own_streams(paths, rank)
     die_with_parent(AGENT_VARIABLE)
     status = RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
-    write_json(paths.rank(rank), asdict(status))
+    code = os.EX_IOERR
+    try:
+        code = _run_to_its_end(paths, status, started_s)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # even if not a word can be written any more
+        os._exit(code)
+
+
+def _run_to_its_end(paths: AttemptPaths, status: RankFile, started_s: float) -> int:
+    """The rank's exit code; raises only where its file cannot be written."""
+    write_json(paths.rank(status.rank), asdict(status))
     try:
         _run(_make_context(paths, status, started_s))
-        code = 0
     except BaseException as error:
         _keep_error(paths, status, error)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        return 1
+    return 0
 
 
 def _own_streams(paths: AttemptPaths, rank: int) -> None:
@@ -115,13 +127,18 @@ def load_workload(name: str) -> "Callable[[Context], dict[str, Any]]":
 
 
 def _keep_error(paths: AttemptPaths, status: RankFile, error: BaseException) -> None:
-    """The rank file of a rank that failed; never raises, because this is the last word it has."""
-    traceback.print_exception(error)
+    """The rank file of a rank that failed: the last word it has.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with suppress(OSError):
+        traceback.print_exception(error)
     status.state = "error"
     status.error = describe_error(error)
     try:
         write_json(paths.rank(status.rank), asdict(status))
-    except (ValueError, TypeError, OSError):
+    except (ValueError, TypeError):  # a result that is no JSON
         traceback.print_exc()
         status.result = None
         write_json(paths.rank(status.rank), asdict(status))

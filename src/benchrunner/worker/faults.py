@@ -1,23 +1,36 @@
 """What a planted fault does to its rank."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchrunner.worker.context import Context
 
 EXIT_CODE = 7
 HANG_S = 86_400
+JUMP_S = 86_400.0
+IMPOSSIBLE_BYTES = 1 << 50
+"""More than an address space holds."""
+
+HOSTILE = (
+    "planted | fault `code` <script>alert(1)</script>\n| a | b |\n</td></table><img src=x onerror=alert(1)>\x1b[31m"
+)
+"""Breaks out of a Markdown table, a line, a page and a terminal, where it is let."""
+
+FULL: Mapping[str, int] = {"free_bytes": 100 << 20, "total_bytes": 80 << 30, "allocated_bytes": 79 << 30}
+"""The memory of the device that is pretended where there is none."""
 
 
 def fire(kind: str, context: "Context") -> None:
     """Do what the fault `kind` says to this rank."""
-    print(f"planted fault: {kind}", file=sys.stderr, flush=True)
+    print(f"planted fault: {kind} at {time.time():.3f}", file=sys.stderr, flush=True)
     ACTS[kind](context)
 
 
@@ -25,14 +38,97 @@ def _exception(context: "Context") -> None:
     raise RuntimeError("planted fault: exception")
 
 
+def _hostile_text(context: "Context") -> None:
+    raise RuntimeError(HOSTILE)
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
 def _oom(context: "Context") -> None:
     import torch
 
     if context.device.type != "cuda":
+        _pretend_full_device()
         raise torch.OutOfMemoryError("planted fault: out of memory. Tried to allocate 1.00 TiB")
-    blocks = []
-    while True:
-        blocks.append(torch.empty(1 << 30, dtype=torch.uint8, device=context.device))
+    _fill(context, (1 << 30,), raises=True)
+
+
+def _oom_disguised(context: "Context") -> None:
+    """A cuBLAS handle needs device memory that is not torch's; every thread has its own, made with its first matmul."""
+    import torch
+
+    if context.device.type != "cuda":
+        _pretend_full_device()
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    matrix = torch.ones(256, 256, device=context.device)
+    held = _fill(context, (1 << 30, 1 << 26, 1 << 21), raises=False)
+    failures: list[BaseException] = []
+    thread = threading.Thread(target=_multiply, args=(matrix, failures))
+    thread.start()
+    thread.join()
+    raise failures[0] if failures else RuntimeError(f"cuBLAS still worked beside {len(held)} blocks on a full device")
+
+
+def _multiply(matrix: Any, failures: list[BaseException]) -> None:
+    try:
+        (matrix @ matrix).sum().item()
+    except RuntimeError as error:
+        failures.append(error)
+
+
+def _fill(context: "Context", sizes_bytes: tuple[int, ...], *, raises: bool) -> list[Any]:
+    """Take the device's memory in blocks of these sizes, one size after the other."""
+    import torch
+
+    blocks: list[Any] = []
+    for size_bytes in sizes_bytes:
+        while True:
+            try:
+                blocks.append(torch.empty(size_bytes, dtype=torch.uint8, device=context.device))
+            except torch.OutOfMemoryError:
+                if raises:
+                    raise
+                break
+    return blocks
+
+
+def _pretend_full_device() -> None:
+    """Make torch's questions about device memory answerable where there is no device."""
+    import torch
+
+    stats = {"allocated_bytes.all.current": FULL["allocated_bytes"], "reserved_bytes.all.current": 79 << 30}
+    answers: dict[str, Callable[..., Any]] = {
+        "is_initialized": lambda: True,
+        "mem_get_info": lambda device=None: (FULL["free_bytes"], FULL["total_bytes"]),
+        "memory_stats": lambda device=None: stats | {"num_alloc_retries": 1, "num_ooms": 1},
+    }
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, answer)
+
+
+def _oom_host(context: "Context") -> None:
+    import torch
+
+    torch.empty(IMPOSSIBLE_BYTES, dtype=torch.uint8)
+
+
+# --- refusals and peers --------------------------------------------------------------------------------------------
+
+
+def _unsupported(context: "Context") -> None:
+    raise RuntimeError("\"addmm_impl_cpu_\" not implemented for 'Float8_e4m3fn'")
+
+
+def _missing(context: "Context") -> None:
+    raise ModuleNotFoundError("No module named 'transformer_engine'", name="transformer_engine")
+
+
+def _peer_loss(context: "Context") -> None:
+    raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1")
+
+
+# --- ends ----------------------------------------------------------------------------------------------------------
 
 
 def _die(signum: int) -> Callable[["Context"], None]:
@@ -48,13 +144,13 @@ def _exit(context: "Context") -> None:
     os._exit(EXIT_CODE)
 
 
+def _leave(context: "Context") -> None:
+    os._exit(0)
+
+
 def _hang(context: "Context") -> None:
     while True:
         time.sleep(HANG_S)
-
-
-def _nan(context: "Context") -> None:
-    raise FloatingPointError("planted fault: the loss is nan at step 0")
 
 
 def _garbage(context: "Context") -> None:
@@ -66,6 +162,34 @@ def _garbage(context: "Context") -> None:
 def _ignore_sigterm(context: "Context") -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _hang(context)
+
+
+# --- what goes on --------------------------------------------------------------------------------------------------
+
+
+def _nan(context: "Context") -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    register_optimizer_step_post_hook(_poison)
+
+
+def _poison(optimizer: Any, *arguments: Any) -> None:
+    """Make this rank's part of the first parameter NaN: only the loop's own look at its loss can tell."""
+    import torch
+
+    with torch.no_grad():
+        weight = optimizer.param_groups[0]["params"][0]
+        (weight.to_local() if hasattr(weight, "to_local") else weight).fill_(float("nan"))
+
+
+def _disk_full(context: "Context") -> None:
+    """Every write that would make a file longer fails, as on a full disk; Python ignores SIGXFSZ."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def _clock_jump(context: "Context") -> None:
+    now = time.time
+    vars(time)["time"] = lambda: now() + JUMP_S
 
 
 def _grandchild(context: "Context") -> None:
@@ -81,13 +205,22 @@ def _print_env(context: "Context") -> None:
 
 ACTS: dict[str, Callable[["Context"], None]] = {
     "exception": _exception,
+    "hostile_text": _hostile_text,
     "oom": _oom,
+    "oom_disguised": _oom_disguised,
+    "oom_host": _oom_host,
+    "unsupported": _unsupported,
+    "missing": _missing,
+    "peer_loss": _peer_loss,
     "sigkill": _die(signal.SIGKILL),
     "sigsegv": _die(signal.SIGSEGV),
     "exit": _exit,
+    "leave": _leave,
     "hang": _hang,
     "nan": _nan,
     "garbage": _garbage,
+    "disk_full": _disk_full,
+    "clock_jump": _clock_jump,
     "ignore_sigterm": _ignore_sigterm,
     "grandchild": _grandchild,
     "print_env": _print_env,

@@ -30,7 +30,7 @@ def run(context: Context) -> dict[str, Any]:
         window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
         losses = loop.mean_losses()
         attention = chosen_backend(context.cell, context.device)
-        _require_finite(losses)
+        _require_finite(losses, loop.own_losses())
         choices = {"attention": attention} | loop.choices()
         result = rank_result(context, loop.built, window) | {"losses": losses, "choices": choices}
         result |= counts_of_lengths(context.cell, loop.prepared)
@@ -142,13 +142,27 @@ class TrainingLoop:
         """Every step's loss so far, the fp32 mean over all ranks."""
         losses = torch.stack([loss.float() for loss in self._losses])
         values: list[float] = strategy.broadcast_free_mean(losses, self.context.world_size).tolist()
+    def own_losses(self) -> list[float]:
+        """Every step's loss so far, of this rank's samples alone."""
+        values: list[float] = torch.stack([loss.float() for loss in self._losses]).tolist()
+        return values
+
         return values
 
 
-def _require_finite(losses: list[float]) -> None:
+def _require_finite(losses: list[float], own: list[float]) -> None:
+    """A rank whose own loss was still finite when the mean no longer was is not the one that began it.
+
+    Raises:
+        FloatingPointError: a step's loss is not finite.
+        RuntimeError: that of another rank is not.
+    """
     bad = next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), None)
-    if bad is not None:
-        raise FloatingPointError(f"the loss of step {bad} is {losses[bad]}")
+    if bad is None:
+        return
+    if math.isfinite(own[bad]):
+        raise RuntimeError(f"peer failure: the loss of step {bad} is {losses[bad]}, and finite on this rank")
+    raise FloatingPointError(f"the loss of step {bad} is {losses[bad]}")
 
 
 def rank_result(context: Context, built: Built, window: dict[str, Any]) -> dict[str, Any]:
