@@ -153,6 +153,38 @@ def test_the_long_table_counts_every_cell_once_a_pair_of_axes():
     assert not (long == "").any().any() and long.notna().all().all()
 
 
+def parity_row(ok, status="ok", **axes):
+    cell = make_cell(workload="parity", **axes)
+    checks = {"parity": {"ok": ok, "expected": "e", "observed": "o"}}
+    return make_row(cell, make_record(cell, status, checks=checks))
+
+
+def test_running_and_computing_the_right_thing_stand_apart():
+    cell = make_cell(precision="fp8")
+    rows = [make_row(cell, make_record(cell)), parity_row(True), parity_row(False, "invalid", precision="fp8")]
+    long = compatibility_table(count_pairs(rows)).set_index(["value_a", "value_b"])
+    assert long.loc[("single", "fp8"), ["num_cells", "mark", "num_parity", "num_wrong", "computes"]].tolist() == [
+        1, "works", 1, 1, "wrong",
+    ]  # fmt: skip
+    assert long.loc[("single", "bf16"), ["num_cells", "num_parity", "num_right", "computes"]].tolist() == [
+        0, 1, 1, "right",
+    ]  # fmt: skip
+    texts = feature_matrix(rows, count_pairs(rows)).frame["single"]
+    assert texts["precision fp8"] == "✓ 1/1; wrong 1/1"
+    assert texts["precision bf16"] == "– not in sweep; right 1/1"
+    assert texts["compile eager"] == "✓ 1/1; right 1/2, wrong 1/2"
+
+
+def test_parity_without_an_answer():
+    unjudged = count_pairs([parity_row(None)])["strategy", "single", "precision", "bf16"]
+    assert (unjudged.computes, unjudged.text) == ("unjudged", "– not in sweep; unjudged 1/1")
+    cell = make_cell(workload="parity")
+    failed = count_pairs([make_row(cell, make_record(cell, "oom", "oom.device", "r"))])
+    assert failed["strategy", "single", "precision", "bf16"].text == "– not in sweep; not compared"
+    alone = count_pairs([make_row(make_cell(), make_record(make_cell()))])
+    assert alone["strategy", "single", "precision", "bf16"].computes == "not_in_sweep"
+
+
 def test_pairs_that_no_cell_holds_are_listed():
     long = compatibility_table(count_pairs(make_rows()))
     absent = long[(long["value_a"] == "single") & (long["value_b"] == "nf4")]

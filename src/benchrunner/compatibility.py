@@ -15,6 +15,9 @@ PAIRED = ("strategy", "precision", "compile", "activation_checkpointing")
 KINDS = ("ok", "ruled", "refused", "oom", "timeout", "failed", "invalid", "not_run")
 """What a cell can say about a pair: `ruled` was never launched, `refused` was, and a library said no."""
 
+ANSWERS = ("right", "wrong", "unjudged")
+"""What a parity cell can say: `unjudged` ran, but no known-good error of its precision was measured yet."""
+
 MARKS = {
     "works": "✓",
     "ruled_out": "✗ rule",
@@ -42,6 +45,9 @@ COLUMNS = (
     "num_contradicted",
     "mark",
     "reason",
+    "num_parity",
+    *(f"num_{answer}" for answer in ANSWERS),
+    "computes",
 )
 
 
@@ -52,6 +58,14 @@ def kind_of(row: Row) -> str:
     return "not_run" if row.status == "skipped" else row.status
 
 
+def answer_of(row: Row) -> str | None:
+    """Which of ANSWERS a parity row gives; null when it did not get as far as comparing."""
+    checks = row.record.checks if row.record else {}
+    if row.status not in ("ok", "invalid") or "parity" not in checks:
+        return None
+    return {True: "right", False: "wrong", None: "unjudged"}[checks["parity"]["ok"]]
+
+
 def contradicts_rule(row: Row) -> bool:
     """Whether a cell that a rule calls impossible ran and is ok (`compat=probe`)."""
     return row.status == "ok" and any(flag.startswith("probe:") for flag in row.planned.flags)
@@ -59,22 +73,28 @@ def contradicts_rule(row: Row) -> bool:
 
 @dataclass(slots=True)
 class Pair:
-    """All cells that hold one pair of axis values."""
+    """All cells that hold one pair of axis values. Parity cells say whether it computes the right thing, apart."""
 
     kinds: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    num_parity: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     num_contradicted: int = 0
 
     def add(self, row: Row) -> None:
         """Count one cell."""
-        self.kinds[kind_of(row)] += 1
+        if row.planned.cell.axes["workload"] == "parity":
+            self.num_parity += 1
+            self.answers.update(filter(None, [answer_of(row)]))
+        else:
+            self.kinds[kind_of(row)] += 1
         self.num_contradicted += contradicts_rule(row)
         if row.status != "ok" and row.reason_code != NO_RECORD:
             self.reasons[f"{row.reason_code}: {row.reason}"] += 1
 
     @property
     def num_cells(self) -> int:
-        """Cells planned with this pair."""
+        """Cells planned with this pair, parity cells apart."""
         return sum(self.kinds.values())
 
     @property
@@ -88,7 +108,23 @@ class Pair:
         return _MARK_OF.get(decided[0], decided[0]) if len(decided) == 1 else "mixed"
 
     @property
+    def computes(self) -> str:
+        """One word on whether it computes the right thing; one wrong answer outweighs all others."""
+        if not self.num_parity:
+            return "not_in_sweep"
+        given = [answer for answer in ("wrong", "right", "unjudged") if self.answers[answer]]
+        return given[0] if given else "not_compared"
+
+    @property
     def text(self) -> str:
+        """What runs, and behind it what parity says where it was asked: `✓ 3/4; right 2/2`."""
+        if not self.num_parity:
+            return self._runs
+        words = [f"{answer} {self.answers[answer]}/{self.num_parity}" for answer in ANSWERS if self.answers[answer]]
+        return f"{self._runs}; {', '.join(words) or 'not compared'}"
+
+    @property
+    def _runs(self) -> str:
         """The mark with its counts: `✓ 3/4`, or `✓ 2 · ✗ rule 1 · – not run 1` when cells disagree."""
         if self.mark in ("not_in_sweep", "not_run"):
             return MARKS[self.mark]
@@ -146,7 +182,17 @@ def axis_values(rows: Sequence[Row]) -> dict[str, list[str]]:
 def compatibility_table(pairs: Pairs) -> pd.DataFrame:
     """The long table: one line a pair."""
     lines = [
-        (*key, pair.num_cells, *(pair.kinds[kind] for kind in KINDS), pair.num_contradicted, pair.mark, pair.reason)
+        (
+            *(
+                *key,
+                pair.num_cells,
+                *(pair.kinds[kind] for kind in KINDS),
+                pair.num_contradicted,
+                pair.mark,
+                pair.reason,
+            ),
+            *(pair.num_parity, *(pair.answers[answer] for answer in ANSWERS), pair.computes),
+        )
         for key, pair in pairs.items()
     ]
     return pd.DataFrame(lines, columns=list(COLUMNS))

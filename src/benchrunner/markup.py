@@ -84,7 +84,9 @@ def compatibility_markdown(tables: Tables) -> str:
 LEGEND = (
     "From records. ✓ k/n: k of n cells ran and are valid. ✗ rule: ruled out before launch. ✗ refused: a library said no"
     " at run time. OOM, timeout, failed, invalid: what it says. – not run: planned, without a verdict."
-    " Cells that disagree are counted one by one."
+    " Cells that disagree are counted one by one. Behind a semicolon: what parity cells say, which compare the same"
+    " combination at small scale with fp32 (right, wrong, or unjudged where no tolerance was measured); running is not"
+    " computing the right thing."
 )
 
 

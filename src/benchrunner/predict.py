@@ -7,6 +7,7 @@ from typing import Any
 from benchrunner import arithmetic
 from benchrunner.cell import Cell, Sizes
 from benchrunner.hardware import Hardware
+from benchrunner.small_scale import small_scale
 
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 2}
 """Bytes an activation by compute dtype: fp8 linears take and give bfloat16."""
@@ -26,6 +27,8 @@ def predict(cell: Cell, hardware: Hardware) -> dict[str, Any]:
     `peak_memory_bytes` and `step_time_s` are lower bounds (`bound: lower`); `activation_bytes` is an estimate of what
     comes on top of the memory. A time is null where the device's peak is unknown or the workload has no steps.
     """
+    if cell.axes["workload"] == "parity":
+        cell = small_scale(cell)
     return {
         "method": "analytic",
         "bound": "lower",

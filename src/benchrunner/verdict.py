@@ -80,7 +80,7 @@ class Judge:
         return f"needs {_count(needed, 'device')} a node, {here.num_devices} visible"
 
     def _lacks_accelerator(self, cell: Cell, predicted: Mapping[str, Any]) -> str | None:
-        if self.hardware.device_type != "cpu":
+        if self.hardware.device_type != "cpu" or cell.axes["workload"] == "parity":
             return None
         least_s = predict.cpu_time_s(cell.config, predict.typical_sizes(cell), self.num_cores)
         if least_s <= cell.config["timeout_s"]:

@@ -4,13 +4,14 @@ A lie runs to its end and prints plausible numbers: only a validity check can te
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch._C._distributed_c10d import GradBucket
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
@@ -39,6 +40,37 @@ def zero_norms(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if "norm" in name and name.endswith("weight"):
             parameter.zero_()
+
+
+def scale_gradients(module: nn.Module, factor: float) -> None:
+    """Every gradient is `factor` times too large."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor)
+
+
+def recompute_otherwise(module: nn.Module) -> None:
+    """Every second call of a checkpointed block, which is the recomputation, gets another input."""
+    for wrapper in module.modules():
+        if isinstance(wrapper, CheckpointWrapper):
+            block = wrapper._checkpoint_wrapped_module
+            block.forward = _alternating(block.forward)
+
+
+def _alternating(forward: Callable[..., Any]) -> Callable[..., Any]:
+    calls = itertools.count()
+    return lambda x, *rest: forward(x * 1.5 if next(calls) % 2 else x, *rest)
+
+
+def falsify_linears(module: nn.Module) -> None:
+    """Every linear that a precision converted gives one and a half times its result."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear) and type(child) is not nn.Linear:
+            child.forward = _enlarged(child.forward)  # type: ignore[method-assign]
+
+
+def _enlarged(forward: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x: forward(x) * 1.5
 
 
 def stop_reducing(model: nn.Module) -> None:

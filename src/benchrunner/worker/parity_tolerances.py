@@ -1,0 +1,64 @@
+"""How far a combination may be from fp32 at small scale: three times the error of a known-good run, by precision.
+
+`python -m benchrunner.worker.parity_tolerances RECORD…` prints the errors of parity records in this form; how these
+were obtained: docs/metrics.md.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FACTOR = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """What is measured of a run, or allowed to one."""
+
+    gradient: float
+    """Largest relative error of a trainable tensor's gradient (norm of the difference ÷ norm of the reference)."""
+    cosine: float
+    """Smallest cosine of a gradient with its reference, as its distance from 1."""
+    curve: float
+    """Largest difference of the loss in 30 steps, nats."""
+
+    def scaled(self, factor: float) -> "Errors":
+        """All of them times a factor."""
+        return Errors(self.gradient * factor, self.cosine * factor, self.curve * factor)
+
+    def within(self, limits: "Errors") -> bool:
+        """Whether no error exceeds its limit."""
+        return self.gradient <= limits.gradient and self.cosine <= limits.cosine and self.curve <= limits.curve
+
+
+KNOWN_GOOD: dict[str, Errors] = {}
+"""Precision → the largest errors over known-good runs of it; a precision that is not here is measured, not judged."""
+
+
+def tolerance(precision: str) -> Errors | None:
+    """What is allowed to a precision; null where no known-good run was measured."""
+    known = KNOWN_GOOD.get(precision)
+    return None if known is None else known.scaled(FACTOR)
+
+
+def collect(records: Sequence[Path]) -> dict[str, Errors]:
+    """The largest errors by precision over parity records."""
+    worst: dict[str, Errors] = {}
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        metrics, name = record["metrics"], record["axes"]["precision"]
+        if record["axes"]["workload"] != "parity" or metrics.get("parity_gradient_error") is None:
+            continue
+        found = Errors(metrics["parity_gradient_error"], 1 - metrics["parity_cosine"], metrics["parity_curve_error"])
+        before = worst.get(name, Errors(0.0, 0.0, 0.0))
+        worst[name] = Errors(
+            max(found.gradient, before.gradient), max(found.cosine, before.cosine), max(found.curve, before.curve)
+        )
+    return worst
+
+
+if __name__ == "__main__":
+    for name, errors in collect([Path(word) for word in sys.argv[1:]]).items():
+        print(f'    "{name}": Errors({errors.gradient:.2g}, {errors.cosine:.2g}, {errors.curve:.2g}),')
