@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchrunner.devices import Locks
 from benchrunner.schedule import Queue, make_pool
 from samples import CPU, H200, make_cell, plan_cell
 
@@ -39,6 +40,35 @@ def test_a_cpu_runs_one_cell_at_a_time():
 def test_a_cluster_takes_many():
     queue = Queue([cell(8, n) for n in range(10)], make_pool(H200, is_local=False))
     assert len(queue.start()) == 10
+
+
+def test_devices_of_another_sweep_are_waited_for_inside_the_turnstile(tmp_path):
+    mine, others = Locks(tmp_path, "abcd"), Locks(tmp_path, "abcd")
+    queue = Queue([cell(2, 0), cell(1, 1)], make_pool(H200, is_local=True, locks=mine))
+    assert all(others.take(device) for device in range(4))
+    assert queue.start() == [] and queue.pool.is_contended
+    assert not others.enter()
+    others.give_back(3)
+    assert [devices for _, devices in queue.start()] == [(3,)]
+    others.give_back(0)
+    others.give_back(1)
+    assert [devices for _, devices in queue.start()] == [(0, 1)]
+    assert others.enter()
+
+
+def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
+    queue = Queue([cell(1, n) for n in range(3)], make_pool(CPU, is_local=True))
+    ((first, places),) = queue.start()
+    queue.pool.give_back(places)
+    queue.put_first(first)
+    assert queue.drop(lambda planned: planned.cell.get("seed") == 1)[0].cell.get("seed") == 1
+    assert queue.start()[0][0] is first and len(queue) == 1
+
+
+def test_the_given_order_can_be_kept():
+    cells = [cell(1, 0), cell(2, 1), cell(4, 2)]
+    queue = Queue(cells, make_pool(H200, is_local=True), largest_first=False)
+    assert [planned for planned, _ in queue.start()] == cells[:2]
 
 
 def test_what_can_never_run_here_is_told():

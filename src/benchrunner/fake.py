@@ -1,5 +1,6 @@
 """A launcher that starts nothing: scripted outcomes on a virtual clock, for tests of everything above the seam."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -38,9 +39,10 @@ class Script:
     phase: str = "measure"
     """Where ranks are that do not reach their end."""
     hangs: bool = False
-    beat_every_s: float | None = None
-    """Every rank issues a step so often until it ends or, at `beats_until_s`, stops; null: none is counted."""
-    beats_until_s: float = 1e9
+    beat_every_s: float = 1.0
+    """Every rank issues a step so often."""
+    beats_until_s: float | None = None
+    """When a rank issues its last step; null: as it ends, or never a first one where it hangs."""
     raises: Exception | None = None
     """Raised on start."""
 
@@ -75,6 +77,7 @@ class FakeHandle:
         self.started_s = clock.now()
         self.ended_s: float | None = None
         self.num_dumps = 0
+        self._num_beats = 0
         self._code: int | None = None
         for rank in range(job.cell.sizes.world_size):
             self._write(RankFile(rank=rank, pid=1, phase=script.phase))
@@ -116,11 +119,13 @@ class FakeHandle:
         return 0
 
     def _beat(self) -> None:
-        if self.script.beat_every_s is None or self._code is not None:
-            return
-        elapsed_s = min(self._clock.now() - self.started_s, self.script.beats_until_s)
-        for rank in range(self.job.cell.sizes.world_size):
-            self.job.paths.beat(rank).write_bytes(COUNT.pack(int(elapsed_s / self.script.beat_every_s)))
+        last_s = self.script.beats_until_s
+        last_s = (0.0 if self.script.hangs else math.inf) if last_s is None else last_s
+        count = int(min(self._clock.now() - self.started_s, last_s) / self.script.beat_every_s)
+        if count > self._num_beats and self._code is None:
+            self._num_beats = count
+            for rank in range(self.job.cell.sizes.world_size):
+                self.job.paths.beat(rank).write_bytes(COUNT.pack(count))
 
     def _end(self) -> None:
         script, failed = self.script, bool(self.script.errors or self.script.exits)

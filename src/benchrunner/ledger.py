@@ -3,7 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from benchrunner.evidence import Evidence
@@ -27,6 +28,12 @@ class ExitSummary:
     """Cells that were launched, now or before."""
     interrupted_by: int | None = None
     """The signal."""
+    busy_share: float | None = None
+    """Device seconds at work ÷ those from the first launch until no cell waited; null when none ever did."""
+    concurrency: float | None = None
+    """Cells at work at once, on average."""
+    notes: Sequence[str] = ()
+    """What a reader must know beside the cells, e.g. that a device was given up."""
 
     @property
     def exit_code(self) -> int:
@@ -81,20 +88,36 @@ class Ledger:
             self.records[record.slug] = record
         return record
 
-    def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None) -> ExitSummary:
+    def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None, **more: Any) -> ExitSummary:
         """Counts over all cells of the plan."""
         records = [self.records.get(planned.cell.slug) for planned in cells]
         return ExitSummary(
-            counts=Counter(record.status if record else "skipped" for record in records),
+            counts=dict(Counter(record.status if record else "skipped" for record in records)),
             num_attempted=sum(record is not None and record.attempt > 0 for record in records),
             interrupted_by=interrupted_by,
+            **more,
         )
+
+    def keep_run(self, summary: ExitSummary, started_at: str) -> None:
+        """Add how this run over the sweep went to `runs.json`; a full disk is no reason to fail now."""
+        with suppress(OSError):
+            run = {"started_at": started_at, **asdict(summary)}
+            write_json(self.paths.runs, {"runs": [*read_runs(self.paths), run]})
 
     def _keep(self, record: Record, *, sync: bool = True) -> None:
         self.records[record.slug] = record
         path = self.paths.cell(record.slug).record
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record_to_dict(record), sync=sync)
+
+
+def read_runs(paths: SweepPaths) -> list[dict[str, Any]]:
+    """How each run over the sweep went, oldest first; none where the file is missing or damaged."""
+    try:
+        runs = json.loads(paths.runs.read_text(encoding="utf-8"))["runs"]
+        return [run for run in runs if isinstance(run, dict)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def broken(kind: str, what: str, error: BaseException) -> Outcome:

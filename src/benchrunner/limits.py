@@ -54,20 +54,19 @@ def scaled_limits_s(cell: Cell, a_step_s: float) -> dict[str, float]:
     """The defaults for a cell whose step takes so long, or less."""
     measure, first = cell.config["measure"], FIRST_STEP_S + SLACK * a_step_s
     compiling = compile_s(cell)
-    in_window = compiling if cell.axes["workload"] == "parity" else 0.0  # it compiles where it compares
     return {
         "start": START_S,
         "build": BUILD_S + arithmetic.num_parameters(cell.config["model"]) / PARAMETERS_PER_S,
         "compile": first + compiling,
-        "warmup": STEPS_S + SLACK * a_step_s * measure["warmup_steps"],
-        "measure": STEPS_S + SLACK * a_step_s * measure["steps"] + in_window,
+        "warmup": STEPS_S + SLACK * a_step_s * measure["warmup_steps"] + compiling,
+        "measure": STEPS_S + SLACK * a_step_s * measure["steps"] + compiling,
         "check": CHECK_S + SLACK * a_step_s * NUM_CHECK_STEPS + compiling,
         "teardown": TEARDOWN_S,
     }
 
 
 def compile_s(cell: Cell) -> float:
-    """What the compiler may take on top of the first step."""
+    """What the compiler may take on top of a step: in the first one, and wherever it meets a new shape."""
     if cell.axes["compile"] == "eager":
         return 0.0
     whole = cell.get("compile.scope") == "model" or cell.axes["compile"] == "thunder"

@@ -102,6 +102,11 @@ class SweepPaths:
         return self.root / ENVIRONMENT
 
     @property
+    def runs(self) -> Path:
+        """How each run over the sweep went: see `ledger.ExitSummary`."""
+        return self.root / "runs.json"
+
+    @property
     def lock(self) -> Path:
         """Held while the sweep is run or resumed."""
         return self.root / LOCK

@@ -37,6 +37,14 @@ def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:
     return f"{num_done}/{num_cells} done, {format_duration(elapsed_s)} elapsed{left}"
 
 
+def usage_line(busy_share: float | None, concurrency: float | None) -> str | None:
+    """`devices at work 97 % of the time while cells waited; 3.8 cells at once on average`; null when none waited."""
+    if busy_share is None:
+        return None
+    at_once = "" if concurrency is None else f"; {concurrency:.1f} cells at once on average"
+    return f"devices at work {busy_share:.1%} of the time while cells waited{at_once}"
+
+
 def shorten(slugs: Sequence[str]) -> str:
     """The first two of what is running."""
     return (", ".join(slugs[:2]) + (f" and {len(slugs) - 2} more" if len(slugs) > 2 else "")) or "nothing"

@@ -75,6 +75,8 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions, driver, device name, clocks: what the number was measured with."""
     devices_used: list[int] = field(default_factory=list)
+    ran_beside: list[str] = field(default_factory=list)
+    """Slugs of the cells that ran on other devices of the machine at the same time."""
     fault: str | None = None
     """The planted fault (BENCH_FAULT), if any: such a record is no measurement."""
 

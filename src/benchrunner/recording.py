@@ -22,6 +22,8 @@ class Attempt:
     started_at: str | None = None
     wall_s: float | None = None
     devices: Sequence[int] = ()
+    beside: Sequence[str] = ()
+    """Slugs of the cells that ran at the same time."""
     fault: str | None = None
     hardware: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +67,7 @@ def make_record(
         ranks=[_rank_row(status) for _, status in sorted(evidence.ranks.items())] if evidence else [],
         environment=dict(attempt.environment),
         devices_used=list(attempt.devices),
+        ran_beside=list(attempt.beside),
         fault=attempt.fault,
     )
 

@@ -2,15 +2,17 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchrunner import environment, markup
+from benchrunner.ledger import read_runs
 from benchrunner.paths import SweepPaths
 from benchrunner.plan import Plan, PlannedCell, load_plan
+from benchrunner.progress import usage_line
 from benchrunner.record import Record, record_from_dict, write_text
 from benchrunner.table import Row
 from benchrunner.tables import Block, Tables, make_tables
@@ -25,6 +27,7 @@ class Sweep:
     rows: list[Row]
     notes: list[str]
     environment: dict[str, Any] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -79,7 +82,13 @@ def read_sweep(paths: SweepPaths) -> Sweep:
     plan = load_plan(paths.root)
     notes: list[str] = _foreign(paths, plan)
     rows = [_read_row(paths, plan, planned, notes) for planned in plan.cells]
-    return Sweep(paths, plan, rows, notes, _read_environment(paths, notes))
+    runs = read_runs(paths)
+    return Sweep(paths, plan, rows, [*notes, *_run_notes(runs)], _read_environment(paths, notes), runs)
+
+
+def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the last run over the sweep had to say."""
+    return [str(note) for run in runs[-1:] for note in run.get("notes") or []]
 
 
 def _read_row(paths: SweepPaths, plan: Plan, planned: PlannedCell, notes: list[str]) -> Row:
@@ -161,10 +170,18 @@ def _merged_paths(first: Sweep) -> SweepPaths:
     return SweepPaths(Path(first.plan.out_dir) / "merged" / stamp)
 
 
+def _usage(run: Mapping[str, Any]) -> str | None:
+    try:
+        return usage_line(run["busy_share"], run["concurrency"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _block(sweep: Sweep) -> Block:
     plan = sweep.plan
     command = shlex.join(["bench", *plan.words])
     machine = f"{plan.hardware.name} ({plan.hardware.device_name}); peaks: {plan.hardware.source or 'unknown'}"
     lines = [("Command", command), ("Hardware", machine)]
+    lines += [("Use of the devices", line) for line in map(_usage, sweep.runs) if line]
     known = environment.summary_lines(sweep.environment) if sweep.environment else [("Environment", "not recorded")]
     return Block(sweep.title, lines + known)

@@ -6,18 +6,15 @@ It never raises for a cell: whatever goes wrong with one becomes that cell's rec
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 import filelock
-from rich.console import Console
-from rich.status import Status
-from rich.text import Text
 
 from benchrunner import environment, progress, resume
+from benchrunner.devices import Locks, Probe, local_devices
 from benchrunner.errors import SweepDirError
 from benchrunner.evidence import Evidence
 from benchrunner.faults import VARIABLE, format_fault, parse_fault
@@ -28,22 +25,19 @@ from benchrunner.ledger import ExitSummary, Ledger, broken
 from benchrunner.outcome import Outcome, judge
 from benchrunner.paths import SweepPaths
 from benchrunner.plan import Plan, PlannedCell
-from benchrunner.record import Record
 from benchrunner.recording import Attempt
 from benchrunner.schedule import Queue, make_pool
-from benchrunner.watch import Running
+from benchrunner.teller import Clock, Teller
+from benchrunner.usage import Usage
+from benchrunner.watch import Draining, Running
 
 POLL_S = 0.05
 
+DRAIN_S = 60.0
+"""A device that is not empty so long after its cell has ended is not used any more."""
 
-class Clock(Protocol):
-    """The time as the loop sees it."""
-
-    def now(self) -> float:
-        """Seconds, monotonic."""
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+CONTENDED_S = 10.0
+"""After waiting so long for another sweep it is told."""
 
 
 class SystemClock:
@@ -73,6 +67,10 @@ class RunOptions:
     fault: str | None = field(default_factory=lambda: os.environ.get(VARIABLE))
     """What to plant in every worker."""
     clock: Clock = field(default_factory=SystemClock)
+    probe: Probe | None = None
+    """What looks at the devices from outside; null: the driver."""
+    locks: Locks | None = None
+    """Between this sweep and others on the same devices; null: the user's own."""
 
 
 def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunOptions | None = None) -> ExitSummary:
@@ -100,24 +98,37 @@ class Sweep:
         self.plan, self.paths, self.launcher, self.clock = plan, paths, launcher, options.clock
         self.fault = parse_fault(options.fault)
         self.hardware = options.hardware or (detect() if options.resume else plan.hardware)
-        self.pool = make_pool(self.hardware, is_local=launcher.is_local)
+        probe, locks = local_devices(self.hardware, is_local=launcher.is_local, environ=os.environ)
+        self.probe, self.locks = options.probe or probe, options.locks or locks
+        self.pool = make_pool(self.hardware, is_local=launcher.is_local, locks=self.locks)
         self.ledger = Ledger(paths, resume.read_records(plan.cells, paths), kept, flags)
         self.running: list[Running] = []
+        self.draining: list[Draining] = []
+        self.usage = Usage(self.pool.num_devices if launcher.is_local else 0)
         self.teller = Teller(options.clock)
+        self.notes: list[str] = []
+        self.started_at = now_utc()
+        self._contended_s: float | None = None
 
     def run(self) -> ExitSummary:
         """Record what is decided, take over what was finished, run the rest."""
+        try:
+            return self._run()
+        finally:
+            self.locks.close()
+
+    def _run(self) -> ExitSummary:
         queue = Queue(self._left_to_run(), self.pool)
         with Interrupts(self._kill_all) as interrupts, self.teller.telling(len(queue)):
             while (len(queue) or self.running) and interrupts.signum is None:
-                for planned, places in queue.start():
-                    self._start(planned, places)
+                self._start_what_fits(queue)
                 self._turn()
+                self._drain(queue)
             for run in self.running:
                 run.interrupt()
             while self.running:
                 self._turn()
-        return self.ledger.summarise(self.plan.cells, interrupts.signum)
+        return self._summarise(interrupts.signum)
 
     # --- without a launch
 
@@ -147,6 +158,14 @@ class Sweep:
 
     # --- a cell's life
 
+    def _start_what_fits(self, queue: Queue) -> None:
+        started = queue.start()
+        for planned, places in started:
+            self._start(planned, places)
+        if len(queue) and self.running:
+            self.usage.waiting(self.clock.now())
+        self._tell_contention(is_contended=self.pool.is_contended and not self.running and not started)
+
     def _start(self, planned: PlannedCell, places: tuple[int, ...]) -> None:
         job, now_s = self._make_job(planned, places), self.clock.now()
         try:
@@ -155,7 +174,10 @@ class Sweep:
             self.pool.give_back(places)
             self._conclude(planned, broken("launch", "the job could not be started", error), None, _attempt(job, 0.0))
             return
-        self.running.append(Running(planned=planned, job=job, handle=handle, places=places, started_s=now_s))
+        run = Running(planned=planned, job=job, handle=handle, places=places, started_s=now_s)
+        run.meet(self.running)
+        self.running.append(run)
+        self.usage.start(job.marker, len(places), now_s)
 
     def _make_job(self, planned: PlannedCell, places: tuple[int, ...]) -> Job:
         place = self.paths.cell(planned.cell.slug)
@@ -163,26 +185,28 @@ class Sweep:
         return Job(
             cell=planned.cell,
             paths=place.attempt(number),
-            devices=places if self.hardware.device_type == "cuda" and self.launcher.is_local else (),
+            devices=places[: planned.cell.sizes.devices] if self._hands_out_devices() else (),
             marker=uuid.uuid4().hex,
             hardware=asdict(self.hardware),
             attempt=number,
             fault=self.fault,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            started_at=now_utc(),
         )
 
     def _turn(self) -> None:
-        """Look at every running cell once, then wait a moment."""
+        """Wait a moment, then look at every running cell once."""
+        self.teller.show([run.planned for run in self.running])
+        self.clock.sleep(POLL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())
             if code is not None:
                 self._end(run, code)
-        self.teller.show([run.planned for run in self.running])
-        self.clock.sleep(POLL_S)
 
     def _end(self, run: Running, code: int) -> None:
+        now_s = self.clock.now()
         self.running.remove(run)
-        self.pool.give_back(run.places)
+        self.usage.end(run.job.marker, now_s)
+        self.draining.append(Draining(run=run, since_s=now_s))
         drop_cold_cache(run.job.paths)
         evidence = None
         try:
@@ -190,7 +214,50 @@ class Sweep:
             outcome = judge(evidence)
         except Exception as error:  # a cell never takes the sweep down
             outcome = broken("runner", "no verdict could be found", error)
-        self._conclude(run.planned, outcome, evidence, _attempt(run.job, self.clock.now() - run.started_s))
+        attempt = _attempt(run.job, now_s - run.started_s, beside=sorted(run.beside))
+        self._conclude(run.planned, outcome, evidence, attempt)
+
+    # --- devices
+
+    def _hands_out_devices(self) -> bool:
+        return self.hardware.device_type == "cuda" and self.launcher.is_local
+
+    def _drain(self, queue: Queue) -> None:
+        """Hand devices out again once they are empty; give those up that do not become so."""
+        now_s = self.clock.now()
+        for left in list(self.draining):
+            held = left.held(self.probe)
+            self.pool.give_back(set(left.run.places) - set(held))
+            left.run.places = tuple(held)
+            if now_s >= left.since_s + DRAIN_S:
+                for device, why in held.items():
+                    self._lose(device, f"device {device} did not become empty after {left.run.job.cell.slug}: {why}")
+                held = {}
+            if not held:
+                self.draining.remove(left)
+        if self.pool.lost:
+            queue.drop(self._lacks_devices)
+
+    def _lose(self, device: int, why: str) -> None:
+        self.pool.quarantine(device, why)
+        self._note(f"{why}; it is not used any more, {self.pool.num_usable} of {self.pool.num_devices} are left")
+
+    def _tell_contention(self, *, is_contended: bool) -> None:
+        """Say once that this sweep waits for another one."""
+        now_s = self.clock.now()
+        if not is_contended:
+            self._contended_s = None
+        elif self._contended_s is None:
+            self._contended_s = now_s
+        elif 0 <= self._contended_s <= now_s - CONTENDED_S:
+            self.teller.say("waiting for devices that another bench of yours uses")
+            self._contended_s = -1.0
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.teller.say(text)
+
+    # --- the end of it
 
     def _conclude(
         self,
@@ -201,64 +268,33 @@ class Sweep:
     ) -> None:
         self.teller.tell(self.ledger.conclude(planned, outcome, evidence, attempt or Attempt()))
 
+    def _summarise(self, signum: int | None) -> ExitSummary:
+        """Count, say how well the devices were used, and leave both in the sweep's directory."""
+        used = {"busy_share": self.usage.busy_share(), "concurrency": self.usage.concurrency()}
+        if line := progress.usage_line(**used):
+            self.teller.say(line)
+        summary = self.ledger.summarise(self.plan.cells, signum, **used, notes=self.notes)
+        self.ledger.keep_run(summary, self.started_at)
+        return summary
+
     def _kill_all(self) -> None:
         for run in self.running:
             run.handle.kill()
 
 
-def _attempt(job: Job, wall_s: float) -> Attempt:
+def now_utc() -> str:
+    """The stamp of this moment; only ever shown, never subtracted: a clock may jump."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _attempt(job: Job, wall_s: float, beside: Sequence[str] = ()) -> Attempt:
     return Attempt(
         number=job.attempt,
         started_at=job.started_at,
         wall_s=wall_s,
         devices=job.devices,
+        beside=beside,
         fault=format_fault(job.fault),
         hardware=job.hardware,
         environment={"variables": environment.variables(job_environment(job, os.environ))},
     )
-
-
-class Teller:
-    """Progress on stderr: a line a finished cell, and on a terminal a live line below them."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._console = Console(stderr=True)
-        self._status = Status("", console=self._console) if self._console.is_terminal else None
-        self._started_s = clock.now()
-        self._num_done, self._num_cells = 0, 0
-
-    def telling(self, num_cells: int) -> Self:
-        """About to run so many cells."""
-        self._num_done, self._num_cells, self._started_s = 0, num_cells, self._clock.now()
-        return self
-
-    def __enter__(self) -> Self:
-        """Begin the live line."""
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End the live line."""
-        if self._status is not None:
-            self._status.stop()
-
-    def tell(self, record: Record) -> None:
-        """A cell has its record."""
-        self._num_done += 1
-        total = max(self._num_cells, self._num_done)
-        line = progress.finished_line(record, self._num_done, total)
-        if self._status is None:
-            line = f"{line}  {progress.pace(self._num_done, total, self._elapsed_s())}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def show(self, running: list[PlannedCell]) -> None:
-        """What is going on now."""
-        if self._status is not None:
-            slugs = [planned.cell.slug for planned in running]
-            pace = progress.pace(self._num_done, self._num_cells, self._elapsed_s())
-            self._status.update(Text(f"{pace}; running {progress.shorten(slugs)}"))
-
-    def _elapsed_s(self) -> float:
-        return self._clock.now() - self._started_s

@@ -7,6 +7,7 @@ import pandas as pd
 
 from benchrunner import display
 from benchrunner.compatibility import Matrix, compatibility_table, count_pairs, feature_matrix, pair_matrices
+from benchrunner.costs import cost_sentence
 from benchrunner.table import Row, constant_text, count_statuses, reasons_table, results_table
 
 
@@ -39,7 +40,7 @@ def make_tables(title: str, rows: Sequence[Row], notes: Sequence[str], environme
     results, pairs = results_table(rows), count_pairs(rows)
     return Tables(
         title=title,
-        summary=_summary(results),
+        summary=[*_summary(results), *_costs(rows)],
         results=results,
         compatibility=compatibility_table(pairs),
         matrices=[feature_matrix(rows, pairs), *pair_matrices(rows, pairs)],
@@ -53,6 +54,11 @@ def _summary(results: pd.DataFrame) -> list[str]:
     counts = ", ".join(f"{count} {status}" for status, count in count_statuses(results).items())
     cells = "1 cell" if len(results) == 1 else f"{len(results)} cells"
     return [f"{cells}: {counts}.", f"All cells: {constant_text(results)}."]
+
+
+def _costs(rows: Sequence[Row]) -> list[str]:
+    sentence = cost_sentence([row.record for row in rows if row.record is not None])
+    return [] if sentence is None else [sentence]
 
 
 def _disproved(results: pd.DataFrame) -> list[str]:

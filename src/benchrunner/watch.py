@@ -1,10 +1,11 @@
 """One cell at work: looked at again and again until its job has gone, ended when it is overdue or stuck."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchrunner.devices import Probe
 from benchrunner.evidence import Evidence, Stop, gather
 from benchrunner.heartbeat import read_beat
 from benchrunner.launch import Handle, Job
@@ -38,6 +39,8 @@ class Running:
     stop: Stop | None = None
     terminate_s: float | None = None
     """When the job is to be told to end."""
+    beside: set[str] = field(default_factory=set)
+    """The cells that ran at the same time, if only for a moment."""
     limits_s: Mapping[str, float] = field(init=False)
     """Phase → seconds without progress."""
     _seen: Mapping[int, tuple[str, int]] | None = None
@@ -47,6 +50,12 @@ class Running:
 
     def __post_init__(self) -> None:
         self.limits_s = phase_limits_s(self.planned, str(self.job.hardware["device_type"]))
+
+    def meet(self, others: "Iterable[Running]") -> None:
+        """This job starts while the others run."""
+        for other in others:
+            self.beside.add(other.job.cell.slug)
+            other.beside.add(self.job.cell.slug)
 
     def step(self, now_s: float) -> int | None:
         """Look once; the job's exit code when it has gone, else null."""
@@ -123,6 +132,22 @@ class Running:
 def _stage(status: RankFile) -> str:
     """The phase that a rank is in; one that is done has only to leave."""
     return PHASES[-1] if status.state == "done" or status.phase not in PHASES else status.phase
+
+
+@dataclass(slots=True, kw_only=True)
+class Draining:
+    """A job that has ended, and its devices until they are empty."""
+
+    run: Running
+    since_s: float
+
+    def held(self, probe: Probe) -> dict[int, str]:
+        """Devices that are not empty yet, each with what is on it."""
+        if pids := self.run.handle.pids():
+            why = f"processes {', '.join(map(str, pids))} of the cell cannot be killed"
+            return dict.fromkeys(self.run.places, why)
+        found = {device: probe.occupants(device) for device in self.run.places}
+        return {device: why for device, why in found.items() if why is not None}
 
 
 def _read(path: Path) -> RankFile | None:
