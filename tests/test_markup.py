@@ -1,0 +1,52 @@
+"""Any text at all, in any place of the report's page."""
+
+from html.parser import HTMLParser
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchrunner import markup
+from benchrunner.tables import Block, make_tables
+from samples import make_cell, make_record, make_row
+
+TAGS = ["<script>", "</td></table>", "<img src=x onerror=y>", "&lt;", "<!--", "]]>"]
+PIECES = st.sampled_from([*TAGS, "`", "|", "\n", "\\", "{{x}}", "{%", "'", '"', "\x1b[31m"])
+TEXTS = st.lists(PIECES | st.text(max_size=8), max_size=8).map("".join)
+CELL = make_cell()
+
+
+class Skeleton(HTMLParser):
+    """The tags of a page, in order, with their attributes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, sorted(name for name, _ in attrs)))
+
+    def handle_endtag(self, tag):
+        self.tags.append(("/", tag))
+
+
+def page_of(text):
+    record = make_record(CELL, "failed", "failed.exception", f"rank 0 said {text}")
+    row = make_row(CELL, record)
+    return markup.to_html(make_tables("t", [row], [f"note {text}"], [Block("b", [("Command", f"bench {text}")])]))
+
+
+PLAIN = Skeleton(page_of("word")).tags
+
+
+@settings(max_examples=40, deadline=None)
+@given(TEXTS)
+def test_no_text_changes_the_skeleton_of_the_page(text):
+    assert Skeleton(page_of(text)).tags == PLAIN
+
+
+@settings(deadline=None)
+@given(TEXTS)
+def test_no_text_leaves_its_line(text):
+    escaped = markup.escape_markdown(text)
+    assert len(escaped.splitlines()) <= 1 and "<" not in escaped and "\x1b" not in escaped
