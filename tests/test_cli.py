@@ -41,6 +41,8 @@ def bench(tmp_path, monkeypatch, capsys):
         (["pln"], r"no command 'pln' \(did you mean plan\?\)"),
         (["model=debug", "plan"], "neither key=value nor a flag"),
         (["--jsno"], "no flag '--jsno'"),
+        (["--only=failed"], "it belongs to bench resume"),
+        (["resume", "--only"], "expected one argument"),
         (["--json"], "it belongs to bench plan"),
         (["plan", "--jsno"], r"did you mean --json\?"),
         (["plan", "strategy=dpp"], r"did you mean ddp\?"),
@@ -163,3 +165,8 @@ def test_a_sweep_in_which_nothing_can_run_exits_with_4_and_keeps_its_tables(benc
     code, again, _, _ = bench("report", "outputs/latest")
     assert (code, "skipped.predicted_oom" in again) == (0, True)
     assert bench("resume", directory)[0] == 4
+    assert bench("--only", "skipped", "resume", directory, "--cells=*ddp*")[0] == 4
+    code, _, err, _ = bench("resume", directory, "--cells", "nothing*")
+    assert (code, "no cell's name or id matches 'nothing*'" in err) == (1, True)
+    code, _, err, _ = bench("resume", directory, "--only", "failed,tmeout")
+    assert (code, "did you mean timeout?" in err) == (1, True)

@@ -171,6 +171,34 @@ def test_unknown_is_failed_and_never_oom():
     assert verdict(running(0), running(1), tails=tails, code=1)[:2] == ("failed", "failed.unknown")
 
 
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("CUDA error: uncorrectable ECC error encountered", "device_lost"),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", "device_unavailable"),
+        ("The server socket has failed to listen on any local network address. port: 29500", "port_taken"),
+        ("[Errno 116] Stale file handle: '/data/x'", "storage"),
+        ("can't start new thread", "no_processes"),
+    ],
+)
+def test_a_failure_of_the_machine_is_not_the_cells(message, name):
+    outcome = judge(Evidence(world_size=2, ranks={0: failed(0, message), 1: running(1)}, exits={0: 1}, code=1))
+    assert (outcome.status, outcome.reason_code) == ("failed", "failed.infrastructure")
+    assert outcome.evidence["infrastructure"] == name and message[:20] in outcome.reason
+
+
+def test_infrastructure_is_read_where_the_cause_is():
+    tails = {"agent.log": ["RendezvousTimeoutError"], "rank0.err": ["terminate: uncorrectable ECC error"]}
+    assert verdict(tails=tails, code=1)[1] == "failed.infrastructure"
+    assert verdict(running(0), running(1), exits={0: -6}, tails=tails, code=1)[1] == "failed.infrastructure"
+    assert verdict(failed(0, "shapes differ"), running(1), tails=tails, code=1)[1] == "failed.exception"
+
+
+def test_a_full_disk_is_named():
+    full = failed(0, "[Errno 28] No space left on device: 'x'", type="OSError")
+    assert verdict(full, running(1))[:2] == ("failed", "failed.disk")
+
+
 # --- who did it
 
 

@@ -14,7 +14,9 @@ from benchrunner.fake import FakeLauncher, Script
 from benchrunner.faults import parse_fault
 from benchrunner.paths import SweepPaths
 from benchrunner.plan import Plan
-from benchrunner.run import RunOptions, Teller, run_plan
+from benchrunner.resume import Selection
+from benchrunner.run import RunOptions, run_plan
+from benchrunner.teller import Teller
 from samples import CPU, H200, make_cell, plan_cell
 
 RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}
@@ -452,6 +454,115 @@ def test_resume_refuses_other_software_unless_told_to_mix(paths):
 def test_a_sweep_is_run_by_one_bench_at_a_time(paths):
     with filelock.FileLock(paths.lock), pytest.raises(SweepDirError, match="another bench"):
         run(paths, cells(1))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (Selection(statuses=frozenset({"failed"})), [2]),
+        (Selection(statuses=frozenset({"timeout", "failed"})), [2, 3]),
+        (Selection(cells=("*seed-3*",)), [3]),
+        (Selection(statuses=frozenset({"failed"}), cells=("*seed-3*",)), []),
+        (Selection(cells=("*seed-0*",)), []),
+    ],
+)
+def test_resume_runs_only_what_was_chosen(paths, chosen, expected):
+    planned = cells(5)
+    scripts = {planned[2].cell.slug: Script(exits={0: 3}), planned[3].cell.slug: Script(hangs=True)}
+    run(paths, planned[:4], scripts)
+    _, launcher = run(paths, planned, resume=True, selection=chosen)
+    assert [handle.job.cell.get("seed") for handle in launcher.handles] == expected
+    assert not paths.cell(planned[4].cell.slug).record.exists()
+
+
+def test_a_cell_is_chosen_by_its_id(paths):
+    planned = cells(3)
+    run(paths, planned, selection=Selection(cells=(planned[1].cell.cell_id,)))
+    assert [paths.cell(one.cell.slug).record.exists() for one in planned] == [False, True, False]
+
+
+def test_earlier_attempts_are_told(paths):
+    planned = cells(1)
+    run(paths, planned, Script(exits={0: 3}))
+    run(paths, planned, Script(exits={0: -9}), resume=True)
+    run(paths, planned, resume=True)
+    earlier = record(paths, planned[0])["earlier_attempts"]
+    assert [(one["attempt"], one["reason_code"]) for one in earlier] == [(1, "failed.exit"), (2, "failed.signal")]
+
+
+# --- retries and the brake
+
+BROKEN = Script(errors={0: PARAMETERS | {"message": "CUDA error: uncorrectable ECC error encountered"}}, exits={0: 1})
+TAKEN = Script(errors={0: PARAMETERS | {"message": "The server socket: EADDRINUSE"}}, exits={0: 1})
+
+
+def first_attempt_ends(script):
+    return lambda job: script if job.attempt == 1 else OK
+
+
+def test_a_failure_of_infrastructure_is_tried_again(paths, capsys):
+    planned = cells(2)
+    summary, launcher = run(paths, planned, first_attempt_ends(TAKEN))
+    assert summary.counts == {"ok": 2} and summary.exit_code == 0
+    assert [handle.job.attempt for handle in launcher.handles] == [1, 2, 1, 2]
+    made = record(paths, planned[0])
+    assert made["attempt"] == 2 and made["earlier_attempts"][0]["reason_code"] == "failed.infrastructure"
+    assert capsys.readouterr().err.count("trying again (1 of 1)") == 2
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2), (3, 4)])
+def test_retries_are_bounded(paths, retries, attempts):
+    planned = cells(1, retries=retries)
+    summary, launcher = run(paths, planned, TAKEN)
+    assert len(launcher.handles) == attempts and summary.counts == {"failed": 1}
+    made = record(paths, planned[0])
+    assert made["reason_code"] == "failed.infrastructure" and len(made["earlier_attempts"]) == attempts - 1
+
+
+def test_other_failures_are_not_tried_again(paths):
+    for number, script in enumerate([Script(errors={0: PARAMETERS}), Script(exits={0: -9}), Script(hangs=True)]):
+        _, launcher = run(SweepPaths(paths.root / str(number)), cells(1), script)
+        assert len(launcher.handles) == 1
+
+
+def test_a_device_that_failed_is_given_up(paths):
+    launcher = FakeLauncher(lambda job: BROKEN if 1 in job.devices else OK)
+    summary, _ = run(paths, cells(12), launcher=launcher, hardware=H200)
+    assert summary.counts == {"ok": 12} and "device 1 failed under" in summary.notes[0]
+    assert [devices for _, _, devices in spans(launcher)].count((1,)) == 1
+
+
+def test_the_brake_stops_the_sweep_and_keeps_every_verdict(paths, capsys):
+    planned = cells(12, brake=3)
+    bad = {one.cell.slug: Script(errors={0: PARAMETERS}) for one in planned[2:]}
+    summary, launcher = run(paths, planned, bad)
+    assert len(launcher.handles) == 5 and summary.exit_code == 2 and summary.stopped_by == "brake"
+    assert summary.counts == {"ok": 2, "failed": 3, "skipped": 7}
+    made = record(paths, planned[11])
+    assert made["reason_code"] == "skipped.brake" and "the same failure in 3 cells" in made["reason"]
+    assert "7 cells were not started" in capsys.readouterr().err
+    summary, launcher = run(paths, planned, resume=True)
+    assert len(launcher.handles) == 10 and summary.counts == {"ok": 12}
+
+
+def test_cells_that_run_when_the_brake_is_pulled_reach_their_end(paths):
+    planned = cells(8, brake=2)
+    bad = Script(errors={0: PARAMETERS})
+    scripts = {one.cell.slug: Script(duration_s=9, result=RESULT) for one in planned[2:]}
+    summary, _ = run(paths, planned, {planned[0].cell.slug: bad, planned[1].cell.slug: bad} | scripts, H200)
+    assert summary.counts["failed"] == 2 and summary.counts["ok"] >= 2
+    assert sum(summary.counts.values()) == 8
+
+
+def test_a_verdict_from_before_is_not_overwritten_by_a_cell_that_is_not_started(paths):
+    planned = cells(4, brake=2)
+    run(paths, planned, {planned[3].cell.slug: Script(exits={0: -11})})
+    before = record(paths, planned[3])
+    for one in planned[:3]:
+        paths.cell(one.cell.slug).record.unlink()
+        paths.cell(one.cell.slug).attempt(1).rank(0).unlink()
+    summary, _ = run(paths, planned, Script(errors={0: PARAMETERS}), resume=True)
+    assert summary.stopped_by == "brake" and record(paths, planned[3]) == before
 
 
 # --- faults

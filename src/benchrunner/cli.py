@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchrunner.launch import Launcher
     from benchrunner.paths import SweepPaths
     from benchrunner.plan import Plan
+    from benchrunner.resume import Selection
     from benchrunner.run import RunOptions
 
 EXIT_OK, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 130
@@ -72,7 +73,10 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
         UsageError: a bare first word that is neither a subcommand nor a sweep file.
     """
     rest = list(words)
-    first = next((word for word in rest if not word.startswith("-")), None)
+    valued = {flag for command in COMMANDS.values() for flag in command.values}
+    first = next(
+        (word for before, word in zip(["", *rest], rest, strict=False) if _is_bare(word, before, valued)), None
+    )
     if first is None or "=" in first or first.startswith(("+", "~")) or is_sweep_file(first):
         return "run", rest
     if first not in COMMANDS or first == "run":
@@ -81,6 +85,11 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
         raise UsageError(f"no command {first!r}{hint}; commands: {', '.join(names)}, or key=value words, or FILE.yaml")
     rest.remove(first)
     return first, rest
+
+
+def _is_bare(word: str, before: str, valued: Collection[str]) -> bool:
+    """Whether the word is neither a flag nor the value of the one before it."""
+    return not word.startswith("-") and before not in valued
 
 
 def is_sweep_file(word: str) -> bool:
@@ -108,10 +117,12 @@ def _parse(name: str, rest: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="store_true")
     for flags in command.flags:
         parser.add_argument(*flags, action="store_true")
+    for flag in command.values:
+        parser.add_argument(flag)
     known = [flag for action in parser._actions for flag in action.option_strings]
     for word in rest:
-        if word.startswith("-") and word not in known:
-            hint = _flag_hint(word, known)
+        if word.startswith("-") and word.partition("=")[0] not in known:
+            hint = _flag_hint(word.partition("=")[0], known)
             raise UsageError(f"no flag {word!r}{hint}; {command_line(name)} knows {', '.join(known)}")
     parser.add_argument("words", nargs="*")
     arguments = parser.parse_intermixed_args(list(rest))
@@ -121,7 +132,9 @@ def _parse(name: str, rest: Sequence[str]) -> argparse.Namespace:
 
 def _flag_hint(word: str, known: Sequence[str]) -> str:
     """The command that the flag belongs to, else the nearest flag."""
-    owners = [name for name, command in COMMANDS.items() if any(word in flags for flags in command.flags)]
+    owners = [
+        name for name, command in COMMANDS.items() if any(word in flags for flags in (*command.flags, command.values))
+    ]
     return f" (it belongs to {command_line(owners[0])})" if owners else did_you_mean(word, known)
 
 
@@ -165,7 +178,25 @@ def resume(arguments: argparse.Namespace) -> int:
     directory = _one_directory(arguments)
     made = plan.load_plan(directory)
     launcher = launcher_for(made.cells[0].cell.config)
-    return _run_and_report(made, SweepPaths(directory), launcher, RunOptions(resume=True, mix=arguments.mix))
+    options = RunOptions(resume=True, mix=arguments.mix, selection=_selection(arguments, made))
+    return _run_and_report(made, SweepPaths(directory), launcher, options)
+
+
+RESUMED = ("failed", "timeout", "skipped")
+"""Statuses that `resume` runs again."""
+
+
+def _selection(arguments: argparse.Namespace, made: "Plan") -> "Selection":
+    from benchrunner.resume import Selection
+
+    statuses = frozenset(filter(None, (arguments.only or "").split(",")))
+    if unknown := sorted(statuses - set(RESUMED)):
+        hint = did_you_mean(unknown[0], RESUMED)
+        raise UsageError(f"--only: {unknown[0]!r} is not one of {', '.join(RESUMED)}{hint}: other verdicts are kept")
+    chosen = Selection(cells=tuple(filter(None, [arguments.cells])))
+    if not any(chosen.takes(planned, None) for planned in made.cells):
+        raise UsageError(f"--cells: no cell's name or id matches {arguments.cells!r}")
+    return Selection(statuses=statuses, cells=chosen.cells)
 
 
 def _run_and_report(made: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions") -> int:
@@ -287,6 +318,8 @@ def _directory(word: str) -> Path:
 class _Command:
     run: Callable[[argparse.Namespace], int]
     flags: tuple[tuple[str, ...], ...] = ()
+    values: tuple[str, ...] = ()
+    """Flags that take a value."""
 
 
 MULTIRUN = ("-m", "--multirun")
@@ -295,7 +328,7 @@ COMMANDS: dict[str, _Command] = {
     "run": _Command(run, (MULTIRUN,)),
     "plan": _Command(plan, (MULTIRUN, ("--json",))),
     "report": _Command(report),
-    "resume": _Command(resume, (("--mix",),)),
+    "resume": _Command(resume, (("--mix",),), ("--only", "--cells")),
     "doctor": _Command(doctor, (("--faults",),)),
     "list": _Command(list_command),
 }

@@ -7,7 +7,8 @@ HELP = {
     "run": "run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
     "plan": "list every cell with its verdict, reason, predicted memory and time; runs nothing (--json for programs)",
     "report": "rebuild all tables from the plan and records of one or more sweep directories",
-    "resume": "run what is missing or failed in a sweep directory (--mix: even on other versions or devices)",
+    "resume": "run what is missing or failed in a sweep directory (--mix: even on other versions or devices;\n"
+    "                 --only failed,timeout,skipped: those that ended so; --cells 'GLOB': those of that name or id)",
     "doctor": "what this machine is and which options it can run (--faults: the faults that BENCH_FAULT can plant)",
     "list": "the options of every group, or of one",
 }
@@ -17,7 +18,7 @@ USAGES = {
     "run": "bench [-m] [FILE.yaml | +sweeps=NAME] [key=value …]",
     "plan": "bench plan [-m] [--json] [FILE.yaml | +sweeps=NAME] [key=value …]",
     "report": "bench report DIR [DIR …]",
-    "resume": "bench resume [--mix] DIR",
+    "resume": "bench resume [--mix] [--only STATUS,…] [--cells GLOB] DIR",
     "doctor": "bench doctor [--faults]",
     "list": "bench list [GROUP]",
 }
@@ -38,13 +39,15 @@ keys (bench --cfg job prints all with their values):
   micro_batch_size=N    samples a device a forward pass        global_batch_size=N  samples an optimizer step
   seq_len=N             tokens a sample                        devices=N nodes=N    ranks
   measure.steps=N       the measured window                    timeout_s=S          limit of a cell
+  limits.measure_s=S    limit of a phase without progress      exclusive=true       each cell alone on the machine
+  retries=N             after a failure of infrastructure      brake=N              stop after N cells failed alike
   model.num_layers=N    any key of an option, as GROUP.KEY     out_dir=DIR          where results go (outputs)"""
 
 EXIT_CODES = """\
 exit codes:
   0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one was attempted
   1   wrong words or a wrong directory; nothing was run
-  2   some cell failed, timed out or is invalid
+  2   some cell failed, timed out or is invalid, or the sweep was stopped early
   4   nothing failed and nothing was measured
   130, 143   interrupted; finished records are kept"""
 

@@ -12,7 +12,7 @@ from benchrunner.outcome import Outcome
 from benchrunner.paths import SweepPaths
 from benchrunner.plan import PlannedCell
 from benchrunner.record import Record, record_to_dict, write_json
-from benchrunner.recording import NEVER, Attempt, make_record
+from benchrunner.recording import NEVER, Attempt, earlier_attempts, make_record
 from benchrunner.scrub import one_line
 
 BAD = ("failed", "timeout", "invalid")
@@ -32,6 +32,8 @@ class ExitSummary:
     """Device seconds at work ÷ those from the first launch until no cell waited; null when none ever did."""
     concurrency: float | None = None
     """Cells at work at once, on average."""
+    stopped_by: str | None = None
+    """What ended the sweep early: brake | disk; null: nothing."""
     notes: Sequence[str] = ()
     """What a reader must know beside the cells, e.g. that a device was given up."""
 
@@ -40,7 +42,7 @@ class ExitSummary:
         """0 as expected, 2 some cell is bad, 4 nothing was attempted, 128 + signal when interrupted."""
         if self.interrupted_by is not None:
             return 128 + self.interrupted_by
-        if any(self.counts.get(status) for status in BAD):
+        if self.stopped_by is not None or any(self.counts.get(status) for status in BAD):
             return 2
         return 0 if self.num_attempted else 4
 
@@ -69,24 +71,38 @@ class Ledger:
             self._keep(make_record(planned, outcome), sync=False)
 
     def conclude(
-        self, planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NEVER
+        self,
+        planned: PlannedCell,
+        outcome: Outcome,
+        evidence: Evidence | None = None,
+        attempt: Attempt = NEVER,
+        *,
+        sync: bool = True,
     ) -> Record:
         """Make and keep the record of a cell. Never raises: what goes wrong becomes the cell's verdict."""
         if attempt.number:
             known = {**self.environment, **attempt.environment}
-            attempt = replace(attempt, environment=known, flags=self.flags)
+            earlier = earlier_attempts(self.records.get(planned.cell.slug), attempt.number)
+            attempt = replace(attempt, environment=known, flags=self.flags, earlier=earlier)
         try:
             record = make_record(planned, outcome, evidence, attempt)
             json.dumps(record_to_dict(record), allow_nan=False)
         except Exception as error:  # a rank's result of the wrong form ends here
             record = make_record(planned, broken("runner", "the record could not be made", error), None, attempt)
         try:
-            self._keep(record)
+            self._keep(record, sync=sync)
         except OSError as error:  # a full disk loses this record, and no other
             verdict = broken("write", "the record could not be written", error)
             record = make_record(planned, verdict, None, attempt)
             self.records[record.slug] = record
         return record
+
+    def skip(self, cells: Sequence[PlannedCell], code: str, reason: str) -> None:
+        """These cells are not started; a verdict that one of them had from an attempt before stays."""
+        for planned in cells:
+            before = self.records.get(planned.cell.slug)
+            if before is None or before.attempt == 0:
+                self.conclude(planned, Outcome(status="skipped", reason_code=code, reason=reason), sync=False)
 
     def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None, **more: Any) -> ExitSummary:
         """Counts over all cells of the plan."""

@@ -8,13 +8,21 @@ import os
 import re
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchrunner.evidence import Evidence, Stop, stack
 from benchrunner.record import PHASES
 from benchrunner.scrub import one_line, plain
-from benchrunner.signatures import HOST_OOM, disguised_oom, is_peer_loss, last_meaningful_line, refusal
+from benchrunner.signatures import (
+    HOST_OOM,
+    NO_SPACE,
+    disguised_oom,
+    infrastructure,
+    is_peer_loss,
+    last_meaningful_line,
+    refusal,
+)
 
 EVIDENCE_LINES = 12
 
@@ -48,6 +56,11 @@ def judge(evidence: Evidence) -> Outcome:
     """The verdict on an attempt. Unknown is `failed`, never `oom`."""
     if evidence.is_complete():
         return _judge_results(evidence)
+    outcome = _judge_death(evidence)
+    return _excuse(evidence, outcome) if outcome.status == "failed" else outcome
+
+
+def _judge_death(evidence: Evidence) -> Outcome:
     suspects = sorted(find_suspects(evidence), key=_priority)
     if suspects and not suspects[0].is_collateral:
         return _accuse(evidence, suspects[0])
@@ -56,6 +69,24 @@ def judge(evidence: Evidence) -> Outcome:
     if suspects:
         return _accuse(evidence, suspects[0])
     return _judge_silence(evidence)
+
+
+def _excuse(evidence: Evidence, outcome: Outcome) -> Outcome:
+    """A failure whose cause is the machine and not the cell is `failed.infrastructure`."""
+    rank = (outcome.evidence or {}).get("rank")
+    status = evidence.ranks.get(rank) if rank is not None else None
+    if status is not None and status.error is not None:
+        text = f"{status.error.get('type')}: {status.error.get('message')}"
+    else:
+        text = "\n".join(evidence.tails.get("agent.log", ()) if rank is None else evidence.tail(rank))
+    if (found := infrastructure(text)) is None:
+        return outcome
+    return replace(
+        outcome,
+        reason_code="failed.infrastructure",
+        reason=f"{found[1]}, which is not the cell's doing: {outcome.reason}",
+        evidence={**(outcome.evidence or {}), "infrastructure": found[0]},
+    )
 
 
 # --- who did it ----------------------------------------------------------------------------------------------------
@@ -127,6 +158,8 @@ def _judge_error(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
         return "failed", "failed.nonfinite", f"{where} met a number that is not finite: {one_line(message)}"
     if found := refusal(f"{text}\n{error.get('traceback')}"):
         return "unsupported", found[0], found[1]
+    if NO_SPACE.search(message):
+        return "failed", "failed.disk", f"{where} could not write: {one_line(message, 160)}"
     if suspect.is_collateral:
         return "failed", "failed.peer_loss", f"{where} lost a peer, and no rank left a cause: {one_line(message, 160)}"
     return "failed", "failed.exception", f"{where} raised {_type(error)}: {one_line(message) or 'no message'}"

@@ -62,6 +62,8 @@ class Record:
     """ISO 8601, UTC."""
     wall_s: float | None = None
     """From launch to verdict."""
+    earlier_attempts: list[dict[str, Any]] = field(default_factory=list)
+    """{attempt, status, reason_code, reason} of each one before, oldest first; their files are kept too."""
     phases_s: dict[str, float] = field(default_factory=dict)
     """Seconds by phase, the slowest rank."""
     num_parameters: int | None = None

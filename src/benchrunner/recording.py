@@ -29,6 +29,8 @@ class Attempt:
     environment: Mapping[str, Any] = field(default_factory=dict)
     """What is known of the attempt itself; the sweep's own environment is added by the ledger."""
     flags: Sequence[str] = ()
+    earlier: Sequence[Mapping[str, Any]] = ()
+    """What became of the attempts before."""
 
 
 NEVER = Attempt()
@@ -59,6 +61,7 @@ def make_record(
         attempt=attempt.number,
         started_at=attempt.started_at,
         wall_s=attempt.wall_s,
+        earlier_attempts=[dict(one) for one in attempt.earlier],
         phases_s=_phases_s(evidence),
         num_parameters=first.get("num_parameters"),
         num_trainable_parameters=first.get("num_trainable_parameters"),
@@ -70,6 +73,14 @@ def make_record(
         ran_beside=list(attempt.beside),
         fault=attempt.fault,
     )
+
+
+def earlier_attempts(before: Record | None, number: int) -> list[dict[str, Any]]:
+    """What stands of the attempts before attempt `number`, by the record that it replaces."""
+    if before is None or not 0 < before.attempt < number:
+        return []
+    names = ("attempt", "status", "reason_code", "reason")
+    return [*before.earlier_attempts, {name: getattr(before, name) for name in names}]
 
 
 def command_of(planned: PlannedCell, fault: str | None = None) -> str:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from benchrunner.errors import SweepDirError
@@ -64,6 +66,23 @@ def left_to_do(
         for planned in runnable
         if planned.cell.slug not in records or not is_kept(records[planned.cell.slug], fault)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which of the cells that are left are run now."""
+
+    statuses: frozenset[str] = frozenset()
+    """Those that ended so; empty: any. A cell without a record is `skipped`."""
+    cells: tuple[str, ...] = ()
+    """Patterns (`*`, `?`, `[…]`) of a slug or id; empty: all."""
+
+    def takes(self, planned: PlannedCell, record: Record | None) -> bool:
+        """Whether a cell is run."""
+        status = record.status if record else "skipped"
+        names = (planned.cell.slug, planned.cell.cell_id)
+        fits = any(fnmatchcase(name, pattern) for name in names for pattern in self.cells)
+        return (not self.statuses or status in self.statuses) and (not self.cells or fits)
 
 
 def _has_devices_now(planned: PlannedCell, hardware: Hardware) -> bool:

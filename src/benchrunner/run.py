@@ -6,6 +6,7 @@ It never raises for a cell: whatever goes wrong with one becomes that cell's rec
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import Any
 import filelock
 
 from benchrunner import environment, progress, resume
+from benchrunner.brake import Brake
 from benchrunner.devices import Locks, Probe, local_devices
 from benchrunner.errors import SweepDirError
 from benchrunner.evidence import Evidence
@@ -26,6 +28,7 @@ from benchrunner.outcome import Outcome, judge
 from benchrunner.paths import SweepPaths
 from benchrunner.plan import Plan, PlannedCell
 from benchrunner.recording import Attempt
+from benchrunner.resume import Selection
 from benchrunner.schedule import Queue, make_pool
 from benchrunner.teller import Clock, Teller
 from benchrunner.usage import Usage
@@ -67,6 +70,8 @@ class RunOptions:
     fault: str | None = field(default_factory=lambda: os.environ.get(VARIABLE))
     """What to plant in every worker."""
     clock: Clock = field(default_factory=SystemClock)
+    selection: Selection = field(default_factory=Selection)
+    """Which of the cells that are left are run."""
     probe: Probe | None = None
     """What looks at the devices from outside; null: the driver."""
     locks: Locks | None = None
@@ -102,12 +107,19 @@ class Sweep:
         self.probe, self.locks = options.probe or probe, options.locks or locks
         self.pool = make_pool(self.hardware, is_local=launcher.is_local, locks=self.locks)
         self.ledger = Ledger(paths, resume.read_records(plan.cells, paths), kept, flags)
+        self.queue = Queue([], self.pool)
         self.running: list[Running] = []
         self.draining: list[Draining] = []
         self.usage = Usage(self.pool.num_devices if launcher.is_local else 0)
         self.teller = Teller(options.clock)
         self.notes: list[str] = []
         self.started_at = now_utc()
+        self.selection = options.selection
+        settings = plan.cells[0].cell.config
+        self.brake = Brake(settings.get("brake"))
+        self.num_retries = int(settings.get("retries") or 0)
+        self.stopped_by: str | None = None
+        self._retried: Counter[str] = Counter()
         self._contended_s: float | None = None
 
     def run(self) -> ExitSummary:
@@ -118,12 +130,12 @@ class Sweep:
             self.locks.close()
 
     def _run(self) -> ExitSummary:
-        queue = Queue(self._left_to_run(), self.pool)
-        with Interrupts(self._kill_all) as interrupts, self.teller.telling(len(queue)):
-            while (len(queue) or self.running) and interrupts.signum is None:
-                self._start_what_fits(queue)
+        self.queue = Queue(self._left_to_run(), self.pool)
+        with Interrupts(self._kill_all) as interrupts, self.teller.telling(len(self.queue)):
+            while (len(self.queue) or self.running) and interrupts.signum is None:
+                self._start_what_fits()
                 self._turn()
-                self._drain(queue)
+                self._drain()
             for run in self.running:
                 run.interrupt()
             while self.running:
@@ -136,8 +148,9 @@ class Sweep:
         """The cells that have to be launched; every other one has its record after this."""
         records = self.ledger.records
         left = resume.left_to_do(self.plan.cells, records, self.hardware, format_fault(self.fault))
+        left = [one for one in left if self.selection.takes(one, records.get(one.cell.slug))]
         slugs = {planned.cell.slug for planned in left}
-        others = (planned for planned in self.plan.cells if planned.cell.slug not in slugs)
+        others = [planned for planned in self.plan.cells if planned.cell.slug not in slugs and planned.verdict != "run"]
         self.ledger.decided(planned for planned in others if planned.cell.slug not in records)
         return [planned for planned in left if not self._take_over(planned) and not self._lacks_devices(planned)]
 
@@ -158,11 +171,11 @@ class Sweep:
 
     # --- a cell's life
 
-    def _start_what_fits(self, queue: Queue) -> None:
-        started = queue.start()
+    def _start_what_fits(self) -> None:
+        started = self.queue.start()
         for planned, places in started:
             self._start(planned, places)
-        if len(queue) and self.running:
+        if len(self.queue) and self.running:
             self.usage.waiting(self.clock.now())
         self._tell_contention(is_contended=self.pool.is_contended and not self.running and not started)
 
@@ -215,14 +228,36 @@ class Sweep:
         except Exception as error:  # a cell never takes the sweep down
             outcome = broken("runner", "no verdict could be found", error)
         attempt = _attempt(run.job, now_s - run.started_s, beside=sorted(run.beside))
-        self._conclude(run.planned, outcome, evidence, attempt)
+        if not self._tries_again(run, outcome, evidence, attempt):
+            self._conclude(run.planned, outcome, evidence, attempt)
+
+    def _tries_again(self, run: Running, outcome: Outcome, evidence: Evidence | None, attempt: Attempt) -> bool:
+        """Whether the cell waits for another attempt, because its failure was one of infrastructure."""
+        slug = run.job.cell.slug
+        if outcome.reason_code != "failed.infrastructure":
+            return False
+        self._give_up_broken_device(run, outcome)
+        if self._retried[slug] >= self.num_retries or run.stop is not None or self.stopped_by:
+            return False
+        self._retried[slug] += 1
+        self.ledger.conclude(run.planned, outcome, evidence, attempt)
+        self.queue.put_first(run.planned)
+        self.teller.say(f"{slug}: {outcome.reason}; trying again ({self._retried[slug]} of {self.num_retries})")
+        return True
+
+    def _give_up_broken_device(self, run: Running, outcome: Outcome) -> None:
+        found = outcome.evidence or {}
+        if found.get("infrastructure") == "device_lost" and found.get("rank") is not None and run.job.devices:
+            device = run.job.devices[found["rank"] % len(run.job.devices)]
+            if device not in self.pool.lost:
+                self._lose(device, f"device {device} failed under {run.job.cell.slug}")
 
     # --- devices
 
     def _hands_out_devices(self) -> bool:
         return self.hardware.device_type == "cuda" and self.launcher.is_local
 
-    def _drain(self, queue: Queue) -> None:
+    def _drain(self) -> None:
         """Hand devices out again once they are empty; give those up that do not become so."""
         now_s = self.clock.now()
         for left in list(self.draining):
@@ -236,7 +271,7 @@ class Sweep:
             if not held:
                 self.draining.remove(left)
         if self.pool.lost:
-            queue.drop(self._lacks_devices)
+            self.queue.drop(self._lacks_devices)
 
     def _lose(self, device: int, why: str) -> None:
         self.pool.quarantine(device, why)
@@ -266,14 +301,25 @@ class Sweep:
         evidence: Evidence | None = None,
         attempt: Attempt | None = None,
     ) -> None:
-        self.teller.tell(self.ledger.conclude(planned, outcome, evidence, attempt or Attempt()))
+        record = self.ledger.conclude(planned, outcome, evidence, attempt or Attempt())
+        self.teller.tell(record)
+        if (why := self.brake.see(record)) and self.stopped_by is None:
+            self._stop("brake", why)
+
+    def _stop(self, kind: str, why: str) -> None:
+        """Start no more cells; those that run end by themselves."""
+        self.stopped_by = kind
+        left = self.queue.drop(lambda planned: True)
+        self.ledger.skip(left, f"skipped.{kind}", f"not started, because {why}")
+        self._note(f"stopped early, {len(left)} cells were not started: {why}")
 
     def _summarise(self, signum: int | None) -> ExitSummary:
         """Count, say how well the devices were used, and leave both in the sweep's directory."""
         used = {"busy_share": self.usage.busy_share(), "concurrency": self.usage.concurrency()}
         if line := progress.usage_line(**used):
             self.teller.say(line)
-        summary = self.ledger.summarise(self.plan.cells, signum, **used, notes=self.notes)
+        more: dict[str, Any] = {"stopped_by": self.stopped_by, "notes": self.notes}
+        summary = self.ledger.summarise(self.plan.cells, signum, **used, **more)
         self.ledger.keep_run(summary, self.started_at)
         return summary
 

@@ -71,6 +71,54 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
 )
 """(pattern, reason code, sentence) of known refusals; more belong here as they are met."""
 
+INFRASTRUCTURE: tuple[tuple[str, str, str], ...] = (
+    (
+        r"uncorrectable ECC|fallen off the bus|GPU is lost|NVLink[^\n]{0,60}error detected"
+        r"|CUDA_ERROR_(?:ECC_UNCORRECTABLE|NVLINK_UNCORRECTABLE|HARDWARE_STACK_ERROR)"
+        r"|Unable to determine the device handle",
+        "device_lost",
+        "a device failed",
+    ),
+    (
+        r"CUDA-capable device\(s\) is/are busy or unavailable|CUDA error: system not yet initialized"
+        r"|CUDA_ERROR_(?:DEVICE_UNAVAILABLE|SYSTEM_NOT_READY)|Driver/library version mismatch"
+        r"|Failed to initialize NVML",
+        "device_unavailable",
+        "a device or its driver was not available",
+    ),
+    (
+        r"EADDRINUSE|address already in use|failed to listen on any local network address",
+        "port_taken",
+        "a port was taken",
+    ),
+    (
+        r"Rendezvous(?:Connection|Timeout)Error|The client socket has (?:failed to connect|timed out)",
+        "rendezvous",
+        "the ranks did not find each other",
+    ),
+    (
+        r"BlockingIOError: \[Errno 11\]|\[Errno 11\] Resource temporarily unavailable|can't start new thread",
+        "no_processes",
+        "the host could start no more processes",
+    ),
+    (
+        r"Stale file handle|\[Errno 5\] Input/output error|Transport endpoint is not connected|Remote I/O error",
+        "storage",
+        "a file system failed",
+    ),
+    (
+        r"NET/IB ?: ?Got completion (?:from peer .{0,80})?with (?:error|status)|ibv_\w+ failed",
+        "network",
+        "the network between the nodes failed",
+    ),
+)
+"""(pattern, name, sentence) of failures that say nothing about the cell and may not happen again: the only ones that
+are tried again. The texts are those of the CUDA runtime and driver API (cudaGetErrorString, Xid), of torch's TCPStore
+and elastic rendezvous, of errno, and of NCCL's InfiniBand transport."""
+
+NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)
+"""A full disk, or shared memory that is too small."""
+
 NOISE = re.compile(r"^\s*(?:[=\-~^*]{3,}|W\d{4}|I\d{4}|File \"|\^|Traceback|warnings?\.warn|.*Warning:)")
 
 
@@ -103,6 +151,12 @@ def is_full(memory: Mapping[str, Any]) -> bool:
 def refusal(text: str) -> tuple[str, str] | None:
     """(reason code, sentence) of a library's known refusal, else null."""
     return next(((code, sentence) for pattern, code, sentence in REFUSALS if re.search(pattern, text)), None)
+
+
+def infrastructure(text: str) -> tuple[str, str] | None:
+    """(name, sentence) of a failure that is not the cell's own, else null."""
+    found = ((name, told) for pattern, name, told in INFRASTRUCTURE if re.search(pattern, text, re.IGNORECASE))
+    return next(found, None)
 
 
 def last_meaningful_line(lines: Sequence[str]) -> str | None:
