@@ -47,6 +47,8 @@ def first_loss(evidence: Evidence) -> Finding:
         return unknown("this workload has no loss")
     spread = math.sqrt(model["d_model"]) * model["init_std"]
     expected = math.log(model["vocab_size"]) + spread**2 / 2
+    if spread**2 > math.log(model["vocab_size"]):
+        return unknown(f"with model.init_std={model['init_std']:g} a few logits decide the loss")
     tokens = evidence.result["tokens_per_step"]
     tolerance = max(LOSS_TOLERANCE, 5 * spread / math.sqrt(tokens))
     close = abs(losses[0] - expected) <= tolerance
@@ -77,7 +79,7 @@ def precision(evidence: Evidence) -> Finding:
         return _resident(evidence)
     profile = evidence.probes.profile
     if profile is None:
-        return unknown("no step was profiled within the budget")
+        return unknown(evidence.probes.missing)
     if backend == "transformer_engine":
         return _transformer_engine(evidence)
     if not sum(profile.product_flops.values()):
@@ -200,7 +202,7 @@ def sharded(evidence: Evidence) -> Finding:
         ok=at_rest and right_stage,
         expected=f"{expected:.0f} bytes at rest, {'all' if stage == 2 else 'no'} blocks whole after forward",
         observed=f"{evidence.rest_bytes} bytes at rest, {gathered} of {blocks} blocks whole after forward",
-        note=None if blocks else "no probe fitted the budget: only the bytes at rest are judged",
+        note=None if blocks else f"{evidence.probes.missing}: only the bytes at rest are judged",
     )
 
 

@@ -43,11 +43,13 @@ def work(evidence: Evidence) -> Finding:
     if data.is_padded(evidence.cell):  # what the result claims is the window's mean, and steps differ
         lengths, padded_lengths = data.count_lengths(evidence.cell, range(steps))
         claimed = sum(lengths.elements()), sum(padded_lengths.elements())
-    distinct = len(set(hashes))
+    distinct, ranks = len(set(hashes)), len(hashes)
     return Finding(
-        ok=(real, padded) == claimed and distinct == len(hashes),
-        expected=f"{claimed[0]:.0f} tokens, {claimed[1]:.0f} with padding, in {steps} steps; different on every rank",
-        observed=f"{real} tokens, {padded} with padding; {distinct} different first batches on {len(hashes)} ranks",
+        ok=(real, padded) == claimed and distinct == ranks,
+        expected=f"{claimed[0]:.0f} tokens, {claimed[1]:.0f} with padding, in {steps} steps"
+        + ("; other samples on every rank" if ranks > 1 else ""),
+        observed=f"{real} tokens, {padded} with padding"
+        + (f"; {distinct} different first batches on {ranks} ranks" if ranks > 1 else ""),
     )
 
 
@@ -71,7 +73,7 @@ def trains(evidence: Evidence) -> Finding:
     num_trainable = sum(parameter.requires_grad for _, parameter in floating_parameters(evidence.built.decoder))
     expected = f"gradients for {num_trainable} parameters, {evidence.num_steps} optimizer steps, parameters moved"
     problem = _dead_gradients(evidence) or _idle_optimizer(evidence) or _unmoved(evidence)
-    note = None if evidence.probes.norms else "gradients not seen: no probe fitted the budget"
+    note = None if evidence.probes.norms else f"gradients not seen: {evidence.probes.missing}"
     return Finding(ok=problem is None, expected=expected, observed=problem or "all of it", note=note)
 
 
@@ -197,7 +199,7 @@ def _different_replicas(evidence: Evidence) -> list[str]:
 def _by_collectives(evidence: Evidence) -> Finding:
     profile = evidence.probes.profile
     if profile is None:
-        return unknown("no step was profiled within the budget")
+        return unknown(evidence.probes.missing)
     kind = "reduce_scatter" if evidence.cell.get("strategy.kind") == "fsdp" else "all_reduce"
     elements, needed = profile.collective_elements[kind], evidence.built.num_trainable_parameters
     return Finding(

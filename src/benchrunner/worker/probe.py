@@ -33,6 +33,8 @@ ProbeBatches = Sequence[Tensor]
 class Probes:
     """What the probe steps left on this rank."""
 
+    missing: str = "no step was profiled: the budget has no room for one"
+    """Why there is no profile, where there is none."""
     num_micro_steps: int = 0
     profile: StepProfile | None = None
     """Of the first probe."""
@@ -53,8 +55,17 @@ def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float]) -> Probes:
     context = loop.context
     steps, micro_steps = plan_probes(_agreed_step_s(context, step_times_s), context.cell.sizes.accumulation_steps)
     probes = Probes(num_micro_steps=micro_steps)
-    if steps == 0:
-        return probes
+    if steps > 0:
+        try:
+            _run(loop, probes, steps)
+        except Exception as error:  # what a probe meets is no verdict on the measurement
+            probes.missing = f"a probe step failed: {type(error).__name__}: {error}"
+            loop.optimizer.zero_grad(set_to_none=True)
+    return probes
+
+
+def _run(loop: "TrainingLoop", probes: Probes, steps: int) -> None:
+    context, micro_steps = loop.context, probes.num_micro_steps
     first = data.draw_step(context.cell, 0, 0, context.device)[:micro_steps]
     second = [torch.where(batch < 0, batch, batch % FEW_TOKENS) for batch in first]
     before = len(loop.consumed)
@@ -66,7 +77,6 @@ def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float]) -> Probes:
         probes.uniform.append(_collect(loop, probes))
         _forward_backward(loop, second if context.rank % 2 else first)
         probes.mixed = _collect(loop, probes)
-    return probes
 
 
 def profile_once(run: Callable[[], int], context: Context, step_times_s: Sequence[float]) -> Probes:
@@ -75,8 +85,11 @@ def profile_once(run: Callable[[], int], context: Context, step_times_s: Sequenc
     if _agreed_step_s(context, step_times_s) > BUDGET_S:
         return probes
     counts: list[int] = []
-    probes.profile = profiled(lambda: counts.append(run()), context.device)
-    probes.num_micro_steps, probes.num_tokens = 1, counts[0]
+    try:
+        probes.profile = profiled(lambda: counts.append(run()), context.device)
+    except Exception as error:
+        probes.missing = f"a probe step failed: {type(error).__name__}: {error}"
+    probes.num_micro_steps, probes.num_tokens = 1, sum(counts)
     return probes
 
 
@@ -107,8 +120,8 @@ def _forward_backward(loop: "TrainingLoop", batches: ProbeBatches, probes: Probe
 
 
 def _note_gathered(loop: "TrainingLoop", probes: Probes) -> None:
-    decoder = loop.built.decoder
-    probes.gathered_blocks = (sum(_is_gathered(block) for block in decoder.blocks), len(decoder.blocks))
+    blocks = getattr(loop.built.decoder, "blocks", ())
+    probes.gathered_blocks = (sum(_is_gathered(block) for block in blocks), len(blocks))
 
 
 def _is_gathered(block: torch.nn.Module) -> bool:
