@@ -70,3 +70,15 @@ def test_a_slow_link_bounds_the_step():
     assert predict.step_time_s(cell.config, cell.sizes, slow) == predict.communication_time_s(
         cell.config, cell.sizes, slow
     )
+
+
+def test_time_follows_the_mean_length_and_memory_the_longest():
+    fixed = make_cell()
+    uniform = make_cell(leaves={"workload.lengths": "uniform", "workload.min_length": 28})
+    alpaca = make_cell(leaves={"workload.lengths": "alpaca", "seq_len": 1000})
+    assert predict.typical_sizes(fixed) == fixed.sizes
+    assert predict.typical_sizes(uniform).seq_len == 78
+    assert predict.typical_sizes(alpaca).seq_len == 110
+    times = [predict.predict(cell, FAST)["step_time_s"] for cell in (fixed, uniform)]
+    memories = [predict.predict(cell, FAST)["activation_bytes"] for cell in (fixed, uniform)]
+    assert times[0] >= times[1] and memories[0] == memories[1]

@@ -113,3 +113,12 @@ def test_each_cause_sets_its_flag(cell, changes, flag):
 
 def test_the_power_cap_is_no_throttling(cell):
     assert flags_of(cell, [make_rank(clock_event_reasons=["sw_power_cap"])]) == []
+
+
+def test_rates_of_samples_of_varying_length_are_tokens_over_time():
+    varying = make_cell(leaves={"workload.lengths": "alpaca"})
+    rank = make_rank([1.0, 1.0, 7.0])
+    rates = {lengths: headline(cell, [rank], PEAKS) for lengths, cell in (("a", make_cell()), ("b", varying))}
+    assert rates["a"]["tokens_per_second_per_device"] == 600
+    assert rates["b"]["tokens_per_second_per_device"] == 200
+    assert rates["b"]["step_time_median_s"] == 1.0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchrunner import arithmetic
 from benchrunner.errors import Unsupported
@@ -101,6 +102,25 @@ def test_a_model_without_linears_is_refused():
     decoder.blocks = torch.nn.ModuleList()
     with pytest.raises(Unsupported, match="no linear"):
         nf4.quantise(decoder, cell, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("every", "num_products"), [("per_op", 9), ("1/1", 15)])
+def test_per_operation_checkpointing_keeps_the_librarys_products(every, num_products):
+    """A pass has 2 · 4 + 1; recomputing a whole block stops before its last product."""
+    words = ["activation_checkpointing=selective", f"activation_checkpointing.every={every}", "precision=nf4"]
+    built = build(make_context(make_cell(*SMALL, *words)))
+    tokens = torch.randint(0, 256, (2, 16))
+    with CountProducts() as counter:
+        built.model(tokens, tokens).backward()
+    assert counter.num_products == num_products
+
+
+class CountProducts(TorchDispatchMode):
+    num_products = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.num_products += operator is torch.ops.bitsandbytes.gemm_4bit.default
+        return operator(*args, **(kwargs or {}))
 
 
 def test_changed_bits_are_refused():
