@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help bench test test-all test-gpu lint bench-plan bench-overhead schema clean
+.PHONY: help bench test test-all test-gpu lint bench-plan bench-overhead bench-faults bench-scheduler schema clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ bench-plan: $(VENV)/.bench  ## how long 10,000 cells take to plan, against Hydra
 
 bench-overhead: $(VENV)/.bench  ## cells against the hand-written loop, alternating (needs CUDA)
 	$(BIN)/python benchmarks/overhead.py
+
+bench-faults: $(VENV)/.bench  ## what becomes of a sweep when things die → docs/reliability.md (about half an hour)
+	$(BIN)/python benchmarks/faults.py
+
+bench-scheduler: $(VENV)/.bench  ## how busy 40 cells keep 4 devices: scripted, and real ones where there are GPUs
+	$(BIN)/python benchmarks/scheduler.py
 
 schema: $(VENV)/.bench  ## regenerate docs/record.schema.json
 	$(BIN)/python -m benchrunner.record_schema

@@ -1,4 +1,4 @@
-"""A sweep on a small file system of its own, which becomes full or read-only under it: `disk_job.py full|readonly DIR`.
+"""A sweep on a small file system of its own, which becomes full or read-only under it: `disk_job.py KIND DIR`.
 
 Run under `unshare --mount`. Prints as JSON what could be read afterwards, and what a resumed sweep made of it.
 """
@@ -8,19 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchrunner import cli
 from benchrunner.fake import FakeLauncher, Script
 from benchrunner.hardware import Hardware
 from benchrunner.paths import SweepPaths
 from benchrunner.plan import Plan, PlannedCell, write_plan
-from benchrunner.report import write_report
-from benchrunner.run import RunOptions, run_plan
+from benchrunner.run import RunOptions
 
 sys.path.insert(0, str(Path(__file__).parent))
 from samples import CPU, make_cell, plan_cell
 
 RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}
-BAD_FROM, BAD_UNTIL = 2, 4
-"""The cells, counted from 0, while which nothing can be written."""
+BAD = {"full": (2, 4), "readonly": (2, 4), "full_to_the_end": (4, 6)}
+"""Kind → the cells, counted from 0, from which until which nothing can be written."""
 
 
 def main(kind: str, place: Path) -> None:
@@ -29,12 +29,12 @@ def main(kind: str, place: Path) -> None:
     cells = [plan_cell(make_cell(leaves={"seed": seed})) for seed in range(6)]
     plan = Plan(cells=cells, hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
     paths = SweepPaths(write_plan(plan, place))
-    trouble = {"full": Full(place), "readonly": ReadOnly(place)}[kind]
-    code = run(plan, paths, trouble)
+    trouble = ReadOnly(place) if kind == "readonly" else Full(place)
+    code = run(plan, paths, trouble, *BAD[kind])
+    trouble.ends()
     before = look(cells, paths)
     leftovers = [path.name for path in place.rglob("*.tmp")]
     resumed = run(plan, paths, None)
-    write_report([paths])
     rows = len(paths.table("results", "csv").read_text().splitlines())
     after = look(cells, paths)
     print(json.dumps({"code": code, "before": before, "leftovers": leftovers, "resumed": resumed}
@@ -77,16 +77,16 @@ class ReadOnly:
         subprocess.run(["umount", str(self.place)], check=False, stderr=subprocess.DEVNULL)
 
 
-def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None) -> int:
-    """Run or, without trouble, resume; the exit code."""
+def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None, begin: int = 0, end: int = 0) -> int:
+    """Run or, without trouble, resume, and make the tables; the exit code."""
     launcher = FakeLauncher(lambda job: Script(result=RESULT))
     start = launcher.start
 
     def start_in_trouble(job):
         number = job.cell.get("seed")
-        if trouble and number == BAD_FROM:
+        if trouble and number == begin:
             trouble.begins()
-        if trouble and number == BAD_UNTIL:
+        if trouble and number == end:
             trouble.ends()
         return start(job)
 
@@ -95,7 +95,7 @@ def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None) -> int:
     options = RunOptions(
         resume=trouble is None, environment={"versions": {}}, clock=launcher.clock, fault=None, hardware=hardware
     )
-    return run_plan(plan, paths, launcher=launcher, options=options).exit_code
+    return cli._run_and_report(plan, paths, launcher, options)
 
 
 def look(cells: list[PlannedCell], paths: SweepPaths) -> list[list[object] | None]:

@@ -205,7 +205,11 @@ def _run_and_report(made: "Plan", paths: "SweepPaths", launcher: "Launcher", opt
     from benchrunner.run import run_plan
 
     summary = run_plan(made, paths, launcher=launcher, options=options)
-    print_tables(write_report([paths]))
+    try:
+        print_tables(write_report([paths]))
+    except OSError as error:
+        again = f"bench report {paths.root} makes them again"
+        print(f"bench: the tables cannot be written: {error.strerror or error}; {again}", file=sys.stderr)
     print(paths.root, flush=True)
     return summary.exit_code
 

@@ -43,6 +43,10 @@ LIES: dict[str, str] = {
     "recompile": "a compiled function is compiled again inside the measured window",
     "short_batch": "fewer tokens are processed than claimed",
     "same_data": "every rank sees the same samples",
+    "double_reduce": "gradients are summed over ranks a second time (workload=parity sees it)",
+    "wrong_scale": "accumulated gradients are not divided by the number of micro-steps (workload=parity sees it)",
+    "stale_recompute": "checkpointed blocks recompute something else, eager only (workload=parity sees it)",
+    "wrong_linear": "converted linears give results that are off by half, eager only (workload=parity sees it)",
 }
 """Asked by the worker's own code where it would do the thing left out: `Context.fault_is`."""
 

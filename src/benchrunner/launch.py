@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -174,12 +175,11 @@ class LocalHandle:
         return self._give_up_at is not None and now >= self._give_up_at
 
     def _copy_log(self) -> None:
-        """The agent's lines into `agent.log`, cleaned as they pass."""
+        """The agent's lines into `agent.log`, cleaned as they pass; on a full disk the pipe is emptied still."""
         assert self._process.stdout is not None
-        with open(self._job.paths.agent_log, "w", encoding="utf-8") as log:
-            for line in self._process.stdout:
+        for line in self._process.stdout:
+            with suppress(OSError), open(self._job.paths.agent_log, "a", encoding="utf-8") as log:
                 log.write(plain(line.decode("utf-8", errors="replace")))
-                log.flush()
 
 
 def rank_pids(paths: AttemptPaths) -> list[int]:

@@ -32,6 +32,7 @@ AGENT_VARIABLE = "BENCH_AGENT_PID"
 
 WORKLOADS: dict[str, str] = {
     "train": "benchrunner.worker.train",
+    "parity": "benchrunner.worker.parity",
     "lora": "benchrunner.worker.train",
     "adapter": "benchrunner.worker.train",
     "adapter_v2": "benchrunner.worker.train",

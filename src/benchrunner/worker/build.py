@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -84,13 +84,20 @@ def build_native(context: Context) -> Built:
     if not has_gradients(cell) and cell.get("compile.scope") == "block":
         decoder.logits = compiler.function(decoder.logits, cell.config["compile"])  # type: ignore[method-assign]
     kind = cell.get("strategy.kind")
-    if kind in strategy.SHARD:
+    compiler_distributes = compiler.distributes(cell) and (has_gradients(cell) or kind == "fsdp")
+    if kind in strategy.SHARD and not compiler_distributes:
         strategy.SHARD[kind](decoder, context)
         nf4.check_bits(decoder, context)
     if not number_format.packs:
         materialise(decoder, cell, device)
     if context.fault_is("zero_norm"):
         lies.zero_norms(decoder)
+    if context.fault_is("stale_recompute"):
+        lies.recompute_otherwise(decoder)
+    if context.fault_is("wrong_linear"):
+        lies.falsify_linears(decoder)
+    if compiler_distributes:
+        return _distributed_by_compiler(decoder, context, num_parameters, num_trainable)
     wraps = kind in strategy.WRAP and has_gradients(cell)
     model: nn.Module = strategy.WRAP[kind](decoder, context) if wraps else decoder
     if context.fault_is("no_reduce"):
@@ -101,9 +108,27 @@ def build_native(context: Context) -> Built:
         forward_context=nullcontext if context.fault_is("no_convert") else number_format.forward(cell, device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
-        choices=choices or {},
+        choices=(choices or {}) | compiler.choices(cell.config["compile"]),
         gradient_sync=functools.partial(strategy.gradient_sync, model),
         clip_gradients=functools.partial(_clip_gradients, decoder),
+    )
+
+
+def _distributed_by_compiler(decoder: Decoder, context: Context, num_parameters: int, num_trainable: int) -> Built:
+    """What the compiler's own strategies make of the initialised decoder: it stands for the decoder from then on."""
+    cell = context.cell
+    compiler = compile.COMPILERS[cell.axes["compile"]]
+    assert compiler.distribute is not None and compiler.gradient_sync is not None
+    model = compiler.distribute(decoder, context)
+    return Built(
+        decoder=cast(Decoder, model),
+        model=model,
+        forward_context=precision.PRECISIONS[cell.axes["precision"]].forward(cell, context.device),
+        num_parameters=num_parameters,
+        num_trainable_parameters=num_trainable,
+        choices=compiler.choices(cell.config["compile"]),
+        gradient_sync=functools.partial(compiler.gradient_sync, model),
+        clip_gradients=functools.partial(_clip_gradients, cast(Decoder, model)),
     )
 
 

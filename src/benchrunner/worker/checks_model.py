@@ -23,14 +23,15 @@ def shape(evidence: Evidence) -> Finding:
     """Parameter counts equal the closed forms of the shape, and the model card's when the shape is unmodified."""
     cell, built = evidence.cell, evidence.built
     model, workload = cell.config["model"], cell.config["workload"]
-    expected = {
-        "parameters": arithmetic.num_parameters(model),
-        "trainable": arithmetic.num_trainable_parameters(model, workload),
-    }
-    observed = {"parameters": built.num_parameters, "trainable": built.num_trainable_parameters}
-    if model["num_parameters"] and not any(key.startswith("model.") for key in cell.overrides):
-        expected["of the model card"], observed["of the model card"] = model["num_parameters"], built.num_parameters
-    return Finding(ok=expected == observed, expected=expected, observed=observed)
+    expected = arithmetic.num_parameters(model), arithmetic.num_trainable_parameters(model, workload)
+    observed = built.num_parameters, built.num_trainable_parameters
+    card = None if any(key.startswith("model.") for key in cell.overrides) else model["num_parameters"]
+    agrees = card is None or card == built.num_parameters
+    return Finding(
+        ok=expected == observed and agrees,
+        expected="{} parameters, {} of them trainable".format(*expected) + ("" if agrees else f" (model card: {card})"),
+        observed="{} parameters, {} of them trainable".format(*observed),
+    )
 
 
 def first_loss(evidence: Evidence) -> Finding:

@@ -1,6 +1,7 @@
 """Compilers: how each one is applied, and what it did."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +11,9 @@ import torch._inductor.config
 from torch import nn
 
 from benchrunner.cell import Cell
+from benchrunner.worker import thunder
 from benchrunner.worker.activation_checkpointing import compiled_part
+from benchrunner.worker.context import Context
 from benchrunner.worker.model import Decoder
 
 AnyFunction = Callable[..., Any]
@@ -74,11 +77,29 @@ class Compiler:
     blocks: Callable[[Decoder, Mapping[str, Any]], None]
     model: Callable[[nn.Module, Mapping[str, Any]], nn.Module]
     function: Callable[[AnyFunction, Mapping[str, Any]], AnyFunction] = lambda function, options: function
+    distribute: Callable[[Decoder, Context], nn.Module] | None = None
+    """The compiler's own way to spread an initialised decoder that it compiles as a whole, in place of torch's."""
+    gradient_sync: Callable[[Any, bool], AbstractContextManager[object]] | None = None
+    """`Built.gradient_sync` of what `distribute` returns."""
+    choices: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda options: {}
+    """What to record of how the model was compiled."""
+
+    def distributes(self, cell: Cell) -> bool:
+        """Whether the compiler spreads this cell's model by itself."""
+        spread = cell.get("strategy.kind") != "single" and cell.get("compile.scope") == "model"
+        return self.distribute is not None and spread
 
 
 COMPILERS: dict[str, Compiler] = {
     "eager": Compiler(blocks=lambda decoder, options: None, model=lambda model, options: model),
     "inductor": Compiler(blocks=compile_blocks, model=compile_model, function=compile_function),
+    "thunder": Compiler(
+        blocks=thunder.jit_blocks,
+        model=thunder.jit_model,
+        distribute=thunder.distribute,
+        gradient_sync=thunder.gradient_sync,
+        choices=thunder.describe,
+    ),
 }
 
 
@@ -87,7 +108,7 @@ class CompileStats:
     """Dynamo's counters, cumulative since the process started."""
 
     compile_s: float
-    """Forward frames and backward graphs together."""
+    """Forward frames and backward graphs together, and what thunder spent on tracing."""
     num_frames: int
     """Frames that Dynamo compiled, recompilations included."""
     num_graphs: int
@@ -104,7 +125,7 @@ def read_stats() -> CompileStats:
     hits = counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["autograd_cache_hit"]
     misses = sum(cache[name] for cache in caches for name in ("fxgraph_cache_miss", "autograd_cache_miss"))
     return CompileStats(
-        compile_s=float(spent.get("total_wall_time", 0.0)),
+        compile_s=float(spent.get("total_wall_time", 0.0)) + thunder.trace_s(),
         num_frames=int(counters["frames"]["ok"]),
         num_graphs=int(counters["stats"]["unique_graphs"]),
         graph_breaks={_first_line(reason): int(count) for reason, count in counters["graph_break"].items()},

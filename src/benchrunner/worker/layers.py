@@ -4,7 +4,6 @@ Every matrix is a plain `nn.Linear` attribute (`qkv`, `out`, `gate_up` or `up`, 
 finetuning methods can swap it; an adapter overrides `Attention.attend`.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +62,8 @@ class Attention(nn.Module):
         self.rotary_size = rotary_size(model)
         self.dropout = float(model["dropout"])
         self.explicit = explicit
+        self.repeats_keys = False
+        """Keys and values are repeated for the query heads of their group: for compilers that know no groups."""
         self.qkv = nn.Linear(width, (self.num_heads + 2 * self.num_kv_heads) * self.head_size, bias=model["bias"])
         self.out = nn.Linear(width, width, bias=model["bias"])
 
@@ -97,16 +98,23 @@ class Attention(nn.Module):
         """
         dropout = self.dropout if self.training else 0.0
         if mask is None:
-            fused = functools.partial(F.scaled_dot_product_attention, enable_gqa=self.num_heads != self.num_kv_heads)
+            grouped = self.num_heads != self.num_kv_heads
+            if grouped and self.repeats_keys:
+                k, v, grouped = self._repeated(k), self._repeated(v), False
+            by_groups: dict[str, Any] = {"enable_gqa": True} if grouped else {}
             if q.shape[2] == k.shape[2]:
-                return fused(q, k, v, dropout_p=dropout, is_causal=True)
-            return fused(q, k, v)
+                return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, **by_groups)
+            return F.scaled_dot_product_attention(q, k, v, **by_groups)
         # The heads of a group share keys, so they fold into the length: no kernel takes a mask and groups at once.
         groups = self.num_heads // self.num_kv_heads
         folded = q.reshape(q.shape[0], self.num_kv_heads, groups * q.shape[2], self.head_size)
         mask = mask.expand(groups, *mask.shape).flatten(0, 1)
         attention = explicit_attention if self.explicit else F.scaled_dot_product_attention
         return attention(folded, k, v, mask, dropout).reshape(q.shape)
+
+    def _repeated(self, x: Tensor) -> Tensor:
+        """x [batch, kv heads, length, head size] with each head as often as it has query heads."""
+        return x.repeat_interleave(self.num_heads // self.num_kv_heads, 1)
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:

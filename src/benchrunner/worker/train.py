@@ -104,11 +104,15 @@ class TrainingLoop:
         """
         total = None
         shares = shares or [1 / len(batches)] * len(batches)
+        if self.context.fault_is("wrong_scale"):
+            shares = [1.0] * len(batches)
         for micro, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             sync = self._sync_always or micro == len(batches) - 1
             with nullcontext() if len(batches) == 1 else self.built.gradient_sync(sync):
                 loss = self._micro_step(batch, share, after_forward)
             total = loss if total is None else total + loss
+        if self.context.fault_is("double_reduce"):
+            lies.scale_gradients(self.built.decoder, self.context.world_size)
         if self.context.fault_is("frozen"):
             lies.drop_one_gradient(self.built.decoder)
         assert total is not None
@@ -138,15 +142,15 @@ class TrainingLoop:
         """What precision and loss scaling decided by themselves."""
         return self.built.choices | self._scaler.choices()
 
-    def mean_losses(self) -> list[float]:
-        """Every step's loss so far, the fp32 mean over all ranks."""
-        losses = torch.stack([loss.float() for loss in self._losses])
-        values: list[float] = strategy.broadcast_free_mean(losses, self.context.world_size).tolist()
     def own_losses(self) -> list[float]:
         """Every step's loss so far, of this rank's samples alone."""
         values: list[float] = torch.stack([loss.float() for loss in self._losses]).tolist()
         return values
 
+    def mean_losses(self) -> list[float]:
+        """Every step's loss so far, the fp32 mean over all ranks."""
+        losses = torch.stack([loss.float() for loss in self._losses])
+        values: list[float] = strategy.broadcast_free_mean(losses, self.context.world_size).tolist()
         return values
 
 
