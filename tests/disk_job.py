@@ -66,15 +66,19 @@ class ReadOnly:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.is_forbidden = False
 
     def begins(self) -> None:
         """From now on: the lock is open for writing, so that only a second mount over the first can be read-only."""
+        self.is_forbidden = True
         subprocess.run(["mount", "--bind", str(self.place), str(self.place)], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", str(self.place)], check=True)
 
     def ends(self) -> None:
         """Until now."""
-        subprocess.run(["umount", str(self.place)], check=False, stderr=subprocess.DEVNULL)
+        if self.is_forbidden:
+            subprocess.run(["umount", str(self.place)], check=True)
+        self.is_forbidden = False
 
 
 def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None, begin: int = 0, end: int = 0) -> int:
