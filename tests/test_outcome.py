@@ -263,14 +263,32 @@ def test_a_timeout_names_the_limit_of_its_phase_and_the_steps_of_every_rank():
     )
 
 
-def test_a_hang_is_told_from_waiting_in_a_collective_by_the_stacks():
-    tails = {"rank0.err": WAITING, "rank1.err": DUMP}
+REDUCING = [
+    "Current thread 0x00007f04 (most recent call first):",
+    '  File "/lib/torch/autograd/graph.py", line 4 in _engine_run_backward',
+]
+SYNCHRONISING = [
+    "Current thread 0x00007f05 (most recent call first):",
+    '  File "/lib/torch/cuda/__init__.py", line 5 in synchronize',
+]
+
+
+@pytest.mark.parametrize("waiting", [WAITING, REDUCING, SYNCHRONISING])
+def test_a_hang_is_told_from_waiting_for_it_by_the_stacks(waiting):
+    tails = {"rank0.err": waiting, "rank1.err": DUMP}
     ranks = {0: running(0), 1: running(1)}
     evidence = Evidence(world_size=2, ranks=ranks, stop=Stop(kind="timeout", limit_s=30), tails=tails, code=-9)
     outcome = judge(evidence)
     assert outcome.evidence["rank"] == 1
     assert "_hang" in outcome.reason
     assert outcome.evidence["stacks"]["1"][0].endswith("in _hang")
+
+
+def test_of_two_ranks_that_wait_the_one_with_fewer_steps_holds_the_other_up():
+    tails, stop = {"rank0.err": WAITING, "rank1.err": WAITING}, Stop(kind="timeout", limit_s=30)
+    ranks = {0: running(0), 1: running(1)}
+    evidence = Evidence(world_size=2, ranks=ranks, stop=stop, tails=tails, beats={0: 7, 1: 6}, code=-9)
+    assert judge(evidence).evidence["rank"] == 1
 
 
 def test_before_any_rank_file_a_timeout_is_in_start():

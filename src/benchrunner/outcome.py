@@ -7,7 +7,7 @@ every job with code 1 and often blames an innocent rank.
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -229,12 +229,20 @@ def _stood(evidence: Evidence, rank: int) -> str:
 
 
 def laggard(evidence: Evidence) -> tuple[int, str]:
-    """The rank that holds the others up, and its phase: the one furthest behind, then one outside any collective."""
-    phases = {rank: evidence.phase(rank) for rank in range(evidence.world_size)}
-    behind = min(phases.values(), key=PHASES.index)
-    ranks = [rank for rank, phase in phases.items() if phase == behind]
-    outside = [rank for rank in ranks if not any("torch/distributed" in line for line in stack(evidence.tail(rank)))]
-    return (outside or ranks)[0], behind
+    """The rank that holds the others up, and its phase: furthest behind in phases, then in steps, then in no wait."""
+
+    def place(rank: int) -> tuple[int, int, int]:
+        return PHASES.index(evidence.phase(rank)), evidence.beats.get(rank, 0), _waits(stack(evidence.tail(rank)))
+
+    rank = min(range(evidence.world_size), key=place)
+    return rank, evidence.phase(rank)
+
+
+def _waits(frames: Sequence[str]) -> int:
+    """Whether a rank's stack is one of waiting for others: 2 surely, 1 perhaps (gradients are reduced in it), 0 no."""
+    if any("torch/distributed" in frame for frame in frames):
+        return 2
+    return int(any("in _engine_run_backward" in frame or "torch/cuda/" in frame for frame in frames[:1]))
 
 
 def _judge_interrupted(evidence: Evidence) -> Outcome:
