@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
+import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchrunner.errors import Unsupported
 from benchrunner.worker.context import Context
 from benchrunner.worker.layers import Attention
 from benchrunner.worker.model import IGNORED_TARGET, Block, Decoder
@@ -21,6 +23,9 @@ from benchrunner.worker.model import IGNORED_TARGET, Block, Decoder
 EXECUTORS = ("sdpa", "torchcompile")
 """Who runs what thunder traced, in order of preference: fused attention, then TorchInductor for all the rest (nvFuser,
 thunder's first choice, takes no torch of today). What neither takes is left to torch and Python."""
+
+MAX_WORDS = 400
+"""Characters kept of what a library says."""
 
 BUCKETS = {"block": "BLOCK", "module": "LAYER"}
 """`strategy.wrap` → what thunder's FSDP gathers at once."""
@@ -31,10 +36,10 @@ _programs: list["Program"] = []
 class Program:
     """A module jitted by thunder, to be run with the parameters of any module of the same structure."""
 
-    def __init__(self, template: nn.Module, executors: Sequence[Any] = EXECUTORS) -> None:
+    def __init__(self, template: nn.Module, executors: Sequence[Any] | None = None) -> None:
         import thunder
 
-        self.jitted: Any = thunder.jit(template, executors=list(executors))
+        self.jitted: Any = thunder.jit(template, executors=list(executors or EXECUTORS))
         self.trace_s = 0.0
         self._num_traces = 0
         _programs.append(self)
@@ -43,9 +48,20 @@ class Program:
         """The program on `module`'s parameters as they are now: sharding replaces them for a while."""
         self.jitted._overrides_parameters = dict(module.named_parameters())
         self.jitted._overrides_buffers = dict(module.named_buffers())
-        result = self.jitted(*inputs)
+        result = self.jitted(*inputs) if self._num_traces else self._first_run(*inputs)
         self._note_trace()
         return result
+
+    def _first_run(self, *inputs: Any) -> Any:
+        """Trace and run.
+
+        Raises:
+            Unsupported: thunder, or Dynamo in its `torchcompile` executor, cannot compile this, in their words.
+        """
+        try:
+            return self.jitted(*inputs)
+        except (torch._dynamo.exc.TorchDynamoException, NotImplementedError, TypeError, AttributeError) as error:
+            raise Unsupported("runtime.thunder", "thunder: " + " ".join(str(error).split())[:MAX_WORDS]) from error
 
     def _note_trace(self) -> None:
         stats = self.jitted._lc_cs

@@ -1,0 +1,54 @@
+"""Thunder's programs, where the installed pair of versions lets thunder be imported; what is refused anywhere else."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from benchrunner.worker.compile import COMPILERS
+from benchrunner.worker.layers import Attention
+from benchrunner.worker.thunder import mean_loss
+from cells import make_cell, make_context
+
+SMALL = ["model.num_layers=3", "model.vocab_size=64", "seq_len=16", "precision=fp32"]
+
+
+def test_repeated_keys_are_grouped_queries():
+    model = make_cell("model.num_kv_heads=1", "model.num_heads=4").config["model"]
+    attention = Attention(model, explicit=False)
+    q = torch.randn(2, 4, 8, attention.head_size)
+    k, v = torch.randn(2, 2, 1, 8, attention.head_size)
+    grouped = attention.attend(q, k, v, None)
+    attention.repeats_keys = True
+    torch.testing.assert_close(attention.attend(q, k, v, None), grouped)
+
+
+def test_the_mean_loss_ignores_padding():
+    logits, targets = torch.randn(2, 4, 9), torch.randint(0, 9, (2, 4))
+    targets[0, 2:] = -100
+    rows = torch.nn.functional.log_softmax(logits, -1)
+    picked = [rows[b, t, targets[b, t]] for b in range(2) for t in range(4) if targets[b, t] != -100]
+    torch.testing.assert_close(mean_loss(logits, targets), -torch.stack(picked).mean())
+
+
+@pytest.mark.parametrize(("words", "own"), [(["strategy=ddp"], False), (["strategy=ddp", "compile.scope=model"], True)])
+def test_thunder_spreads_what_it_compiles_as_a_whole(words, own):
+    cell = make_cell(*SMALL, "compile=thunder", *words)
+    assert COMPILERS["thunder"].distributes(cell) is own
+    assert not COMPILERS["inductor"].distributes(cell)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("thunder") is None or torch.__version__ >= "2.13", reason="no thunder for this torch"
+)
+def test_blocks_share_one_program_and_compute_the_same(monkeypatch):
+    from benchrunner.worker import thunder, train
+
+    monkeypatch.setattr(thunder, "EXECUTORS", ("sdpa",))
+    words = [*SMALL, "measure.steps=2", "measure.warmup_steps=1", "activation_checkpointing=selective"]
+    eager = train.run(make_context(make_cell(*words)))
+    jitted = train.run(make_context(make_cell(*words, "compile=thunder")))
+    torch.testing.assert_close(torch.tensor(jitted["losses"]), torch.tensor(eager["losses"]), atol=1e-4, rtol=0)
+    assert jitted["choices"]["thunder_programs"] == 2
+    assert jitted["choices"]["thunder_executors"] == ["sdpa"]
