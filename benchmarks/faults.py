@@ -2,6 +2,7 @@
 
     python benchmarks/faults.py                      everything, into docs/reliability.md (about half an hour)
     python benchmarks/faults.py --kills 0            without the kills at random instants
+    python benchmarks/faults.py --brief --kills 5    a third of it
     python benchmarks/faults.py --only oom,hang --kills 0 --out -
 
 Everything goes through `bench` itself, as a user starts it. Processes are counted by a variable of ours in their
@@ -142,18 +143,16 @@ def new_sweep() -> Iterator[Sweep]:
 # --- faults in a rank ----------------------------------------------------------------------------------------------
 
 
-def rank_rows(devices: int, only: set[str]) -> Iterator[Row]:
-    for kind in DEATHS:
-        if kind == "hang":
-            plants = [(rank, phase) for phase in PHASES for rank in range(devices)]
-        else:
-            plants = [(rank, None) for rank in range(devices)]
-        for rank, phase in plants:
-            if not only or kind in only:
-                yield rank_row(kind, rank, phase, devices)
+def rank_rows(devices: int, only: set[str], *, is_brief: bool) -> Iterator[Row]:
+    """Every kind on every rank, a hang in every phase too; brief: each once, the ranks in turn."""
+    kinds = [kind for kind in DEATHS if not only or kind in only]
+    plants = [(kind, phase) for kind in kinds for phase in (PHASES if kind == "hang" else [None])]
+    for index, (kind, phase) in enumerate(plants):
+        for rank in [index % devices] if is_brief else range(devices):
+            yield rank_row(kind, rank, phase)
 
 
-def rank_row(kind: str, rank: int, phase: str | None, devices: int) -> Row:
+def rank_row(kind: str, rank: int, phase: str | None) -> Row:
     """One cell of several ranks under the fault; where the fault does not hit it, a cell of one rank after it."""
     fault = f"{kind}@{rank}" + (f":{phase}" if phase else "")
     words = ["-m", *TINY, "strategy=ddp,single" if rank else "strategy=ddp"]
@@ -418,9 +417,10 @@ def main() -> int:
         print(json.dumps(asdict(disk_row(options.disk))))
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # one that is ignored here (nohup) would be by bench too
     only = set(filter(None, options.only.split(",")))
     rows: list[Row] = []
-    sources = [rank_rows(options.devices, only)]
+    sources = [rank_rows(options.devices, only, is_brief=options.brief)]
     if not only or "bench" in only:
         sources += [signal_rows()]
     if not only or "disk" in only:
@@ -444,6 +444,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=2, help="ranks of the cell that is struck")
     parser.add_argument("--only", default="", help="kinds of faults, `bench` for signals, `disk`; comma-separated")
+    parser.add_argument("--brief", action="store_true", help="each fault on one rank only, the ranks in turn")
     parser.add_argument("--kills", type=int, default=50, help="how often bench is killed at a random instant")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default=str(ROOT / "docs" / "reliability.md"), help="- prints")

@@ -86,6 +86,8 @@ def reference(small: Cell) -> Cell:
         "backend": "torch",
         "recipe": None,
     }
+    if small.get("precision.backend") == "bitsandbytes" and small.get("precision.scope") == "all":
+        config["model"] = config["model"] | {"tie_embeddings": False}  # a packed head is not the embedding's matrix
     config["compile"] = config["compile"] | {"name": "eager", "mode": None, "scope": "block"}
     config["activation_checkpointing"] = {"name": "none", "every": None}
     config["workload"] = config["workload"] | {"loss_chunk_tokens": None}

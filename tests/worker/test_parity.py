@@ -48,6 +48,7 @@ def results(tmp_path_factory):
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_known_good_combinations_are_within_tolerance(results):
     right = [result for result in results if not result["fault"]]
     assert len(right) == 6
@@ -55,6 +56,7 @@ def test_known_good_combinations_are_within_tolerance(results):
         assert result["checks"]["parity"]["ok"] is True, result
 
 
+@pytest.mark.slow
 def test_the_task_is_learned(results):
     for result in results:
         if not result["fault"] and result["axes"]["precision"] != "nf4":
@@ -63,6 +65,7 @@ def test_the_task_is_learned(results):
             assert losses[-1] < losses[0] - 2
 
 
+@pytest.mark.slow
 def test_every_fault_exceeds_the_tolerance(results):
     wrong = [result for result in results if result["fault"]]
     assert len(wrong) == 10

@@ -193,11 +193,12 @@ def _whole(gradient: Tensor) -> Tensor:
 
 def _difference(name: str, step: int, found: Tensor | None, wanted: Tensor) -> Difference:
     """A gradient that is missing is one of zeros."""
-    found = torch.zeros_like(wanted) if found is None else found
+    wanted = wanted.double()
+    found = torch.zeros_like(wanted) if found is None else found.double()
     norm, other = float(wanted.norm()), float(found.norm())
     if norm == 0:
         return Difference(name, step, 0.0 if other == 0 else math.inf, 1.0 if other == 0 else 0.0)
-    cosine = float((found.flatten() @ wanted.flatten()) / max(norm * other, 1e-30))
+    cosine = float(found.flatten() @ wanted.flatten()) / max(norm * other, 1e-300)
     return Difference(name, step, float((found - wanted).norm()) / norm, cosine)
 
 

@@ -33,8 +33,19 @@ class Errors:
         return self.gradient <= limits.gradient and self.cosine <= limits.cosine and self.curve <= limits.curve
 
 
-KNOWN_GOOD: dict[str, Errors] = {}
-"""Precision → the largest errors over known-good runs of it; a precision that is not here is measured, not judged."""
+KNOWN_GOOD: dict[str, Errors] = {
+    "fp32": Errors(8.2e-07, 1e-12, 9.6e-07),
+    "bf16": Errors(0.029, 3.7e-04, 0.17),
+    "bf16-mixed": Errors(0.012, 6.9e-05, 0.0063),
+    "fp16-mixed": Errors(0.0016, 1.2e-06, 8.9e-04),
+    "fp8-torchao": Errors(0.18, 0.016, 0.24),
+    "nf4": Errors(0.016, 1.2e-04, 0.0022),
+    "nf4-dq": Errors(0.016, 1.2e-04, 0.0022),
+}
+"""Precision → the largest errors over known-good runs of it; a precision that is not here is measured, not judged.
+
+From a CPU, torch 2.13: single, DDP and stage 3, with and without checkpointing, eager and compiled, five families.
+"""
 
 
 def tolerance(precision: str) -> Errors | None:
