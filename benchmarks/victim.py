@@ -1,0 +1,135 @@
+"""A sweep to which something is done: `bench` as a user starts it, its records on the disk, its processes in /proc."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchrunner.faults import VARIABLE
+
+BENCH = [sys.executable, "-m", "benchrunner"]
+COUNTED = "FAULTS_BENCHMARK_RUN"
+"""In the environment of every process of a sweep: not the runner's own marker."""
+
+TINY = [
+    "precision=fp32", "model.num_layers=1", "model.d_model=32", "model.d_ff=64", "model.vocab_size=64", "seq_len=16",
+    "measure.steps=2", "measure.warmup_steps=1",
+]  # fmt: skip
+DRAIN_S = 10.0
+"""After kill -9 of `bench` the kernel ends the rest; so long it may take."""
+
+
+@dataclass
+class Row:
+    """A line of the table."""
+
+    fault: str
+    observed: str
+    seconds: float | None
+    left: int
+    lost: int
+
+
+@dataclass
+class Sweep:
+    """One `bench`, where it writes, and what counts its processes."""
+
+    out: Path
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def start(self, words: list[str], fault: str | None = None) -> "subprocess.Popen[bytes]":
+        env = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        env |= {COUNTED: self.run_id} | ({VARIABLE: fault} if fault else {})
+        log = open(self.out / "bench.log", "ab")  # noqa: SIM115
+        return subprocess.Popen([*BENCH, *words], env=env, stdout=log, stderr=log, cwd=self.out)
+
+    def run(self, words: list[str], fault: str | None = None) -> int:
+        return self.start([*words, f"out_dir={self.out / 'outputs'}"], fault).wait()
+
+    def resume(self) -> int:
+        return self.start(["resume", str(self.directory())]).wait()
+
+    def directory(self) -> Path | None:
+        found = sorted(self.out.glob("outputs/cli/2*"))
+        return found[0] if found else None
+
+    def records(self) -> dict[str, dict]:
+        """Slug → record, of every planned cell that has one which can be read."""
+        found = {}
+        for path in (self.directory() or self.out).glob("cells/*/record.json"):
+            try:
+                found[path.parent.name] = json.loads(path.read_text())
+            except ValueError:
+                continue
+        return found
+
+    def raw_records(self) -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in self.out.glob("outputs/cli/2*/cells/*/record.json")}
+
+    def num_planned(self) -> int:
+        return len(json.loads((self.directory() / "plan.json").read_text())["cells"])
+
+    def num_measured(self) -> dict[str, int]:
+        """Slug → attempts in which every rank came to its end."""
+        counts: dict[str, int] = {}
+        for attempt in self.out.glob("outputs/cli/2*/cells/*/attempt-*"):
+            states = [_state(path) for path in attempt.glob("rank*.json")]
+            counts[attempt.parent.name] = counts.get(attempt.parent.name, 0) + (set(states) == {"done"})
+        return counts
+
+    def left(self) -> int:
+        """Living processes of this run."""
+        needle = f"{COUNTED}={self.run_id}".encode()
+        return sum(needle in _environ(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+    def drain(self) -> float:
+        """Seconds until no process is left, at most DRAIN_S."""
+        started = time.monotonic()
+        while self.left() and time.monotonic() - started < DRAIN_S:
+            time.sleep(0.02)
+        return time.monotonic() - started
+
+
+def _state(path: Path) -> str:
+    try:
+        return json.loads(path.read_bytes())["state"]
+    except (ValueError, KeyError):
+        return "unreadable"
+
+
+def _environ(entry: Path) -> list[bytes]:
+    try:
+        return (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+@contextmanager
+def new_sweep() -> Iterator[Sweep]:
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        yield Sweep(Path(folder))
+
+
+def describe_exit(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+
+
+def statuses(sweep: Sweep) -> str:
+    codes = [record["reason_code"] or "ok" for record in sweep.records().values()]
+    return ", ".join(f"{codes.count(code)} {code}" for code in sorted(set(codes))) or "no record yet"
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 240.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit("waited in vain for the job to start")
+        time.sleep(0.05)
