@@ -41,6 +41,8 @@ def bench(tmp_path, monkeypatch, capsys):
         (["pln"], r"no command 'pln' \(did you mean plan\?\)"),
         (["model=debug", "plan"], "neither key=value nor a flag"),
         (["--jsno"], "no flag '--jsno'"),
+        (["--budget", "soon"], "--budget: 'soon' is no duration such as 45m"),
+        (["plan", "--no-infer"], "it belongs to bench"),
         (["--only=failed"], "it belongs to bench resume"),
         (["resume", "--only"], "expected one argument"),
         (["--json"], "it belongs to bench plan"),

@@ -565,6 +565,100 @@ def test_a_verdict_from_before_is_not_overwritten_by_a_cell_that_is_not_started(
     assert summary.stopped_by == "brake" and record(paths, planned[3]) == before
 
 
+# --- a micro-batch that decides others
+
+OOM = Script(errors={0: PARAMETERS | {"kind": "oom", "message": "CUDA out of memory"}}, exits={0: 1})
+
+
+def batches(*sizes, **leaves):
+    return [plan_cell(make_cell(leaves={"micro_batch_size": size} | leaves)) for size in sizes]
+
+
+def does_not_fit(limit):
+    return lambda job: OOM if job.cell.get("micro_batch_size") >= limit else OK
+
+
+def test_a_smaller_batch_that_ran_out_of_memory_decides_the_larger_ones(paths):
+    planned = [*batches(16, 1, 8, 2, 4), *batches(8, 16, seed=1)]
+    summary, launcher = run(paths, planned, does_not_fit(4))
+    assert summary.counts == {"ok": 2, "oom": 5} and summary.exit_code == 0
+    ran = [(handle.job.cell.get("micro_batch_size"), handle.job.cell.get("seed")) for handle in launcher.handles]
+    assert ran == [(1, 0), (8, 1), (2, 0), (4, 0)]
+    made = record(paths, planned[0])
+    assert (made["status"], made["reason_code"], made["attempt"]) == ("oom", "oom.device", 0)
+    assert "inferred" in made["flags"] and planned[4].cell.slug in made["reason"]
+    assert made["evidence"]["inferred_from"] == planned[4].cell.slug
+
+
+def test_inference_can_be_refused_and_taken_back(paths):
+    planned = batches(1, 2, 4)
+    run(paths, planned, does_not_fit(2))
+    assert run(paths, planned, resume=True)[1].handles == []
+    _, launcher = run(paths, planned, resume=True, infer=False)
+    assert [handle.job.cell.get("micro_batch_size") for handle in launcher.handles] == [4]
+    assert record(paths, planned[2])["status"] == "ok"
+    _, launcher = run(SweepPaths(paths.root / "all"), planned, does_not_fit(2), infer=False)
+    assert len(launcher.handles) == 3
+
+
+def test_a_verdict_from_before_decides_too_but_not_one_under_a_fault(paths):
+    first, more = batches(2), batches(2, 4)
+    run(paths, first, OOM)
+    assert run(paths, more, resume=True)[0].counts == {"oom": 2}
+    other = SweepPaths(paths.root / "other")
+    run(other, first, OOM, fault="oom")
+    assert len(run(other, more, OK, resume=True)[1].handles) == 2
+
+
+@pytest.mark.parametrize(
+    "script", [Script(errors={0: PARAMETERS | {"type": "MemoryError", "kind": "oom"}}), Script(exits={0: -9})]
+)
+def test_only_device_memory_decides(paths, script):
+    planned = batches(1, 2)
+    _, launcher = run(paths, planned, {planned[0].cell.slug: script})
+    assert len(launcher.handles) == 2
+
+
+# --- a budget
+
+
+def test_a_budget_ends_in_a_valid_partial_report(paths, capsys):
+    planned = cells(20)
+    summary, launcher = run(paths, planned, Script(duration_s=30.0, result=RESULT), budget_s=120.0)
+    assert launcher.clock.now() <= 120 and 2 <= len(launcher.handles) <= 4
+    assert summary.counts == {"ok": len(launcher.handles), "skipped": 20 - len(launcher.handles)}
+    assert summary.exit_code == 0
+    made = record(paths, planned[-1])
+    assert made["reason_code"] == "skipped.budget" and "of the budget of 120 s" in made["reason"]
+    assert "do not fit the budget" in capsys.readouterr().err
+    summary, _ = run(paths, planned, resume=True)
+    assert summary.counts == {"ok": 20}
+
+
+def test_a_cell_at_work_long_after_the_budget_is_ended(paths):
+    planned = cells(1)
+    _, launcher = run(paths, planned, Script(hangs=True, beats_until_s=1e6), budget_s=100.0)
+    made = record(paths, planned[0])
+    assert (made["status"], made["reason_code"]) == ("skipped", "skipped.budget")
+    assert 160 <= launcher.clock.now() < 165
+
+
+def test_a_budget_shows_every_value_before_it_repeats_one(paths):
+    planned = [
+        plan_cell(make_cell(precision=precision, compile=compiler, leaves={"seed": seed}))
+        for precision in ("bf16", "fp32", "bf16-mixed")
+        for compiler in ("eager", "inductor")
+        for seed in (0, 1)
+    ]
+    _, launcher = run(paths, planned, budget_s=1e6)
+    first = [handle.job.cell for handle in launcher.handles[:3]]
+    assert {cell.axes["precision"] for cell in first} == {"bf16", "fp32", "bf16-mixed"}
+    assert {cell.axes["compile"] for cell in first} == {"eager", "inductor"} and {c.get("seed") for c in first} == {
+        0,
+        1,
+    }
+
+
 # --- faults
 
 

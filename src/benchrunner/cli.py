@@ -160,10 +160,17 @@ def run(arguments: argparse.Namespace) -> int:
     from benchrunner.run import RunOptions
 
     faults.parse_fault(os.environ.get(faults.VARIABLE))
+    options = RunOptions(budget_s=_budget_s(arguments), infer=not arguments.no_infer)
     made = _make_plan(arguments, launch=True)
     launcher = launcher_for(made.cells[0].cell.config)
     paths = SweepPaths(plan.write_plan(made, made.out_dir))
-    return _run_and_report(made, paths, launcher, RunOptions())
+    return _run_and_report(made, paths, launcher, options)
+
+
+def _budget_s(arguments: argparse.Namespace) -> float | None:
+    from benchrunner.budget import parse_duration
+
+    return None if arguments.budget is None else parse_duration(arguments.budget)
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -178,7 +185,13 @@ def resume(arguments: argparse.Namespace) -> int:
     directory = _one_directory(arguments)
     made = plan.load_plan(directory)
     launcher = launcher_for(made.cells[0].cell.config)
-    options = RunOptions(resume=True, mix=arguments.mix, selection=_selection(arguments, made))
+    options = RunOptions(
+        resume=True,
+        mix=arguments.mix,
+        selection=_selection(arguments, made),
+        budget_s=_budget_s(arguments),
+        infer=not arguments.no_infer,
+    )
     return _run_and_report(made, SweepPaths(directory), launcher, options)
 
 
@@ -326,13 +339,13 @@ class _Command:
     """Flags that take a value."""
 
 
-MULTIRUN = ("-m", "--multirun")
+MULTIRUN, NO_INFER = ("-m", "--multirun"), ("--no-infer",)
 
 COMMANDS: dict[str, _Command] = {
-    "run": _Command(run, (MULTIRUN,)),
+    "run": _Command(run, (MULTIRUN, NO_INFER), ("--budget",)),
     "plan": _Command(plan, (MULTIRUN, ("--json",))),
     "report": _Command(report),
-    "resume": _Command(resume, (("--mix",),), ("--only", "--cells")),
+    "resume": _Command(resume, (("--mix",), NO_INFER), ("--only", "--cells", "--budget")),
     "doctor": _Command(doctor, (("--faults",),)),
     "list": _Command(list_command),
 }

@@ -23,7 +23,7 @@ class Stop:
     """Why the runner ended a job that had not ended by itself."""
 
     kind: str
-    """timeout | interrupted | stuck (a rank failed or left, and the others did not end)"""
+    """timeout | interrupted | budget | stuck (a rank failed or left, and the others did not end)"""
     limit_s: float = 0.0
     phase: str | None = None
     """The phase whose limit it was; null: the limit of the whole cell."""

@@ -15,10 +15,10 @@ HELP = {
 """Command → a line."""
 
 USAGES = {
-    "run": "bench [-m] [FILE.yaml | +sweeps=NAME] [key=value …]",
+    "run": "bench [-m] [--budget TIME] [--no-infer] [FILE.yaml | +sweeps=NAME] [key=value …]",
     "plan": "bench plan [-m] [--json] [FILE.yaml | +sweeps=NAME] [key=value …]",
     "report": "bench report DIR [DIR …]",
-    "resume": "bench resume [--mix] [--only STATUS,…] [--cells GLOB] DIR",
+    "resume": "bench resume [--mix] [--budget TIME] [--no-infer] [--only STATUS,…] [--cells GLOB] DIR",
     "doctor": "bench doctor [--faults]",
     "list": "bench list [GROUP]",
 }
@@ -54,6 +54,8 @@ exit codes:
 FLAGS = """\
 flags:
   -m, --multirun   the lists make a matrix        -h, --help   --version
+  --budget 45m     most informative cells first, none that is expected not to fit the rest of the time
+  --no-infer       run also larger micro-batches of a cell of which a smaller one ran out of memory
   answered by Hydra: --cfg job (the composed configuration), --info, --hydra-help
   completion in bash: eval "$(bench --shell-completion install=bash)\""""
 

@@ -253,9 +253,18 @@ def _judge_interrupted(evidence: Evidence) -> Outcome:
     )
 
 
+def _judge_over_budget(evidence: Evidence) -> Outcome:
+    return Outcome(
+        status="skipped",
+        reason_code="skipped.budget",
+        reason=f"ended while it ran, in phase {laggard(evidence)[1]}, because the budget was over",
+    )
+
+
 STOPS: dict[str, Callable[[Evidence], Outcome]] = {
     "timeout": _judge_timeout,
     "interrupted": _judge_interrupted,
+    "budget": _judge_over_budget,
     "stuck": _judge_silence,
 }
 """Kind of stop → the verdict when no rank accuses itself."""

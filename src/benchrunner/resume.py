@@ -57,15 +57,20 @@ def is_kept(record: Record, fault: str | None = None) -> bool:
 
 
 def left_to_do(
-    cells: Iterable[PlannedCell], records: Mapping[str, Record], hardware: Hardware, fault: str | None = None
+    cells: Iterable[PlannedCell],
+    records: Mapping[str, Record],
+    hardware: Hardware,
+    fault: str | None = None,
+    *,
+    keep_inferred: bool = True,
 ) -> list[PlannedCell]:
     """The cells that are to be launched: planned to run, or skipped for devices that are here now; and not kept."""
+
+    def is_settled(record: Record | None) -> bool:
+        return record is not None and is_kept(record, fault) and (keep_inferred or "inferred" not in record.flags)
+
     runnable = [planned for planned in cells if planned.verdict == "run" or _has_devices_now(planned, hardware)]
-    return [
-        planned
-        for planned in runnable
-        if planned.cell.slug not in records or not is_kept(records[planned.cell.slug], fault)
-    ]
+    return [planned for planned in runnable if not is_settled(records.get(planned.cell.slug))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

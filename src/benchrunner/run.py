@@ -16,9 +16,11 @@ import filelock
 
 from benchrunner import environment, progress, resume
 from benchrunner.brake import Brake
+from benchrunner.budget import Budget, order_by_information
 from benchrunner.devices import Locks, Probe, local_devices
 from benchrunner.errors import SweepDirError
 from benchrunner.evidence import Evidence
+from benchrunner.families import Inference, smaller_first, smaller_first_in_place
 from benchrunner.faults import VARIABLE, format_fault, parse_fault
 from benchrunner.hardware import Hardware, detect
 from benchrunner.interrupts import Interrupts
@@ -70,6 +72,10 @@ class RunOptions:
     fault: str | None = field(default_factory=lambda: os.environ.get(VARIABLE))
     """What to plant in every worker."""
     clock: Clock = field(default_factory=SystemClock)
+    budget_s: float | None = None
+    """Start no cell that is expected not to end within so many seconds, the most informative first; null: run all."""
+    infer: bool = True
+    """Let a micro-batch that ran out of device memory decide the larger ones of the same cell."""
     selection: Selection = field(default_factory=Selection)
     """Which of the cells that are left are run."""
     probe: Probe | None = None
@@ -114,13 +120,19 @@ class Sweep:
         self.teller = Teller(options.clock)
         self.notes: list[str] = []
         self.started_at = now_utc()
-        self.selection = options.selection
+        self.options = options
         settings = plan.cells[0].cell.config
         self.brake = Brake(settings.get("brake"))
         self.num_retries = int(settings.get("retries") or 0)
         self.stopped_by: str | None = None
         self._retried: Counter[str] = Counter()
         self._contended_s: float | None = None
+        comparable = {slug: one for slug, one in self.ledger.records.items() if one.fault == format_fault(self.fault)}
+        self.inference = Inference(plan.cells, comparable) if options.infer else None
+        self.budget: Budget | None = None
+        if options.budget_s is not None:
+            self.budget = Budget(options.budget_s, self.clock.now(), self.hardware.device_type)
+        self.num_over_budget = 0
 
     def run(self) -> ExitSummary:
         """Record what is decided, take over what was finished, run the rest."""
@@ -130,9 +142,10 @@ class Sweep:
             self.locks.close()
 
     def _run(self) -> ExitSummary:
-        self.queue = Queue(self._left_to_run(), self.pool)
+        self.queue = Queue(self._in_order(self._left_to_run()), self.pool, largest_first=self.budget is None)
         with Interrupts(self._kill_all) as interrupts, self.teller.telling(len(self.queue)):
             while (len(self.queue) or self.running) and interrupts.signum is None:
+                self._keep_to_budget()
                 self._start_what_fits()
                 self._turn()
                 self._drain()
@@ -147,12 +160,21 @@ class Sweep:
     def _left_to_run(self) -> list[PlannedCell]:
         """The cells that have to be launched; every other one has its record after this."""
         records = self.ledger.records
-        left = resume.left_to_do(self.plan.cells, records, self.hardware, format_fault(self.fault))
-        left = [one for one in left if self.selection.takes(one, records.get(one.cell.slug))]
+        fault, infer = format_fault(self.fault), self.options.infer
+        left = resume.left_to_do(self.plan.cells, records, self.hardware, fault, keep_inferred=infer)
+        left = [one for one in left if self.options.selection.takes(one, records.get(one.cell.slug))]
         slugs = {planned.cell.slug for planned in left}
         others = [planned for planned in self.plan.cells if planned.cell.slug not in slugs and planned.verdict != "run"]
         self.ledger.decided(planned for planned in others if planned.cell.slug not in records)
-        return [planned for planned in left if not self._take_over(planned) and not self._lacks_devices(planned)]
+        left = [planned for planned in left if not self._take_over(planned)]
+        return [planned for planned in left if not self._lacks_devices(planned) and not self._is_inferred(planned)]
+
+    def _in_order(self, cells: list[PlannedCell]) -> list[PlannedCell]:
+        """Smaller micro-batches before larger ones; under a budget the most informative cells first."""
+        if self.budget is None:
+            return smaller_first(cells)
+        costs_s = {planned.cell.slug: self.budget.expected_s(planned) for planned in cells}
+        return smaller_first_in_place(order_by_information(cells, costs_s))
 
     def _take_over(self, planned: PlannedCell) -> bool:
         """Keep an attempt that reached its end although bench did not live to write its record."""
@@ -168,6 +190,26 @@ class Sweep:
         if obstacle is not None:
             self._conclude(planned, Outcome(status="skipped", reason_code="skipped.devices", reason=obstacle))
         return obstacle is not None
+
+    def _is_inferred(self, planned: PlannedCell) -> bool:
+        """Record a cell whose verdict follows from that of a smaller one."""
+        outcome = self.inference.verdict(planned) if self.inference else None
+        if outcome is not None:
+            self._conclude(planned, outcome, None, Attempt(fault=format_fault(self.fault)))
+        return outcome is not None
+
+    def _keep_to_budget(self) -> None:
+        """Skip what does not fit the rest of the time any more; end what is still at work long after it."""
+        if self.budget is None:
+            return
+        now_s = self.clock.now()
+        refused = {planned.cell.slug: self.budget.refusal(planned, now_s) for planned in self.queue}
+        for planned in self.queue.drop(lambda planned: refused[planned.cell.slug]):
+            self.num_over_budget += 1
+            self.ledger.skip([planned], "skipped.budget", f"not started: {refused[planned.cell.slug]}")
+        for run in self.running if self.budget.is_over(now_s) else ():
+            if run.stop is None:
+                run.interrupt("budget")
 
     # --- a cell's life
 
@@ -228,6 +270,8 @@ class Sweep:
         except Exception as error:  # a cell never takes the sweep down
             outcome = broken("runner", "no verdict could be found", error)
         attempt = _attempt(run.job, now_s - run.started_s, beside=sorted(run.beside))
+        if self.budget is not None and outcome.status == "ok":
+            self.budget.learn(run.planned, now_s - run.started_s)
         if not self._tries_again(run, outcome, evidence, attempt):
             self._conclude(run.planned, outcome, evidence, attempt)
 
@@ -303,6 +347,8 @@ class Sweep:
     ) -> None:
         record = self.ledger.conclude(planned, outcome, evidence, attempt or Attempt())
         self.teller.tell(record)
+        if self.inference and self.inference.learn(planned, record):
+            self.queue.drop(self._is_inferred)
         if (why := self.brake.see(record)) and self.stopped_by is None:
             self._stop("brake", why)
 
@@ -315,6 +361,8 @@ class Sweep:
 
     def _summarise(self, signum: int | None) -> ExitSummary:
         """Count, say how well the devices were used, and leave both in the sweep's directory."""
+        if self.num_over_budget:
+            self._note(f"{self.num_over_budget} cells were not started, because they do not fit the budget")
         used = {"busy_share": self.usage.busy_share(), "concurrency": self.usage.concurrency()}
         if line := progress.usage_line(**used):
             self.teller.say(line)

@@ -1,6 +1,6 @@
 """Which cells run at once, and on which devices."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from benchrunner.devices import Locks
 from benchrunner.hardware import Hardware
@@ -115,6 +115,9 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[PlannedCell]:
+        return iter(self._waiting)
 
     def start(self) -> list[Start]:
         """The cells that start now, each with its devices."""

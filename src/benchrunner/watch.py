@@ -70,9 +70,9 @@ class Running:
             self.handle.terminate()
         return None
 
-    def interrupt(self) -> None:
-        """End the job because the sweep is to end."""
-        self.stop = self.stop or Stop(kind="interrupted")
+    def interrupt(self, kind: str = "interrupted") -> None:
+        """End the job because the sweep is to end; `kind`: interrupted | budget."""
+        self.stop = self.stop or Stop(kind=kind)
         self.terminate_s = None
         self.handle.terminate()
 

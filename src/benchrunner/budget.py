@@ -1,0 +1,163 @@
+"""`--budget 45m`: which cells are worth their time, in which order, and which do not fit what is left of it."""
+
+import heapq
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+
+from benchrunner import arithmetic
+from benchrunner.cell import Cell, canonical_json, identity_overrides
+from benchrunner.errors import UsageError
+from benchrunner.limits import step_s
+from benchrunner.plan import PlannedCell
+
+START_S = 20.0
+"""Processes, imports and the end of a job."""
+PARAMETERS_PER_S = 4e8
+COMPILE_S, COMPILE_LAYER_S, THUNDER_S, AUTOTUNE = 40.0, 1.0, 120.0, 4.0
+CHECK_STEPS = 6
+SLOWER = 2.0
+"""A step takes longer than its predicted bound."""
+
+GRACE, LEAST_GRACE_S = 0.1, 60.0
+"""A cell at work may run past the end by this share of the budget, or so long."""
+
+FEW = 3
+"""Cells after which what they took corrects the prediction."""
+LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
+
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """`45m`, `1h30m`, `90s` or `90` as seconds.
+
+    Raises:
+        UsageError: anything else, or nothing.
+    """
+    found = re.fullmatch(r"(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m)?(?:(?P<s>[\d.]+)s?)?", text.strip())
+    try:
+        total_s = sum(float(value) * UNITS[unit] for unit, value in found.groupdict().items() if value) if found else 0
+    except ValueError:
+        total_s = 0
+    if total_s <= 0:
+        raise UsageError(f"--budget: {text!r} is no duration such as 45m, 1h30m or 90s")
+    return total_s
+
+
+def predict_wall_s(planned: PlannedCell, device_type: str) -> float:
+    """Seconds that a cell may take from launch to verdict: a fixed part, the model, the compiler, and its steps."""
+    cell = planned.cell
+    measure, a_step_s = cell.config["measure"], SLOWER * step_s(planned, device_type)
+    num_steps = measure["warmup_steps"] + measure["steps"] + CHECK_STEPS
+    build_s = arithmetic.num_parameters(cell.config["model"]) / PARAMETERS_PER_S
+    return float(START_S + build_s + _compile_s(cell) + num_steps * a_step_s)
+
+
+def _compile_s(cell: Cell) -> float:
+    if cell.axes["compile"] == "eager":
+        return 0.0
+    whole_s = COMPILE_LAYER_S * cell.get("model.num_layers") if cell.get("compile.scope") == "model" else 0.0
+    base_s = THUNDER_S if cell.axes["compile"] == "thunder" else COMPILE_S
+    return (base_s + whole_s) * (AUTOTUNE if str(cell.get("compile.mode")).startswith("max-autotune") else 1.0)
+
+
+class Budget:
+    """What is left of the time, and what cells are expected to take by the experience so far."""
+
+    def __init__(self, total_s: float, now_s: float, device_type: str) -> None:
+        self.total_s = total_s
+        self._started_s = now_s
+        self._device_type = device_type
+        self._predicted_s: dict[str, float] = {}
+        self._factors: list[float] = []
+        self._factor = 1.0
+
+    def expected_s(self, planned: PlannedCell) -> float:
+        """Seconds from launch to verdict: predicted, times the median of actual ÷ predicted of the cells so far."""
+        slug = planned.cell.slug
+        if slug not in self._predicted_s:
+            self._predicted_s[slug] = predict_wall_s(planned, self._device_type)
+        return self._predicted_s[slug] * self._factor
+
+    def learn(self, planned: PlannedCell, wall_s: float) -> None:
+        """A cell took so long to its end."""
+        self._factors.append(wall_s / predict_wall_s(planned, self._device_type))
+        if len(self._factors) >= FEW:
+            self._factor = min(max(statistics.median(self._factors), LEAST_FACTOR), MOST_FACTOR)
+
+    def left_s(self, now_s: float) -> float:
+        """Seconds until the end."""
+        return self._started_s + self.total_s - now_s
+
+    def refusal(self, planned: PlannedCell, now_s: float) -> str | None:
+        """Why a cell is not started now, nor later; null when it fits."""
+        expected_s, left_s = self.expected_s(planned), max(self.left_s(now_s), 0.0)
+        if expected_s <= left_s:
+            return None
+        left = f"{left_s:.0f} s of the budget of {self.total_s:g} s are left"
+        return f"it is expected to take {expected_s:.0f} s, and {left}"
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether a cell at work is ended: the budget is over, and so is the grace."""
+        return -self.left_s(now_s) > max(GRACE * self.total_s, LEAST_GRACE_S)
+
+
+# --- order ---------------------------------------------------------------------------------------------------------
+
+SIZES = ("micro_batch_size", "global_batch_size", "seq_len", "devices", "nodes")
+"""Settings that count as the sizes which they lead to."""
+
+Items = frozenset[tuple[str, object]]
+
+
+def order_by_information(cells: Iterable[PlannedCell], costs_s: Mapping[str, float]) -> list[PlannedCell]:
+    """The most informative first: next is always the cell that shows the most values of axes and settings that no cell
+    before it showed, among equals the most new pairs of values, among equals the cheapest.
+
+    So every value is seen first, then every pair; what is left then adds nothing but itself and comes cheap before
+    expensive. `costs_s` is slug → seconds.
+    """
+    waiting = list(cells)
+    items = _telling_items(waiting)
+    seen: set[tuple[str, object]] = set()
+    seen_pairs: set[frozenset[tuple[str, object]]] = set()
+    ordered: list[PlannedCell] = []
+    queue = [(_gain(own, seen, seen_pairs), costs_s[one.cell.slug], place) for place, (one, own) in enumerate(items)]
+    heapq.heapify(queue)
+    while queue:
+        gain, cost_s, place = heapq.heappop(queue)
+        planned, own = items[place]
+        now = _gain(own, seen, seen_pairs)
+        if now != gain:  # others have shown some of it since; gains only shrink
+            heapq.heappush(queue, (now, cost_s, place))
+            continue
+        ordered.append(planned)
+        seen |= own
+        seen_pairs |= _pairs(own)
+    return ordered
+
+
+def _gain(own: Items, seen: set[tuple[str, object]], seen_pairs: set[frozenset[tuple[str, object]]]) -> tuple[int, int]:
+    """Values and pairs that the cell would show first, negative: the smallest comes first."""
+    return -len(own - seen), -len(_pairs(own) - seen_pairs)
+
+
+def _pairs(own: Items) -> set[frozenset[tuple[str, object]]]:
+    return {frozenset(pair) for pair in combinations(own, 2)}
+
+
+def _telling_items(cells: list[PlannedCell]) -> list[tuple[PlannedCell, Items]]:
+    """Each cell with its values that not all cells have."""
+    everything = [frozenset(_items(planned.cell)) for planned in cells]
+    shared = frozenset.intersection(*everything) if everything else frozenset()
+    return [(planned, own - shared) for planned, own in zip(cells, everything, strict=True)]
+
+
+def _items(cell: Cell) -> Iterable[tuple[str, object]]:
+    yield from cell.axes.items()
+    for name in ("micro_batch_size", "global_batch_size", "seq_len", "world_size"):
+        yield name, getattr(cell.sizes, name)
+    changed = identity_overrides(cell.overrides)
+    yield from ((key, canonical_json(value)) for key, value in changed.items() if key not in SIZES)
