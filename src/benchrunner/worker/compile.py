@@ -32,9 +32,20 @@ def configure(cell: Cell) -> None:
     config.accumulated_recompile_limit = 64 * config.recompile_limit
     if cell.get("compile.scope") == "block":
         config.optimize_ddp = False
-    # Multiplying a matrix with one token's vector only streams the matrix: Inductor then writes the product as a
-    # reduction, tuned and fused with its neighbours, which reaches the memory's bandwidth where cuBLAS does not.
-    torch._inductor.config.coordinate_descent_tuning = cell.axes["workload"] == "generate"
+    if cell.axes["workload"] == "generate":
+        _tune_for_single_tokens()
+
+
+def _tune_for_single_tokens() -> None:
+    """Multiplying a matrix with one token's vector only streams the matrix: Inductor writes it as a tuned reduction.
+
+    That reaches the memory's bandwidth where cuBLAS does not. What is cheap to compute is computed once before it, not
+    fused into it, where each of the matrix's rows would compute it again: 247 instead of 238 tokens/s for Llama-2-7B
+    in bf16 on an H200.
+    """
+    config = torch._inductor.config
+    config.coordinate_descent_tuning = True
+    config.realize_opcount_threshold, config.realize_reads_threshold = 4, 1
 
 
 def _torch_compile_options(options: Mapping[str, Any]) -> dict[str, Any]:

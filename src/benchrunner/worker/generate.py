@@ -1,5 +1,6 @@
 """Generation: samples of prefill and token-by-token decoding with a static key-value cache."""
 
+import math
 import statistics
 from typing import Any
 
@@ -24,10 +25,15 @@ WARMUP_SAMPLES = 3
 """The first is the cold one; CUDA graphs record a function in its second call and replay it from the third on."""
 
 CACHE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.02}
-"""Relative error of logits decoded from the cache, by compute dtype; others are 8-bit: see EIGHT_BIT_TOLERANCE."""
+"""Relative error of logits decoded from the cache, by compute dtype, times the square root of the number of layers:
+rounding errors of the layers add up like a random walk. Three times what sound cells show: Llama-2-7B in bf16 on an
+H200, 32 layers, 0.053 eager and 0.094 compiled. Others are 8-bit: see EIGHT_BIT_TOLERANCE."""
 
 EIGHT_BIT_TOLERANCE = 0.25
 """Scales of 8-bit formats are taken over a call's tokens: one at a time they differ from all at once."""
+
+MOST_CACHE_TOLERANCE = 0.5
+"""However deep the model: logits that have nothing to do with each other differ by 1.4."""
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -129,7 +135,7 @@ class GenerationLoop:
         Raises:
             FloatingPointError: they are not finite.
         """
-        limit = CACHE_TOLERANCE.get(self.context.cell.get("precision.compute_dtype"), EIGHT_BIT_TOLERANCE)
+        limit = cache_tolerance(self.context.cell)
         try:
             error = self._cache_error()
         except FloatingPointError:
@@ -138,7 +144,7 @@ class GenerationLoop:
             return unknown(f"the check itself failed: {type(failure).__name__}: {failure}").as_dict()
         return Finding(
             ok=error <= limit,
-            expected=f"logits within {limit:g} of those without cache",
+            expected=f"logits within {limit:.2g} of those without cache",
             observed=f"relative error {error:.2g}",
         ).as_dict()
 
@@ -148,6 +154,12 @@ class GenerationLoop:
         if not torch.isfinite(expected).all():
             raise FloatingPointError("the logits are not finite")
         return float((self.decoding.next_logits().float() - expected).norm() / expected.norm())
+
+
+def cache_tolerance(cell: Cell) -> float:
+    """How far logits decoded from the cache may be from those of the whole sequence, relative to their norm."""
+    a_layer = CACHE_TOLERANCE.get(cell.get("precision.compute_dtype"), EIGHT_BIT_TOLERANCE)
+    return min(a_layer * math.sqrt(cell.get("model.num_layers")), MOST_CACHE_TOLERANCE)
 
 
 def generation_metrics(
