@@ -16,7 +16,8 @@ START_S = 20.0
 """Processes, imports and the end of a job."""
 PARAMETERS_PER_S = 4e8
 COMPILE_S, COMPILE_LAYER_S, THUNDER_S, AUTOTUNE = 40.0, 1.0, 120.0, 4.0
-CHECK_STEPS = 6
+CHECK_STEPS, WARMUP_SAMPLES = 6, 3
+TOKEN_S = 0.01
 SLOWER = 2.0
 """A step takes longer than its predicted bound."""
 
@@ -49,10 +50,16 @@ def parse_duration(text: str) -> float:
 def predict_wall_s(planned: PlannedCell, device_type: str) -> float:
     """Seconds that a cell may take from launch to verdict: a fixed part, the model, the compiler, and its steps."""
     cell = planned.cell
-    measure, a_step_s = cell.config["measure"], SLOWER * step_s(planned, device_type)
-    num_steps = measure["warmup_steps"] + measure["steps"] + CHECK_STEPS
     build_s = arithmetic.num_parameters(cell.config["model"]) / PARAMETERS_PER_S
-    return float(START_S + build_s + _compile_s(cell) + num_steps * a_step_s)
+    return float(START_S + build_s + _compile_s(cell) + _steps_s(planned, device_type))
+
+
+def _steps_s(planned: PlannedCell, device_type: str) -> float:
+    measure, generate = planned.cell.config["measure"], planned.cell.config["generate"]
+    if planned.cell.axes["workload"] == "generate":
+        return float(TOKEN_S * generate["new_tokens"] * (generate["num_samples"] + WARMUP_SAMPLES))
+    num_steps = measure["warmup_steps"] + measure["steps"] + CHECK_STEPS
+    return float(num_steps * SLOWER * step_s(planned, device_type))
 
 
 def _compile_s(cell: Cell) -> float:
