@@ -4,7 +4,9 @@ from benchrunner.errors import ConfigError
 from benchrunner.faults import DEATHS, FAULTS, Fault, format_fault, parse_fault
 
 
-@pytest.mark.parametrize("text", ["hang", "oom@1", "exit:measure", "sigkill@12:teardown", "no_reduce@0"])
+@pytest.mark.parametrize(
+    "text", ["hang", "oom@1", "exit:measure", "sigkill@12:teardown", "no_reduce@0", "nan@1/*seed-1-*"]
+)
 def test_a_fault_reads_back(text):
     assert format_fault(parse_fault(text)) == text
 
@@ -17,7 +19,13 @@ def test_no_fault():
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("hangs", "did you mean hang?"), ("oom@x", "not <kind>"), ("oom:lunch", "no phase 'lunch'"), ("@1", "not <kind>")],
+    [
+        ("hangs", "did you mean hang?"),
+        ("oom@x", "not <kind>"),
+        ("oom:lunch", "no phase 'lunch'"),
+        ("@1", "not <kind>"),
+        ("oom/", "not <kind>"),
+    ],
 )
 def test_a_wrong_fault_is_refused_by_name(text, words):
     with pytest.raises(ConfigError, match="BENCH_FAULT") as error:
@@ -33,3 +41,9 @@ def test_where_a_death_fires():
 
 def test_a_lie_never_fires():
     assert not any(Fault(kind=kind).fires(0, "build") for kind in set(FAULTS) - set(DEATHS))
+
+
+def test_a_fault_strikes_the_cells_that_it_names():
+    assert all(Fault(kind="oom").is_planted_in(slug) for slug in ("a-1", "b-1"))
+    named = Fault(kind="oom", cells="a-*")
+    assert named.is_planted_in("a-1") and not named.is_planted_in("b-1")

@@ -669,6 +669,13 @@ def test_a_planted_fault_is_in_job_and_record(paths):
     assert record(paths, planned[0])["fault"] == "hang@1"
 
 
+def test_a_fault_is_planted_in_the_cells_that_it_names_alone(paths):
+    first, second = cells(2)
+    _, launcher = run(paths, [first, second], fault=f"hang@1/{second.cell.slug}")
+    assert [handle.job.fault and handle.job.fault.kind for handle in launcher.handles] == [None, "hang"]
+    assert [record(paths, planned)["fault"] for planned in (first, second)] == [None, f"hang@1/{second.cell.slug}"]
+
+
 def test_a_verdict_under_a_fault_is_not_kept_without_it(paths):
     planned = cells(1)
     run(paths, planned, fault="grandchild")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from benchrunner.errors import ConfigError, did_you_mean
 from benchrunner.record import PHASES
@@ -56,11 +57,17 @@ FAULTS: dict[str, str] = DEATHS | LIES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A planted fault: what, in which rank (null: all), on entering which phase (null: build)."""
+    """A planted fault: what, in which rank (null: all), on entering which phase (null: build), in which cells."""
 
     kind: str
     rank: int | None = None
     phase: str | None = None
+    cells: str | None = None
+    """A pattern (`*`, `?`, `[…]`) of slugs; null: every cell."""
+
+    def is_planted_in(self, slug: str) -> bool:
+        """Whether the cell is run under it."""
+        return self.cells is None or fnmatchcase(slug, self.cells)
 
     def hits(self, rank: int) -> bool:
         """Whether it is planted in this rank."""
@@ -72,16 +79,16 @@ class Fault:
 
 
 def parse_fault(text: str | None) -> Fault | None:
-    """`<kind>[@rank][:phase]` as a Fault; null or empty is none.
+    """`<kind>[@rank][:phase][/cells]` as a Fault; null or empty is none.
 
     Raises:
         ConfigError: an unknown kind or phase, or a rank that is no number.
     """
     if not text:
         return None
-    match = re.fullmatch(r"(?P<kind>[a-z_]+)(?:@(?P<rank>\d+))?(?::(?P<phase>[a-z]+))?", text)
+    match = re.fullmatch(r"(?P<kind>[a-z_]+)(?:@(?P<rank>\d+))?(?::(?P<phase>[a-z]+))?(?:/(?P<cells>[^\s/]+))?", text)
     if match is None:
-        raise ConfigError(VARIABLE, f"{text!r} is not <kind>[@rank][:phase]")
+        raise ConfigError(VARIABLE, f"{text!r} is not <kind>[@rank][:phase][/cells]")
     kind, rank, phase = match["kind"], match["rank"], match["phase"]
     if kind not in FAULTS:
         raise ConfigError(
@@ -89,7 +96,7 @@ def parse_fault(text: str | None) -> Fault | None:
         )
     if phase is not None and phase not in PHASES:
         raise ConfigError(VARIABLE, f"no phase {phase!r}; allowed: {', '.join(PHASES)}")
-    return Fault(kind=kind, rank=int(rank) if rank else None, phase=phase)
+    return Fault(kind=kind, rank=int(rank) if rank else None, phase=phase, cells=match["cells"])
 
 
 def format_fault(fault: Fault | None) -> str | None:
@@ -97,4 +104,5 @@ def format_fault(fault: Fault | None) -> str | None:
     if fault is None:
         return None
     rank = "" if fault.rank is None else f"@{fault.rank}"
-    return f"{fault.kind}{rank}{f':{fault.phase}' if fault.phase else ''}"
+    phase, cells = (f"{sign}{value}" if value else "" for sign, value in ((":", fault.phase), ("/", fault.cells)))
+    return f"{fault.kind}{rank}{phase}{cells}"

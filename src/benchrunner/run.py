@@ -21,7 +21,7 @@ from benchrunner.devices import Locks, Probe, local_devices
 from benchrunner.errors import SweepDirError
 from benchrunner.evidence import Evidence
 from benchrunner.families import Inference, smaller_first, smaller_first_in_place
-from benchrunner.faults import VARIABLE, format_fault, parse_fault
+from benchrunner.faults import VARIABLE, Fault, format_fault, parse_fault
 from benchrunner.hardware import Hardware, detect
 from benchrunner.interrupts import Interrupts
 from benchrunner.launch import Job, Launcher, drop_cold_cache, job_environment
@@ -127,7 +127,7 @@ class Sweep:
         self.stopped_by: str | None = None
         self._retried: Counter[str] = Counter()
         self._contended_s: float | None = None
-        comparable = {slug: one for slug, one in self.ledger.records.items() if one.fault == format_fault(self.fault)}
+        comparable = {slug: one for slug, one in self.ledger.records.items() if one.fault == self._fault_text(slug)}
         self.inference = Inference(plan.cells, comparable) if options.infer else None
         self.budget: Budget | None = None
         if options.budget_s is not None:
@@ -195,7 +195,7 @@ class Sweep:
         """Record a cell whose verdict follows from that of a smaller one."""
         outcome = self.inference.verdict(planned) if self.inference else None
         if outcome is not None:
-            self._conclude(planned, outcome, None, Attempt(fault=format_fault(self.fault)))
+            self._conclude(planned, outcome, None, Attempt(fault=self._fault_text(planned.cell.slug)))
         return outcome is not None
 
     def _keep_to_budget(self) -> None:
@@ -244,9 +244,15 @@ class Sweep:
             marker=uuid.uuid4().hex,
             hardware=asdict(self.hardware),
             attempt=number,
-            fault=self.fault,
+            fault=self._fault_in(planned.cell.slug),
             started_at=now_utc(),
         )
+
+    def _fault_in(self, slug: str) -> Fault | None:
+        return self.fault if self.fault and self.fault.is_planted_in(slug) else None
+
+    def _fault_text(self, slug: str) -> str | None:
+        return format_fault(self._fault_in(slug))
 
     def _turn(self) -> None:
         """Wait a moment, then look at every running cell once."""

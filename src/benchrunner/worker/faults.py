@@ -18,6 +18,10 @@ HANG_S = 86_400
 JUMP_S = 86_400.0
 IMPOSSIBLE_BYTES = 1 << 50
 """More than an address space holds."""
+NUM_HANDLES = 32
+"""Of cuBLAS, each with some MB of its own; more than a full device can hold."""
+WORKSPACE_BYTES = 1 << 26
+"""What torch allocates beside a handle, and then some."""
 
 HOSTILE = (
     "planted | fault `code` <script>alert(1)</script>\n| a | b |\n</td></table><img src=x onerror=alert(1)>\x1b[31m"
@@ -55,26 +59,47 @@ def _oom(context: "Context") -> None:
 
 
 def _oom_disguised(context: "Context") -> None:
-    """A cuBLAS handle needs device memory that is not torch's; every thread has its own, made with its first matmul."""
+    """A cuBLAS handle takes device memory that is not torch's: on a full device the next one cannot be made.
+
+    Every thread has its own, made with its first product. What torch itself allocates for a product is left free in
+    its cache, so that it is cuBLAS that finds no memory, and not torch.
+    """
     import torch
 
     if context.device.type != "cuda":
         _pretend_full_device()
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     matrix = torch.ones(256, 256, device=context.device)
+    cached = torch.empty(NUM_HANDLES * WORKSPACE_BYTES, dtype=torch.uint8, device=context.device)
     held = _fill(context, (1 << 30, 1 << 26, 1 << 21), raises=False)
+    del cached
+    if failure := _failure_of_handles(matrix):
+        raise failure
+    raise RuntimeError(f"cuBLAS made {NUM_HANDLES} handles beside {len(held)} blocks on a full device")
+
+
+def _failure_of_handles(matrix: Any) -> BaseException | None:
+    """Make handles in threads that stay, until one fails."""
     failures: list[BaseException] = []
-    thread = threading.Thread(target=_multiply, args=(matrix, failures))
-    thread.start()
-    thread.join()
-    raise failures[0] if failures else RuntimeError(f"cuBLAS still worked beside {len(held)} blocks on a full device")
+    is_over = threading.Event()
+    for _ in range(NUM_HANDLES):
+        is_made = threading.Event()
+        threading.Thread(target=_multiply, args=(matrix, failures, is_made, is_over), daemon=True).start()
+        is_made.wait()
+        if failures:
+            break
+    is_over.set()
+    return failures[0] if failures else None
 
 
-def _multiply(matrix: Any, failures: list[BaseException]) -> None:
+def _multiply(matrix: Any, failures: list[BaseException], is_made: threading.Event, is_over: threading.Event) -> None:
     try:
         (matrix @ matrix).sum().item()
     except RuntimeError as error:
         failures.append(error)
+    finally:
+        is_made.set()
+    is_over.wait()
 
 
 def _fill(context: "Context", sizes_bytes: tuple[int, ...], *, raises: bool) -> list[Any]:
