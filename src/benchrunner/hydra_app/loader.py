@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -57,6 +58,15 @@ def first_lines(text: str) -> str:
         if line and not line.startswith(("In '", "full_key", "object_type", "See https", "reference_"))
     ]
     return "; ".join(kept)
+
+
+@lru_cache(maxsize=64)
+def group_options(loader: ConfigLoader, group: str) -> tuple[str, ...]:
+    """The option files of a group; Hydra opens every source again to list them, and a sweep asks hundreds of times.
+
+    One loader lives as long as one expansion.
+    """
+    return tuple(loader.get_group_options(group))
 
 
 def compose(loader: ConfigLoader, lines: Sequence[str]) -> dict[str, Any]:

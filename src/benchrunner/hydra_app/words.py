@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchrunner import keys
 from benchrunner.cell import format_value
 from benchrunner.errors import ConfigError, UsageError, did_you_mean
-from benchrunner.hydra_app.loader import first_lines
+from benchrunner.hydra_app.loader import first_lines, group_options
 from benchrunner.schema import GROUPS, NOT_IDENTITY, Config
 
 
@@ -104,7 +104,7 @@ def _values(override: Override) -> list[Any]:
 
 def _group_word(loader: ConfigLoader, override: Override) -> Word:
     group, values = override.key_or_group, _values(override)
-    options = loader.get_group_options(group)
+    options = group_options(loader, group)
     for value in values:
         check_option(group, value, options, override.get_value_string())
     word = Word(group, tuple(values), override.is_sweep_override(), override.input_line or "")
