@@ -51,7 +51,7 @@ bench-plan: $(VENV)/.bench  ## how long 10,000 cells take to plan, against Hydra
 bench-overhead: $(VENV)/.bench  ## cells against the hand-written loop, alternating (needs CUDA)
 	$(BIN)/python benchmarks/overhead.py
 
-bench-faults: $(VENV)/.bench  ## what becomes of a sweep when things die → docs/reliability.md (about half an hour)
+bench-faults: $(VENV)/.bench  ## what becomes of a sweep when things die → docs/reliability.md (hours on 2 cores, --jobs for more)
 	$(BIN)/python benchmarks/faults.py
 
 bench-scheduler: $(VENV)/.bench  ## how busy 40 cells keep 4 devices: scripted, and real ones where there are GPUs

@@ -7,24 +7,27 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from victim import TINY, Row, describe_exit, new_sweep, statuses, wait_for
 
 
-def rows() -> Iterator[Row]:
-    """Each in mounts of its own; none where this user may not mount."""
-    for kind in ("full", "readonly"):
-        command = [sys.executable, __file__, kind]
-        for prefix in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
-            done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                yield Row(**json.loads(done.stdout.splitlines()[-1]))
-                break
-        else:
-            print(f"no row for a {kind} disk: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+def tasks() -> list[Callable[[], Row | None]]:
+    return [partial(row_in_namespace, kind) for kind in ("full", "readonly")]
+
+
+def row_in_namespace(kind: str) -> Row | None:
+    """In mounts of its own; none where this user may not mount."""
+    command = [sys.executable, __file__, kind]
+    for prefix in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
+        done = subprocess.run([*prefix, *command], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return Row(**json.loads(done.stdout.splitlines()[-1]))
+    print(f"no row for a {kind} disk: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+    return None
 
 
 def row_of(kind: str) -> Row:

@@ -2,6 +2,7 @@
 
     python benchmarks/scheduler.py           the scheduler alone; with GPUs, short real cells through bench too
     python benchmarks/scheduler.py --alone   these one at a time as well, instead of the sum of their durations
+    python benchmarks/scheduler.py --alone 6 only six of them one at a time, and from these all 40
 
 Busy: the share of the time between the first launch and the moment when no cell waits in which every device has a cell.
 """
@@ -13,7 +14,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,23 +104,24 @@ def _run(plan: Plan, paths: SweepPaths, launcher: FakeLauncher, machine: Hardwar
 # --- real ----------------------------------------------------------------------------------------------------------
 
 
-def real(devices: Sequence[str], *, is_alone_measured: bool) -> Result:
-    """The same matrix through `bench` on the GPUs; one at a time on the first of them, or by the sum of durations."""
-    spans, _ = _bench(devices)
+def real(devices: Sequence[str], num_alone: int) -> Result:
+    """The same matrix through `bench` on the GPUs; `num_alone` of the cells one at a time on the first of them too."""
+    spans = _bench(devices, NUM_CELLS)
     alone_s, how = sum(span.end_s - span.start_s for span in spans), "sum of durations beside each other"
-    if is_alone_measured:
-        alone, _ = _bench(devices[:1])
-        alone_s, how = max(span.end_s for span in alone) - min(span.start_s for span in alone), "measured"
+    if num_alone:
+        alone = _bench(devices[:1], num_alone)
+        measured_s = max(span.end_s for span in alone) - min(span.start_s for span in alone)
+        alone_s = measured_s * NUM_CELLS / num_alone
+        how = "measured" if num_alone == NUM_CELLS else f"{measured_s:.1f} for {num_alone} of them on one GPU"
     return Result(f"real, {len(devices)} GPUs", spans, alone_s, how)
 
 
-def _bench(devices: Sequence[str]) -> tuple[list[Span], float]:
+def _bench(devices: Sequence[str], num_cells: int) -> list[Span]:
     with tempfile.TemporaryDirectory() as folder:
-        words = ["-m", *WORDS, f"seed=range(0,{NUM_CELLS})", f"out_dir={folder}"]
+        words = ["-m", *WORDS, f"seed=range(0,{num_cells})", f"out_dir={folder}"]
         env = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
-        started = time.monotonic()
         subprocess.run([sys.executable, "-m", "benchrunner", *words], env=env, check=True, stdout=sys.stderr)
-        return [_span(path) for path in Path(folder).glob("*/*/cells/*/record.json")], time.monotonic() - started
+        return [_span(path) for path in Path(folder).glob("*/*/cells/*/record.json")]
 
 
 def _span(path: Path) -> Span:
@@ -136,7 +137,7 @@ def main() -> int:
     results = [scripted(draw, durations_s) for durations_s in ((5, 15), (1, 60), (10, 10))]
     devices = _visible()[:NUM_DEVICES]
     if len(devices) > 1:
-        results.append(real(devices, is_alone_measured=options.alone))
+        results.append(real(devices, options.alone))
     print(
         f"{NUM_CELLS} cells of one device; busy must be {BUSY:.0%} or more, speed-up {SPEED_UP} or more on 4 devices.\n"
     )
@@ -158,7 +159,10 @@ def _visible() -> list[str]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--alone", action="store_true", help="measure one at a time on a GPU instead of adding up")
+    parser.add_argument(
+        "--alone", type=int, nargs="?", const=NUM_CELLS, default=0, metavar="N",
+        help="run N of the cells (all) one at a time on one GPU, instead of adding up the durations beside each other",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import queue
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +25,9 @@ TINY = [
     "precision=fp32", "model.num_layers=1", "model.d_model=32", "model.d_ff=64", "model.vocab_size=64", "seq_len=16",
     "measure.steps=2", "measure.warmup_steps=1",
 ]  # fmt: skip
+PLACES: "queue.SimpleQueue[str]" = queue.SimpleQueue()
+"""What sweeps beside each other see of the GPUs, one entry each (CUDA_VISIBLE_DEVICES); empty: what is seen here."""
+
 DRAIN_S = 10.0
 """After kill -9 of `bench` the kernel ends the rest; so long it may take."""
 
@@ -43,11 +48,14 @@ class Sweep:
     """One `bench`, where it writes, and what counts its processes."""
 
     out: Path
+    visible: str | None = None
+    """CUDA_VISIBLE_DEVICES; null: as here."""
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, words: list[str], fault: str | None = None) -> "subprocess.Popen[bytes]":
         env = {name: value for name, value in os.environ.items() if name != VARIABLE}
         env |= {COUNTED: self.run_id} | ({VARIABLE: fault} if fault else {})
+        env |= {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
         log = open(self.out / "bench.log", "ab")  # noqa: SIM115
         return subprocess.Popen([*BENCH, *words], env=env, stdout=log, stderr=log, cwd=self.out)
 
@@ -58,7 +66,7 @@ class Sweep:
         return self.start(["resume", str(self.directory())]).wait()
 
     def directory(self) -> Path | None:
-        found = sorted(self.out.glob("outputs/cli/2*"))
+        found = sorted(self.out.glob("outputs/*/2*"))
         return found[0] if found else None
 
     def records(self) -> dict[str, dict]:
@@ -72,7 +80,7 @@ class Sweep:
         return found
 
     def raw_records(self) -> dict[str, bytes]:
-        return {path.parent.name: path.read_bytes() for path in self.out.glob("outputs/cli/2*/cells/*/record.json")}
+        return {path.parent.name: path.read_bytes() for path in self.out.glob("outputs/*/2*/cells/*/record.json")}
 
     def num_planned(self) -> int:
         return len(json.loads((self.directory() / "plan.json").read_text())["cells"])
@@ -80,7 +88,7 @@ class Sweep:
     def num_measured(self) -> dict[str, int]:
         """Slug → attempts in which every rank came to its end."""
         counts: dict[str, int] = {}
-        for attempt in self.out.glob("outputs/cli/2*/cells/*/attempt-*"):
+        for attempt in self.out.glob("outputs/*/2*/cells/*/attempt-*"):
             states = [_state(path) for path in attempt.glob("rank*.json")]
             counts[attempt.parent.name] = counts.get(attempt.parent.name, 0) + (set(states) == {"done"})
         return counts
@@ -114,8 +122,26 @@ def _environ(entry: Path) -> list[bytes]:
 
 @contextmanager
 def new_sweep() -> Iterator[Sweep]:
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        yield Sweep(Path(folder))
+    """In a folder that goes with it, and in one of the places, which is free again afterwards."""
+    visible = None if PLACES.empty() else PLACES.get()
+    try:
+        with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
+            yield Sweep(Path(folder), visible)
+    finally:
+        if visible is not None:
+            PLACES.put(visible)
+
+
+def struck_at_s(sweep: Sweep, record: dict) -> float | None:
+    """When the first planted fault of the cell struck, by the line that it wrote; Unix time."""
+    logs = (sweep.directory() / "cells" / record["slug"]).glob(f"attempt-{record['attempt']}/rank*.err")
+    found = [re.findall(r"planted fault: \w+ at ([\d.]+)", log.read_text(errors="replace")) for log in logs]
+    return min((float(at) for times in found for at in times), default=None)
+
+
+def recorded_at_s(sweep: Sweep, record: dict) -> float:
+    """When the record was written; Unix time."""
+    return (sweep.directory() / "cells" / record["slug"] / "record.json").stat().st_mtime
 
 
 def describe_exit(code: int) -> str:
