@@ -1,9 +1,9 @@
 """Runs cells of all engines in one process group and writes what each rank saw.
 
-torchrun … fabric_job.py OUT WORDS… -- WORDS…      (one matrix between two dashes)
+torchrun … fabric_job.py OUT WORDS… -- WORDS…      (one matrix between two dashes; fault=… plants a lie in its cells)
 
 Fabric refuses its FSDPStrategy without CUDA by comparing the exact type: a subclass passes, and shows on a CPU that
-units, flat parameters and synchronisation are what they should be.
+units, flat parameters and synchronisation are what they should be. BitsandbytesPrecision is let pass likewise.
 """
 
 import contextlib
@@ -18,6 +18,9 @@ from lightning.fabric import strategies
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parent))
+import inference_job
+from benchrunner.faults import parse_fault
+from benchrunner.worker import train
 from benchrunner.worker.build import build
 from benchrunner.worker.train import TrainingLoop
 from cells import make_context, make_matrix
@@ -37,6 +40,22 @@ class AnywhereFSDP(strategies.FSDPStrategy):
             device_id=self.root_device,
             **self._fsdp_kwargs,
         )
+
+
+def allow_bitsandbytes():
+    """Have the plug-in quantise on a CPU as it does on CUDA devices."""
+    import bitsandbytes
+    from lightning.fabric import connector
+    from lightning.fabric.plugins.precision import bitsandbytes as plugin
+
+    def quantize(packed, weight, device):
+        names = ("blocksize", "compress_statistics", "quant_type", "quant_storage")
+        options = {name: getattr(packed, name) for name in names}
+        return plugin._replace_param(packed, *bitsandbytes.functional.quantize_4bit(weight.half(), **options))
+
+    connector.BitsandbytesPrecision = type("NoPlugin", (), {})
+    plugin._import_bitsandbytes()
+    plugin._NF4Linear.quantize = plugin._NF4DQLinear.quantize = staticmethod(quantize)
 
 
 def copies(loop):
@@ -62,11 +81,26 @@ def run_cell(cell):
     return axes | {"weights": start, "losses": losses, "num_local": local}
 
 
+def run_matrix(words):
+    faults = [parse_fault(word.removeprefix("fault=")) for word in words if word.startswith("fault=")]
+    cells = make_matrix(*(word for word in words if not word.startswith("fault=")))
+    if faults:
+        return [check_cell(cell, faults[0]) for cell in cells]
+    return [inference_job.run_cell(cell) if cell.axes["workload"] == "generate" else run_cell(cell) for cell in cells]
+
+
+def check_cell(cell, fault):
+    checks = train.run(make_context(cell, fault=fault))["checks"]
+    return {"axes": dict(cell.axes), "fault": fault.kind, "checks": checks}
+
+
 def main(out, *words):
     torch.set_num_threads(1)
     strategies.FSDPStrategy = AnywhereFSDP
+    with contextlib.suppress(ImportError):
+        allow_bitsandbytes()
     matrices = " ".join(words).split(" -- ")
-    results = [run_cell(cell) for matrix in matrices for cell in make_matrix(*matrix.split())]
+    results = [result for matrix in matrices for result in run_matrix(matrix.split())]
     if dist.get_rank() == 0:
         Path(out).write_text(json.dumps(results))
     dist.barrier()

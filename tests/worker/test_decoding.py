@@ -35,7 +35,7 @@ def recompute_greedily(decoding: Decoding, prompt: Tensor) -> Tensor:
     """The same continuation without a cache: the whole sequence again for every token."""
     sequence = prompt
     for _ in range(decoding.progress.tokens.shape[1]):
-        sequence = torch.cat((sequence, decoding._decoder(sequence)[:, -1].argmax(-1, keepdim=True)), 1)
+        sequence = torch.cat((sequence, decoding._root(sequence)[:, -1].argmax(-1, keepdim=True)), 1)
     return sequence[:, prompt.shape[1] :]
 
 

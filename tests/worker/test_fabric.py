@@ -1,5 +1,6 @@
 """Fabric's strategies compute what torch's own do, and what Fabric refuses is a verdict in its words."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,6 +18,8 @@ from cells import make_cell, make_context, make_matrix, torchrun
 JOB = Path(__file__).parent / "fabric_job.py"
 SMALL = ["model.num_layers=2", "model.vocab_size=256", "seq_len=32", "global_batch_size=8", "micro_batch_size=2"]
 EXACT = [*SMALL, "precision=fp32", "optimizer=sgd", "optimizer.lr=0.5", "optimizer.clip_norm=1"]
+FEW = ["measure.steps=2", "measure.warmup_steps=1"]
+SHORT = ["generate.prompt_length=8", "generate.new_tokens=8", "generate.num_samples=2", "global_batch_size=4"]
 MATRICES = [
     ["strategy=single,ddp", "engine=native,fabric", "activation_checkpointing=none,selective"],
     ["strategy=fsdp_stage2,fsdp_stage3", "engine=native,fabric,fabric-model-parallel"],
@@ -25,17 +28,28 @@ MATRICES = [
     ["strategy=fsdp_stage3", "engine=fabric", "activation_checkpointing=full"],
     ["strategy=single", "engine=native", "model.tie_embeddings=true"],
     ["strategy=fsdp_stage3", "engine=fabric", "model.tie_embeddings=true", "strategy.wrap=block,module"],
+    ["strategy=fsdp_stage3", "engine=native,fabric", "workload=generate", "generate.temperature=0", *SHORT],
+    ["strategy=ddp,fsdp_stage2,fsdp_stage3", "engine=fabric", "fault=no_reduce", *FEW],
+    ["strategy=fsdp_stage3", "engine=fabric-model-parallel", "fault=no_reduce", *FEW],
 ]
+PACKED = ["strategy=fsdp_stage3", "workload=lora", "workload.lora_dropout=0", "precision=nf4,nf4-dq"]
+if importlib.util.find_spec("bitsandbytes") is not None and torch.__version__ >= "2.13":
+    MATRICES.append([*PACKED, "engine=native,fabric-model-parallel"])
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("fabric") / "out.json"
     words = [word for matrix in MATRICES for word in (*EXACT, *matrix, "--")][:-1]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     job = subprocess.run(torchrun(JOB, str(out), *words), env=env, capture_output=True, text=True)
     assert job.returncode == 0, job.stderr[-3000:]
     return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def results(ran):
+    return [result for result in ran if "losses" in result and result["axes"]["workload"] == "train"]
 
 
 def strategy_of(result):
@@ -77,6 +91,29 @@ def test_the_record_names_strategy_and_plug_in(results):
     }
 
 
+def test_shards_generate_what_the_native_engine_does(ran):
+    native, fabric = (result for result in ran if "tokens" in result)
+    assert fabric["axes"]["engine"] == "fabric"
+    assert fabric["tokens"] == native["tokens"]
+    assert fabric["result"]["checks"]["cache"]["ok"]
+
+
+def test_packed_weights_survive_sharding(ran):
+    finetuned = [result for result in ran if result["axes"]["workload"] == "lora"]
+    if not finetuned:
+        pytest.skip("no bitsandbytes, or a torch that shards no bytes")
+    for precision in ("nf4", "nf4-dq"):
+        curves = [torch.tensor(one["losses"]) for one in finetuned if one["axes"]["precision"] == precision]
+        torch.testing.assert_close(curves[0], curves[1], atol=2e-3, rtol=0)
+
+
+def test_a_strategy_that_does_not_reduce_is_found_out(ran):
+    lied = [result for result in ran if "fault" in result]
+    assert [result["axes"]["strategy"] for result in lied] == ["ddp", "fsdp_stage2", "fsdp_stage3", "fsdp_stage3"]
+    for result in lied:
+        assert [name for name, check in result["checks"].items() if check["ok"] is False] == ["gradients_reduced"]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "bf16-mixed"])
 def test_mixing_is_that_of_the_native_engine(precision):
     words = [*SMALL, f"precision={precision}", "measure.steps=3", "measure.warmup_steps=1", "engine=native,fabric"]
@@ -84,6 +121,18 @@ def test_mixing_is_that_of_the_native_engine(precision):
     torch.testing.assert_close(torch.tensor(fabric["losses"]), torch.tensor(native["losses"]), atol=2e-3, rtol=0)
     assert fabric["choices"]["fabric"]["precision"] == {"bf16": "bf16-true", "bf16-mixed": "bf16-mixed"}[precision]
     assert not [name for name, check in fabric["checks"].items() if check["ok"] is False]
+
+
+def test_the_loss_scale_is_recorded_and_skipped_steps_are_counted():
+    context = make_context(make_cell(*SMALL, "precision=fp16-mixed", "engine=fabric"))
+    loop = train.TrainingLoop(context, build(context))
+    loop.built.scaler._init_scale = 2.0**120
+    loop.prepare(range(3))
+    for step in range(3):
+        loop.step(step)
+    choices = loop.choices()
+    assert (choices["loss_scale"], choices["num_skipped_steps"]) == (2.0**117, 3)
+    assert choices["fabric"]["precision"] == "16-mixed"
 
 
 @pytest.mark.parametrize(

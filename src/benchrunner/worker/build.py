@@ -13,6 +13,7 @@ from benchrunner import arithmetic
 from benchrunner.cell import Cell
 from benchrunner.worker import activation_checkpointing, compile, lies, nf4, peft, precision, strategy
 from benchrunner.worker.context import Context
+from benchrunner.worker.loss_scale import CountingScaler
 from benchrunner.worker.model import Decoder
 from benchrunner.worker.optimizer import make_optimizer
 from benchrunner.worker.weights import fill_parameters
@@ -26,6 +27,8 @@ class Built:
     """The bare decoder inside the wrappers."""
     model: nn.Module
     """What the loop calls: `model(tokens, targets)` is the mean loss."""
+    root: nn.Module
+    """The decoder, or what must be called in its place for its parameters to be gathered; never compiled as a whole."""
     forward_context: Callable[[], AbstractContextManager[object]]
     num_parameters: int
     """Whole model, tied head once, before any packing or sharding."""
@@ -40,7 +43,7 @@ class Built:
     """What the engine puts around the optimizer."""
     clip_gradients: Callable[[torch.optim.Optimizer, float], None]
     """Clip all gradients of the optimizer's parameters to a global norm."""
-    scaler: torch.amp.GradScaler | None = None
+    scaler: CountingScaler | None = None
     """The engine's own, where it scales the loss, so that the loop must not."""
 
 
@@ -105,6 +108,7 @@ def build_native(context: Context) -> Built:
     return Built(
         decoder=decoder,
         model=compiler.model(model, cell.config["compile"]),
+        root=decoder,
         forward_context=nullcontext if context.fault_is("no_convert") else number_format.forward(cell, device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
@@ -123,6 +127,7 @@ def _distributed_by_compiler(decoder: Decoder, context: Context, num_parameters:
     return Built(
         decoder=cast(Decoder, model),
         model=model,
+        root=model,
         forward_context=precision.PRECISIONS[cell.axes["precision"]].forward(cell, context.device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,

@@ -73,7 +73,7 @@ class Decoding:
         options, model = cell.config["generate"], cell.config["model"]
         self._prompt_length, new_tokens = options["prompt_length"], options["new_tokens"]
         self._temperature, self._top_k = options["temperature"], options["top_k"]
-        self._model, self._decoder, self._context = built.model, built.decoder, built.forward_context
+        self._model, self._root, self._context = built.model, built.root, built.forward_context
         length, batch_size = self._prompt_length + new_tokens, cell.sizes.micro_batch_size
         self.cache = KVCache(model, batch_size, length, device=device, dtype=activation_dtype(cell))
         self.progress = Progress(batch_size, self._prompt_length, new_tokens, device)
@@ -107,13 +107,13 @@ class Decoding:
         """The logits [batch, 1, vocabulary] after the last token, from the cache as it is, without the compiler."""
         self.cache.show(None)
         with torch.compiler.set_stance("force_eager"), self._context():
-            return self._decoder(self.progress.token, cache=self.cache, positions=self.progress.position)  # type: ignore[no-any-return]
+            return self._root(self.progress.token, cache=self.cache, positions=self.progress.position)  # type: ignore[no-any-return]
 
     def recomputed_logits(self, prompt: Tensor) -> Tensor:
         """What `next_logits` should be: from the whole sequence at once, without cache and compiler."""
         sequence = torch.cat((prompt, self.progress.tokens), 1)
         with torch.compiler.set_stance("force_eager"), self._context():
-            return self._decoder(sequence, last_only=True)  # type: ignore[no-any-return]
+            return self._root(sequence, last_only=True)  # type: ignore[no-any-return]
 
     def _compile_steps(self, built: Built, cell: Cell) -> None:
         """Choose what is compiled together: see the class."""
@@ -123,7 +123,7 @@ class Decoding:
         if options["scope"] == "block":
             self._take = function(self._take, options)  # type: ignore[method-assign]
         else:
-            self._step = function(functools.partial(self._decode, built.decoder), options)  # type: ignore[method-assign]
+            self._step = function(functools.partial(self._decode, built.root), options)  # type: ignore[method-assign]
 
     def _step(self) -> None:
         self._decode(self._model)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from benchrunner.errors import Unsupported
-from benchrunner.worker import activation_checkpointing, compile, fabric_precision, lies, peft, precision, strategy
+from benchrunner.worker import activation_checkpointing, compile, fabric_precision, lies, nf4, peft, precision, strategy
 from benchrunner.worker.build import Built, count_parameters, decoder_on_meta, has_gradients, materialise
 from benchrunner.worker.context import Context
 from benchrunner.worker.fabric_fsdp import fsdp_options
@@ -31,8 +32,9 @@ MAX_WORDS = 600
 def build(context: Context) -> Built:
     """Build the cell's model by Fabric: the native recipe, with Fabric's setup in place of sharding and wrapping.
 
-    Its FSDP strategies take a decoder on meta and materialise it as they shard; the others take real parameters, which
-    its plug-ins then convert. Checkpointing and compile in place stand between, as they do natively.
+    Its FSDP strategies take a decoder on meta and materialise it as they shard, unless its weights are packed; the
+    others take real parameters, which its plug-ins then convert. Checkpointing and compile in place stand between, as
+    they do natively.
     """
     cell = context.cell
     compile.configure(cell)
@@ -45,7 +47,7 @@ def build(context: Context) -> Built:
     if peft.apply(decoder, cell.config["workload"], precision.storage_dtype(cell)):
         num_trainable = count_parameters(decoder)[1]
     compiler = _prepare_blocks(decoder, context)
-    if not _shards(context):
+    if not _shards(context) or _is_packed(context):
         materialise(decoder, cell, context.device)
     with refusals("setup"):
         model = fabric.setup_module(compiler.model(decoder, cell.config["compile"]))
@@ -53,6 +55,7 @@ def build(context: Context) -> Built:
     return Built(
         decoder=decoder,
         model=model,
+        root=_root(decoder, model),
         forward_context=nullcontext if has_gradients(cell) else fabric.autocast,
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
@@ -109,12 +112,20 @@ def _strategy(context: Context) -> Any:
 def _parallelize(context: Context, decoder: Decoder, mesh: Any) -> Decoder:
     """What ModelParallelStrategy calls to shard: as natively, over its own mesh, and filled before it looks."""
     strategy.shard(decoder, context, None if context.fault_is("no_shard") else mesh["data_parallel"])
-    materialise(decoder, context.cell, context.device)
+    if _is_packed(context):
+        nf4.check_bits(decoder, context)
+    else:
+        materialise(decoder, context.cell, context.device)
     return decoder
 
 
 def _shards(context: Context) -> bool:
     return bool(context.cell.get("strategy.kind") == "fsdp")
+
+
+def _is_packed(context: Context) -> bool:
+    """Whether weights exist before sharding, in bits that nothing can be filled into after it."""
+    return precision.PRECISIONS[context.cell.axes["precision"]].packs and not context.fault_is("no_convert")
 
 
 def _prepare_blocks(decoder: Decoder, context: Context) -> compile.Compiler:
@@ -131,11 +142,23 @@ def _prepare_blocks(decoder: Decoder, context: Context) -> compile.Compiler:
     return compiler
 
 
+def _root(decoder: Decoder, model: Any) -> nn.Module:
+    """FSDP1 gathers in its own module's forward, FSDP2 in the decoder's."""
+    wrapped = _wrapped(model)
+    return wrapped if isinstance(wrapped, FullyShardedDataParallel) else decoder
+
+
+def _wrapped(model: Any) -> nn.Module:
+    """What the strategy put around the decoder, without the compiler that Fabric puts around that."""
+    module: nn.Module = getattr(model._forward_module, "_orig_mod", model._forward_module)
+    return module
+
+
 def _lie(context: Context, decoder: Decoder, model: Any) -> None:
     if context.fault_is("zero_norm"):
         lies.zero_norms(decoder)
     if context.fault_is("no_reduce"):
-        lies.stop_reducing(model._forward_module)
+        lies.stop_reducing(_wrapped(model))
 
 
 def _gradient_sync(fabric: "Fabric", model: nn.Module, sync: bool) -> AbstractContextManager[object]:

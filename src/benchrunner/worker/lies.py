@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch._C._distributed_c10d import GradBucket
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 _COUNTER = itertools.count()
@@ -78,6 +78,9 @@ def stop_reducing(model: nn.Module) -> None:
     if isinstance(model, DistributedDataParallel):
         model.register_comm_hook(None, _keep_bucket)
         return
+    if isinstance(model, FullyShardedDataParallel):
+        model.register_comm_hook(None, _keep_own_part)
+        return
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_custom_reduce_scatter(_KeepOwnPart())  # type: ignore[arg-type]
@@ -87,6 +90,11 @@ def _keep_bucket(state: object, bucket: GradBucket) -> torch.futures.Future[torc
     future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     future.set_result(bucket.buffer())
     return future
+
+
+def _keep_own_part(state: object, whole: torch.Tensor, part: torch.Tensor) -> None:
+    """FSDP1's reduction of a flat gradient, without other ranks."""
+    part.copy_(whole.view(dist.get_world_size(), -1)[dist.get_rank()])
 
 
 class _KeepOwnPart:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 
 class CountingScaler(torch.amp.GradScaler):
@@ -32,3 +33,7 @@ class CountingScaler(torch.amp.GradScaler):
             return {}
         num_skipped = 0 if self._num_skipped is None else int(self._num_skipped)
         return {"loss_scale": self.get_scale(), "num_skipped_steps": num_skipped}
+
+
+class CountingShardedScaler(CountingScaler, ShardedGradScaler):
+    """The same for FSDP1, whose shards are plain tensors: where it unscales them itself it asks the other ranks."""

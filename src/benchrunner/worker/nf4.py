@@ -21,7 +21,7 @@ from benchrunner.worker.model import Decoder
 from benchrunner.worker.peft import is_linear
 from benchrunner.worker.weights import canonical_name, full_tensor
 
-STORAGE_DTYPE = torch.bfloat16
+STORAGE_DTYPE = torch.float32
 """The dtype that packed bits are called: `fully_shard` gathers a unit in one dtype, and bf16 is its neighbours'."""
 
 
@@ -116,11 +116,13 @@ def _full_weight(name: str, shape: torch.Size, cell: Cell, device: torch.device)
     return full.to(torch.bfloat16)
 
 
-def dequantised(name: str, shape: torch.Size, cell: Cell, device: torch.device) -> torch.Tensor:
-    """The matrix [out, in] that the packed weight of the linear `name` stands for, made anew."""
+def dequantised(
+    name: str, shape: torch.Size, cell: Cell, device: torch.device, dtype: torch.dtype = torch.bfloat16
+) -> torch.Tensor:
+    """The matrix [out, in] that the packed weight of the linear `name` stands for, made anew from one in `dtype`."""
     from bitsandbytes.functional import dequantize_4bit
 
-    fresh = _pack(_full_weight(name, shape, cell, device), cell)
+    fresh = _pack(_full_weight(name, shape, cell, device).to(dtype), cell)
     full: torch.Tensor = dequantize_4bit(fresh.data, fresh.quant_state)
     return full
 
@@ -166,9 +168,10 @@ def check_bits(decoder: Decoder, context: Context) -> None:
         unit.unshard()
         for name in [name for name, linear in pending.items() if not isinstance(linear.weight, DTensor)]:
             linear = pending.pop(name)
-            shape = torch.Size((linear.out_features, linear.in_features))
+            shape, packed_from = torch.Size((linear.out_features, linear.in_features)), linear.quant_state.dtype
             gathered = dequantize_4bit(linear.weight.data, linear.quant_state)
-            _require_equal(name, gathered, dequantised(name, shape, context.cell, context.device), context.rank)
+            expected = dequantised(name, shape, context.cell, context.device, packed_from)
+            _require_equal(name, gathered, expected, context.rank)
         unit.reshard()
     assert not pending, "every packed linear belongs to a sharded unit"
 

@@ -140,7 +140,7 @@ class TrainingLoop:
 
     def choices(self) -> dict[str, Any]:
         """What precision and loss scaling decided by themselves."""
-        return self.built.choices | self._scaler.choices()
+        return self.built.choices | (self.built.scaler or self._scaler).choices()
 
     def own_losses(self) -> list[float]:
         """Every step's loss so far, of this rank's samples alone."""
