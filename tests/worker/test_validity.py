@@ -23,6 +23,7 @@ HEALTHY = [
     f"|{SMALL} strategy=ddp,fsdp_stage3 global_batch_size=8 optimizer=sgd",
     f"|{SMALL} strategy=fsdp_stage3 precision=fp8-torchao activation_checkpointing=full",
     f"|{SMALL} strategy=ddp workload=lora precision=nf4",
+    f"|{SMALL} strategy=ddp workload=adapter workload.adapter_start_layer=1 activation_checkpointing=full",
 ]
 MANY = f"|{SMALL} {ALL} precision=fp32,bf16,bf16-mixed,fp8-torchao activation_checkpointing=none,full,selective"
 LIES = {
@@ -68,7 +69,7 @@ def results(tmp_path_factory):
 
 def test_no_healthy_cell_fails_a_check(results):
     healthy = [result for rank in results for result in rank if not result["fault"]]
-    assert len(healthy) == 2 * 17
+    assert len(healthy) == 2 * 18
     assert_healthy(healthy)
 
 
