@@ -26,6 +26,7 @@ def test_variables_are_allow_listed_without_secrets_and_hosts(monkeypatch):
             "HOME": "/home/me",
             "TORCH_HUB_TOKEN": "abc",
             "CUDA_API_KEY": "abc",
+            "TORCH_MIRROR": "https://me:abc@example.org/",
             "torch_x": "1",
             "NCCL_HOSTID": "secret-box-7",
         }

@@ -110,6 +110,12 @@ def test_a_damaged_environment_does_not_stop_the_report(sweep, text):
     assert write_report([sweep]).environments[0].lines[-1] == ("Environment", "not recorded")
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "", "{}"])
+def test_a_damaged_history_of_runs_is_named_and_skipped(sweep, text):
+    sweep.runs.write_text(text)
+    assert [note for note in write_report([sweep]).notes if note.startswith("runs.json is damaged and was skipped")]
+
+
 def test_what_is_no_sweep_is_refused(tmp_path, sweep):
     with pytest.raises(SweepDirError):
         write_report([SweepPaths(tmp_path)])

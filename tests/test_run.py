@@ -424,12 +424,29 @@ def test_resume_takes_over_ranks_that_finished_without_a_record(paths):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 99}', "null"])
-def test_a_damaged_record_is_made_again(paths, text):
+def test_a_damaged_record_is_named_and_made_again(paths, capsys, text):
     planned = cells(1)
     run(paths, planned, Script(exits={0: 3}))
     paths.cell(planned[0].cell.slug).record.write_text(text)
     summary, launcher = run(paths, planned, OK, resume=True)
     assert len(launcher.handles) == 1 and summary.counts == {"ok": 1}
+    said = f"cells/{planned[0].cell.slug}/record.json is damaged"
+    assert said in capsys.readouterr().err and summary.notes[0].startswith(said)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_damaged_environment_is_named_and_replaced_by_what_a_record_knows(paths, text):
+    planned = cells(2)
+    run(paths, planned, {planned[0].cell.slug: Script(exits={0: 3})})
+    paths.environment.write_text(text)
+    other = ENVIRONMENT | {"versions": {"torch": "2.11.0"}}
+    with pytest.raises(SweepDirError, match=r"torch 2\.13\.0, here 2\.11\.0"):
+        run(paths, planned, resume=True, environment=other)
+    paths.environment.write_text(text)
+    summary, _ = run(paths, planned, resume=True)
+    assert summary.counts == {"ok": 2}
+    assert summary.notes[0].startswith("environment.json is damaged and was replaced")
+    assert json.loads(paths.environment.read_text())["versions"] == ENVIRONMENT["versions"]
 
 
 def test_devices_that_have_come_back_are_used(paths):

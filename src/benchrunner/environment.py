@@ -17,6 +17,7 @@ from typing import Any
 
 from benchrunner import __version__
 from benchrunner.hardware import cpu_name, list_gpus, package_version, ram_bytes
+from benchrunner.scrub import scrub_environment
 
 DISTRIBUTIONS = (
     "torch",
@@ -38,9 +39,6 @@ CUDA_DISTRIBUTIONS = re.compile(r"nvidia-(cuda-runtime|cudnn|nccl|cublas)(-cu\d+
 
 VARIABLES = ("CUDA_", "NCCL_", "TORCH_", "PYTORCH_", "OMP_", "TRITON_", "NVTE_")
 """Prefixes of the environment variables that are recorded."""
-
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY|ACCESS_KEY", re.IGNORECASE)
-"""Never recorded, whatever the prefix."""
 
 
 def collect() -> dict[str, Any]:
@@ -71,8 +69,8 @@ def versions() -> dict[str, str | None]:
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The allow-listed variables, without secrets, host names replaced."""
-    chosen = {name: text for name, text in sorted(environ.items()) if name.startswith(VARIABLES)}
-    return {name: scrub_host(text) for name, text in chosen.items() if not SECRET.search(name)}
+    clean = scrub_environment(environ)
+    return {name: scrub_host(text) for name, text in sorted(clean.items()) if name.startswith(VARIABLES)}
 
 
 def scrub_host(text: str) -> str:

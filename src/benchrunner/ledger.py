@@ -118,7 +118,7 @@ class Ledger:
         """Add how this run over the sweep went to `runs.json`; a full disk is no reason to fail now."""
         with suppress(OSError):
             run = {"started_at": started_at, **asdict(summary)}
-            write_json(self.paths.runs, {"runs": [*read_runs(self.paths), run]})
+            write_json(self.paths.runs, {"runs": [*read_runs(self.paths)[0], run]})
 
     def _keep(self, record: Record, *, sync: bool = True) -> None:
         self.records[record.slug] = record
@@ -127,13 +127,15 @@ class Ledger:
         write_json(path, record_to_dict(record), sync=sync)
 
 
-def read_runs(paths: SweepPaths) -> list[dict[str, Any]]:
-    """How each run over the sweep went, oldest first; none where the file is missing or damaged."""
+def read_runs(paths: SweepPaths) -> tuple[list[dict[str, Any]], str | None]:
+    """How each run over the sweep went, oldest first; and what is wrong with the file, if anything."""
     try:
         runs = json.loads(paths.runs.read_text(encoding="utf-8"))["runs"]
-        return [run for run in runs if isinstance(run, dict)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return [run for run in runs if isinstance(run, dict)], None
+    except FileNotFoundError:
+        return [], None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [], f"{paths.runs.name} is damaged and was skipped: {type(error).__name__}: {error}"
 
 
 def broken(kind: str, what: str, error: BaseException) -> Outcome:

@@ -13,7 +13,8 @@ from benchrunner.ledger import read_runs
 from benchrunner.paths import SweepPaths
 from benchrunner.plan import Plan, PlannedCell, load_plan
 from benchrunner.progress import usage_line
-from benchrunner.record import Record, record_from_dict, write_text
+from benchrunner.record import write_text
+from benchrunner.resume import read_record
 from benchrunner.table import Row
 from benchrunner.tables import Block, Tables, make_tables
 
@@ -82,7 +83,8 @@ def read_sweep(paths: SweepPaths) -> Sweep:
     plan = load_plan(paths.root)
     notes: list[str] = _foreign(paths, plan)
     rows = [_read_row(paths, plan, planned, notes) for planned in plan.cells]
-    runs = read_runs(paths)
+    runs, problem = read_runs(paths)
+    notes += [problem] if problem else []
     return Sweep(paths, plan, rows, [*notes, *_run_notes(runs)], _read_environment(paths, notes), runs)
 
 
@@ -104,22 +106,6 @@ def _read_row(paths: SweepPaths, plan: Plan, planned: PlannedCell, notes: list[s
         torch=plan.hardware.torch,
         problem=problem,
     )
-
-
-def read_record(path: Path, planned: PlannedCell) -> tuple[Record | None, str | None]:
-    """The record of a cell, or what is wrong with the file; neither when there is none."""
-    name = f"cells/{path.parent.name}/{path.name}"
-    try:
-        record = record_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None, None
-    except OSError as error:
-        return None, f"{name} cannot be read: {error.strerror}"
-    except (ValueError, AttributeError) as error:
-        return None, f"{name} is damaged or no record and was skipped: {str(error).splitlines()[0]}"
-    if record.cell_id != planned.cell.cell_id:
-        return None, f"{name} belongs to another cell ({record.cell_id}) and was skipped"
-    return record, None
 
 
 def _foreign(paths: SweepPaths, plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from benchrunner.errors import SweepDirError
@@ -30,22 +31,31 @@ TOLD: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 """What must be equal for two numbers to stand in one table → where the environment says it."""
 
 
-def read_records(cells: Iterable[PlannedCell], paths: SweepPaths) -> dict[str, Record]:
-    """Slug → record, of every cell that has one which can be read as its own."""
-    found = {
-        planned.cell.slug: read_record(paths, planned) for planned in cells if paths.root.joinpath("cells").is_dir()
-    }
-    return {slug: record for slug, record in found.items() if record is not None}
+def read_records(cells: Iterable[PlannedCell], paths: SweepPaths) -> tuple[dict[str, Record], list[str]]:
+    """Slug → record, of every cell that has one which can be read as its own; and what is wrong with the others."""
+    records: dict[str, Record] = {}
+    problems: list[str] = []
+    for planned in cells if paths.root.joinpath("cells").is_dir() else ():
+        record, problem = read_record(paths.cell(planned.cell.slug).record, planned)
+        records |= {planned.cell.slug: record} if record else {}
+        problems += [problem] if problem else []
+    return records, problems
 
 
-def read_record(paths: SweepPaths, planned: PlannedCell) -> Record | None:
-    """The cell's record; null when there is none, or none that can be read as this cell's."""
+def read_record(path: Path, planned: PlannedCell) -> tuple[Record | None, str | None]:
+    """The record of a cell, or what is wrong with the file; neither when there is none."""
+    name = f"cells/{path.parent.name}/{path.name}"
     try:
-        text = paths.cell(planned.cell.slug).record.read_text(encoding="utf-8")
-        record = record_from_dict(json.loads(text))
-    except (OSError, ValueError, AttributeError):
-        return None
-    return record if record.cell_id == planned.cell.cell_id else None
+        record = record_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"{name} cannot be read: {error.strerror}"
+    except (ValueError, AttributeError) as error:
+        return None, f"{name} is damaged or no record and was skipped: {str(error).splitlines()[0]}"
+    if record.cell_id != planned.cell.cell_id:
+        return None, f"{name} belongs to another cell ({record.cell_id}) and was skipped"
+    return record, None
 
 
 def is_kept(record: Record, fault: str | None = None) -> bool:
@@ -135,25 +145,39 @@ def _attempt(number: int, document: Mapping[str, Any], paths: AttemptPaths) -> A
 
 
 def settle_environment(
-    paths: SweepPaths, now: Mapping[str, Any], *, resume: bool, mix: bool
-) -> tuple[Mapping[str, Any], list[str]]:
-    """The environment of the records to be made, and their flags.
+    paths: SweepPaths, now: Mapping[str, Any], records: Mapping[str, Record], *, resume: bool, mix: bool
+) -> tuple[Mapping[str, Any], list[str], list[str]]:
+    """The environment of the records to be made, their flags, and what a reader must know.
+
+    A damaged file is replaced: by what a record was measured with, or where there is none by what is here.
 
     Raises:
         SweepDirError: the sweep was measured with something else, and nobody said `mix`.
     """
-    if not paths.environment.exists():
-        write_json(paths.environment, now)
-    try:
-        before = json.loads(paths.environment.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SweepDirError(f"{paths.environment}: damaged: {error}") from error
+    found, problem = _read_environment(paths)
+    before = found or next((record.environment for record in records.values() if record.environment), now)
+    if found is None:
+        write_json(paths.environment, before)
+    notes = [problem] if problem else []
     changes = environment_changes(before, now) if resume else []
     if not changes:
-        return before, []
+        return before, [], notes
     if not mix:
         raise SweepDirError(f"{paths.root} was measured with {'; '.join(changes)}; resume with --mix to mix them")
-    return now, ["mixed_environment"]
+    return now, ["mixed_environment"], notes
+
+
+def _read_environment(paths: SweepPaths) -> tuple[dict[str, Any] | None, str | None]:
+    """What `environment.json` holds, or null; and what is wrong with it, if anything."""
+    try:
+        found = json.loads(paths.environment.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None, None
+    except ValueError as error:
+        return None, f"{paths.environment.name} is damaged and was replaced: {error}"
+    if not isinstance(found, dict):
+        return None, f"{paths.environment.name} is damaged and was replaced: no environment"
+    return found, None
 
 
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

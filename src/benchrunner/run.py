@@ -105,20 +105,21 @@ class Sweep:
 
     def __init__(self, plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptions) -> None:
         now = options.environment or environment.collect()
-        kept, flags = resume.settle_environment(paths, now, resume=options.resume, mix=options.mix)
+        records, problems = resume.read_records(plan.cells, paths)
+        kept, flags, notes = resume.settle_environment(paths, now, records, resume=options.resume, mix=options.mix)
         self.plan, self.paths, self.launcher, self.clock = plan, paths, launcher, options.clock
         self.fault = parse_fault(options.fault)
         self.hardware = options.hardware or (detect() if options.resume else plan.hardware)
         probe, locks = local_devices(self.hardware, is_local=launcher.is_local, environ=os.environ)
         self.probe, self.locks = options.probe or probe, options.locks or locks
         self.pool = make_pool(self.hardware, is_local=launcher.is_local, locks=self.locks)
-        self.ledger = Ledger(paths, resume.read_records(plan.cells, paths), kept, flags)
+        self.ledger = Ledger(paths, records, kept, flags)
         self.queue = Queue([], self.pool)
         self.running: list[Running] = []
         self.draining: list[Draining] = []
         self.usage = Usage(self.pool.num_devices if launcher.is_local else 0)
         self.teller = Teller(options.clock)
-        self.notes: list[str] = []
+        self.notes: list[str] = [*problems, *notes]
         self.started_at = now_utc()
         self.options = options
         settings = plan.cells[0].cell.config
@@ -136,6 +137,8 @@ class Sweep:
 
     def run(self) -> ExitSummary:
         """Record what is decided, take over what was finished, run the rest."""
+        for note in self.notes:
+            self.teller.say(note)
         try:
             return self._run()
         finally:
