@@ -87,10 +87,14 @@ def test_a_job_without_a_fault(tmp_path):
         ("exit@1", "failed.exit", "rank 1, in phase build, exited with code 7"),
     ],
 )
-def test_deaths_are_named(tmp_path, fault, code, words):
+def test_deaths_are_named_and_leave_no_files_elsewhere(tmp_path, monkeypatch, fault, code, words):
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
     _, _, outcome = run_job(tmp_path, fault)
     assert outcome.reason_code == code
     assert outcome.reason.startswith(words)
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_hang_shows_where_it_hangs(tmp_path):

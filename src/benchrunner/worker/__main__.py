@@ -23,6 +23,7 @@ from benchrunner.errors import Unsupported
 from benchrunner.faults import parse_fault
 from benchrunner.paths import AttemptPaths
 from benchrunner.record import RankFile, write_json
+from benchrunner.worker.imports import uncollected
 from benchrunner.worker.parent import die_with_parent
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def _run_to_its_end(paths: AttemptPaths, status: RankFile, started_s: float) -> 
     """The rank's exit code; raises only where its file cannot be written."""
     write_json(paths.rank(status.rank), asdict(status))
     try:
-        _run(_make_context(paths, status, started_s))
+        with uncollected():
+            context = _make_context(paths, status, started_s)
+        _run(context)
     except BaseException as error:
         _keep_error(paths, status, error)
         return 1
@@ -92,7 +95,9 @@ def _own_streams(paths: AttemptPaths, rank: int) -> None:
 def _run(context: "Context") -> None:
     context.phase("build")
     context.init_process_group()
-    context.status.result = load_workload(context.cell.axes["workload"])(context)
+    with uncollected():
+        measure = load_workload(context.cell.axes["workload"])
+    context.status.result = measure(context)
     context.phase("teardown")
     context.destroy_process_group()
     context.finish()

@@ -9,11 +9,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchrunner.paths import AttemptPaths
 from benchrunner.record import write_json
 from benchrunner.worker.__main__ import AGENT_VARIABLE
+from benchrunner.worker.imports import uncollected
 from benchrunner.worker.parent import die_with_parent
 
 PARENT_VARIABLE = "BENCH_PARENT_PID"
@@ -27,8 +28,9 @@ def main(attempt_dir: str, num_ranks: str, *rendezvous: str) -> int:
     die_with_parent(PARENT_VARIABLE)
     os.environ[AGENT_VARIABLE] = str(os.getpid())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored one would be inherited by every rank
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    with uncollected():
+        from torch.distributed.elastic.multiprocessing import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     paths = AttemptPaths(Path(attempt_dir))
     try:
@@ -44,16 +46,22 @@ def main(attempt_dir: str, num_ranks: str, *rendezvous: str) -> int:
 
 def run_torchrun(words: list[str]) -> None:
     """torch.distributed.run with these arguments, in this process."""
-    from torch.distributed import run as torchrun
+    with uncollected():
+        from torch.distributed import run as torchrun
 
     arguments: Any = torchrun.parse_args(words)  # type: ignore[no-untyped-call]
     torchrun.run(arguments)  # type: ignore[no-untyped-call]
 
 
 def torchrun_words(attempt_dir: str, num_ranks: str, rendezvous: Sequence[str] = ()) -> list[str]:
-    """torchrun's arguments. Without `--local-addr` ranks wait for DNS where the host name does not resolve."""
+    """torchrun's arguments.
+
+    Without `--local-addr` ranks wait for DNS where the host name does not resolve; without `--log-dir` every job leaves
+    an empty tree of folders in the temporary directory (the ranks keep their own logs).
+    """
     meeting = list(rendezvous) or ["--standalone", "--local-addr=localhost"]
-    return [*meeting, "--max-restarts=0", f"--nproc-per-node={num_ranks}", "-m", "benchrunner.worker", attempt_dir]
+    how = ["--max-restarts=0", f"--log-dir={os.devnull}", f"--nproc-per-node={num_ranks}"]
+    return [*meeting, *how, "-m", "benchrunner.worker", attempt_dir]
 
 
 def _keep_exits(paths: AttemptPaths, exits: dict[int, int]) -> None:
@@ -62,5 +70,12 @@ def _keep_exits(paths: AttemptPaths, exits: dict[int, int]) -> None:
     write_json(paths.exits(node), {"exits": [{"rank": rank, "code": code} for rank, code in exits.items()]})
 
 
+def leave(code: int) -> NoReturn:
+    """End this process at once: taking an interpreter apart that has imported torch takes most of a second."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    leave(main(*sys.argv[1:]))
