@@ -22,7 +22,10 @@ from benchrunner.worker.peft import is_linear
 from benchrunner.worker.weights import canonical_name, full_tensor
 
 STORAGE_DTYPE = torch.float32
-"""The dtype that packed bits are called: `fully_shard` gathers a unit in one dtype, and bf16 is its neighbours'."""
+"""The dtype that packed bits are called. On CUDA `fully_shard` copies a unit's shards by `torch._foreach_copy_`, which
+takes bfloat16 through float32 and back: bits that spell a NaN become another NaN, and four weights change with them
+(seen on an H200; bitsandbytes#1945 reports the wrong results). float32 is copied as it is, and beside parameters of
+another dtype a unit is gathered as bytes. Bytes themselves would do, but torch before 2.13 cannot shard them."""
 
 
 def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, Any]:
