@@ -23,7 +23,8 @@ HEALTHY = [
     f"|{SMALL} strategy=ddp,fsdp_stage3 global_batch_size=8 optimizer=sgd",
     f"|{SMALL} strategy=fsdp_stage3 precision=fp8-torchao activation_checkpointing=full",
     f"|{SMALL} strategy=ddp workload=lora precision=nf4",
-    f"|{SMALL} strategy=ddp workload=adapter workload.adapter_start_layer=1 activation_checkpointing=full",
+    f"|{SMALL} strategy=ddp workload=adapter workload.adapter_start_layer=1 activation_checkpointing=full"
+    " optimizer=sgd",
 ]
 MANY = f"|{SMALL} {ALL} precision=fp32,bf16,bf16-mixed,fp8-torchao activation_checkpointing=none,full,selective"
 LIES = {

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from benchrunner.arithmetic import PEFT_WORKLOADS
 from benchrunner.worker import data
 from benchrunner.worker.finding import Evidence, Finding, unknown
 from benchrunner.worker.model import IGNORED_TARGET
@@ -119,15 +120,21 @@ def _may_skip(evidence: Evidence) -> bool:
 def _unmoved(evidence: Evidence) -> str | None:
     """fp32 tensors that stand where they started under Adam; for others at least some matrix elements moved.
 
-    A bf16 weight of 1 never moves: its neighbours are further away than a step. Nor does every fp32 one under SGD.
+    A bf16 weight of 1 never moves: its neighbours are further away than a step. Nor does every fp32 one under SGD. A
+    prompt behind a gate near zero hardly moves at first: in finetuning what starts at zero counts too.
     """
+    finetunes = evidence.cell.axes["workload"] in PEFT_WORKLOADS
     trainable = [
         (name, parameter) for name, parameter in floating_parameters(evidence.built.decoder) if parameter.requires_grad
     ]
     moved = {name: _moved(evidence, name) for name, _ in trainable if name in evidence.initial}
-    matrices = [name for name, parameter in trainable if parameter.ndim > 1 and moved.get(name) is not None]
-    any_matrix = _agree(evidence, any(moved[name] for name in matrices))
-    if matrices and not any_matrix:
+    movable = [
+        name
+        for name, parameter in trainable
+        if name in moved and (parameter.ndim > 1 or (finetunes and not evidence.initial[name].any()))
+    ]
+    any_moved = _agree(evidence, any(moved[name] for name in movable))
+    if movable and not any_moved:
         return "no matrix moved"
     if evidence.cell.axes["optimizer"] in STATELESS or evidence.several_ranks:
         return None
