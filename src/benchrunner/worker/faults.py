@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,30 +62,31 @@ def _oom(context: "Context") -> None:
 def _oom_disguised(context: "Context") -> None:
     """A cuBLAS handle takes device memory that is not torch's: on a full device the next one cannot be made.
 
-    Every thread has its own, made with its first product. What torch itself allocates for a product is left free in
-    its cache, so that it is cuBLAS that finds no memory, and not torch.
+    Every thread has its own, made with its first product. What torch itself allocates for one is left free in its
+    cache, so that it is cuBLAS that finds no memory: torch would give its cache back to the device first.
     """
     import torch
 
     if context.device.type != "cuda":
         _pretend_full_device()
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-    matrix = torch.ones(256, 256, device=context.device)
+    matrix, product = torch.ones(2, 256, 256, device=context.device)
     cached = torch.empty(NUM_HANDLES * WORKSPACE_BYTES, dtype=torch.uint8, device=context.device)
     held = _fill(context, (1 << 30, 1 << 26, 1 << 21), raises=False)
     del cached
-    if failure := _failure_of_handles(matrix):
+    if failure := _failure_of_handles(matrix, product):
         raise failure
     raise RuntimeError(f"cuBLAS made {NUM_HANDLES} handles beside {len(held)} blocks on a full device")
 
 
-def _failure_of_handles(matrix: Any) -> BaseException | None:
+def _failure_of_handles(matrix: Any, product: Any) -> BaseException | None:
     """Make handles in threads that stay, until one fails."""
     failures: list[BaseException] = []
     is_over = threading.Event()
     for _ in range(NUM_HANDLES):
         is_made = threading.Event()
-        threading.Thread(target=_multiply, args=(matrix, failures, is_made, is_over), daemon=True).start()
+        work = partial(_multiply, matrix, product, failures)
+        threading.Thread(target=work, args=(is_made, is_over), daemon=True).start()
         is_made.wait()
         if failures:
             break
@@ -92,9 +94,14 @@ def _failure_of_handles(matrix: Any) -> BaseException | None:
     return failures[0] if failures else None
 
 
-def _multiply(matrix: Any, failures: list[BaseException], is_made: threading.Event, is_over: threading.Event) -> None:
+def _multiply(
+    matrix: Any, product: Any, failures: list[BaseException], is_made: threading.Event, is_over: threading.Event
+) -> None:
+    import torch
+
     try:
-        (matrix @ matrix).sum().item()
+        torch.mm(matrix, matrix, out=product)
+        torch.cuda.synchronize(matrix.device)
     except RuntimeError as error:
         failures.append(error)
     finally:
