@@ -11,6 +11,9 @@ from benchrunner.hydra_app import expand
 from benchrunner.plan import make_cells
 from benchrunner.worker.context import Context
 
+SCRATCH = tempfile.TemporaryDirectory(prefix="benchrunner-tests-")
+"""Gone when this process ends."""
+
 CPU = Hardware(name="cpu", device_type="cpu", device_name="CPU", num_devices=1, memory_bytes=2**34)
 
 
@@ -36,7 +39,7 @@ def make_context(cell: Cell, *, fault=None) -> Context:
         local_rank=rank,
         world_size=cell.sizes.world_size,
         fault=fault,
-        path=Path(tempfile.mkdtemp()) / f"rank{rank}.json",
+        path=Path(tempfile.mkdtemp(dir=SCRATCH.name)) / f"rank{rank}.json",
     )
     context.init_process_group()
     return context
@@ -45,4 +48,4 @@ def make_context(cell: Cell, *, fault=None) -> Context:
 def torchrun(script: Path, *arguments: str, processes: int = 2) -> list[str]:
     """The command that starts `script` on so many CPU ranks."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost"]
-    return [*launcher, f"--nproc-per-node={processes}", str(script), *arguments]
+    return [*launcher, f"--log-dir={os.devnull}", f"--nproc-per-node={processes}", str(script), *arguments]
