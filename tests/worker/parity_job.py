@@ -1,6 +1,6 @@
-"""Runs parity cells in one process group and writes what rank 0 found.
+"""Runs parity cells in one process group; rank 0 writes what it found of each case as soon as it has it.
 
-torchrun … parity_job.py OUT CASE…      (a case: `FAULT|WORDS…`; no fault: `|WORDS…`)
+torchrun … parity_job.py FOLDER NUM_STEPS CASE…      (a case: `FAULT|WORDS…`; no fault: `|WORDS…`)
 """
 
 import json
@@ -15,28 +15,27 @@ from benchrunner.faults import parse_fault
 from benchrunner.worker import parity
 from cells import make_context, make_matrix
 
-NUM_STEPS = parity.NUM_STEPS
 STEPS_OF_A_LIE = 3
 """A fault shows in the gradients: its curve need not be long."""
 
 
-def run_case(case):
+def run_case(case, num_steps):
     fault, _, words = case.partition("|")
-    parity.NUM_STEPS = STEPS_OF_A_LIE if fault else NUM_STEPS
+    parity.NUM_STEPS = STEPS_OF_A_LIE if fault else num_steps
     results = []
     for cell in make_matrix("workload=parity", *words.split()):
         result = parity.run(make_context(cell, fault=parse_fault(fault)))
-        found = {"fault": fault, "axes": dict(cell.axes), "overrides": dict(cell.overrides)}
-        results.append(found | {key: result[key] for key in ("metrics", "checks", "parity")})
+        results.append({key: result[key] for key in ("metrics", "checks", "parity")})
         torch._dynamo.reset()
     return results
 
 
-def main(out, *cases):
+def main(folder, num_steps, *cases):
     torch.set_num_threads(1)
-    results = [result for case in cases for result in run_case(case)]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        Path(out).write_text(json.dumps(results))
+    for index, case in enumerate(cases):
+        results = run_case(case, int(num_steps))
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            Path(folder, f"{index}.json").write_text(json.dumps(results))
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

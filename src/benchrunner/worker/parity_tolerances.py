@@ -1,7 +1,11 @@
 """How far a combination may be from fp32 at small scale: three times the error of a known-good run, by precision.
 
-`python -m benchrunner.worker.parity_tolerances RECORD…` prints the errors of parity records in this form; how these
-were obtained: docs/metrics.md.
+Measured by
+
+    bench +sweeps=parity-cpu
+    python -m benchrunner.worker.parity_tolerances outputs/latest/cells/*/record.json
+
+of which the second prints the entries of KNOWN_GOOD.
 """
 
 import json
@@ -34,17 +38,18 @@ class Errors:
 
 
 KNOWN_GOOD: dict[str, Errors] = {
-    "fp32": Errors(8.2e-07, 1e-12, 9.6e-07),
-    "bf16": Errors(0.029, 3.7e-04, 0.17),
-    "bf16-mixed": Errors(0.012, 6.9e-05, 0.0063),
-    "fp16-mixed": Errors(0.0016, 1.2e-06, 8.9e-04),
-    "fp8-torchao": Errors(0.18, 0.016, 0.24),
-    "nf4": Errors(0.016, 1.2e-04, 0.0022),
-    "nf4-dq": Errors(0.016, 1.2e-04, 0.0022),
+    "fp32": Errors(8.2e-07, 3.3e-13, 9.5e-07),
+    "bf16": Errors(0.019, 1.9e-04, 0.17),
+    "bf16-mixed": Errors(0.013, 7.6e-05, 0.0040),
+    "fp16-mixed": Errors(0.0015, 1.2e-06, 4.9e-04),
+    "fp8-torchao": Errors(0.18, 0.015, 0.23),
+    "nf4": Errors(0.015, 1.1e-04, 0.0019),
+    "nf4-dq": Errors(0.015, 1.1e-04, 0.0021),
 }
 """Precision → the largest errors over known-good runs of it; a precision that is not here is measured, not judged.
 
-From a CPU, torch 2.13: single, DDP and stage 3, with and without checkpointing, eager and compiled, five families.
+From sweeps/parity-cpu.yaml on an AMD EPYC without bfloat16 instructions, torch 2.13.0, torchao 0.18.0, bitsandbytes
+0.50.2. Not here: fp8 by Transformer Engine, which no CPU runs.
 """
 
 
