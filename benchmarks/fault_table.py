@@ -74,10 +74,10 @@ def _table(rows: list[Row]) -> str:
 
 
 def write(text: str, out: str) -> None:
-    """Print it, or put it in the place of the generated part of a document."""
+    """Print it, or put it in the place of the generated part of a document, which may be new."""
     if out == "-":
         print(text)
         return
     path = Path(out)
-    before, _, rest = path.read_text().partition(BEGIN)
+    before, _, rest = (path.read_text() if path.exists() else f"{BEGIN}{END}\n").partition(BEGIN)
     path.write_text(before + text + rest.partition(END)[2])
