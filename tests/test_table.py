@@ -243,3 +243,13 @@ def test_settings_show_only_what_tells_rows_apart():
     rows.append(make_row(make_cell(leaves={"seq_len": 64, "seed": 7, "compile.mode": "default"})))
     frame = display.labels(table.results_table(rows))
     assert frame["settings"].tolist() == ["none", "none", "compile.mode=default"]
+
+
+def test_workloads_are_features_where_there_are_several_of_them():
+    cells = [make_cell(workload=name, precision="bf16") for name in ("lora", "generate")]
+    rows = [make_row(cell, make_record(cell)) for cell in cells] + [parity_row(True)]
+    pairs = count_pairs(rows)
+    texts = feature_matrix(rows, pairs).frame["single"]
+    assert texts["workload lora"] == texts["workload generate"] == "✓ 1/1"
+    assert "workload parity" not in texts and texts["precision bf16"] == "✓ 2/2; right 1/1"
+    assert not any("workload" in key for key in count_pairs(rows[:1]))

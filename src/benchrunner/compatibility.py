@@ -12,6 +12,12 @@ from benchrunner.table import NO_RECORD, NONE, Row
 PAIRED = ("strategy", "precision", "compile", "activation_checkpointing")
 """The axes of the tables."""
 
+ALSO = ("workload", "engine", "optimizer")
+"""Axes that are added where a sweep has several of their values."""
+
+PARITY = "parity"
+"""A workload that stands behind the others' marks, not beside them."""
+
 KINDS = ("ok", "ruled", "refused", "oom", "timeout", "failed", "invalid", "not_run")
 """What a cell can say about a pair: `ruled` was never launched, `refused` was, and a library said no."""
 
@@ -83,7 +89,7 @@ class Pair:
 
     def add(self, row: Row) -> None:
         """Count one cell."""
-        if row.planned.cell.axes["workload"] == "parity":
+        if row.planned.cell.axes["workload"] == PARITY:
             self.num_parity += 1
             self.answers.update(filter(None, [answer_of(row)]))
         else:
@@ -145,7 +151,7 @@ class Pair:
 
 
 Pairs = dict[tuple[str, str, str, str], Pair]
-"""(axis_a, value_a, axis_b, value_b) → its cells; axes in the order of PAIRED."""
+"""(axis_a, value_a, axis_b, value_b) → its cells; axes in the order of PAIRED, then ALSO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +169,23 @@ def count_pairs(rows: Sequence[Row]) -> Pairs:
     values = axis_values(rows)
     pairs: Pairs = {
         (a, value_a, b, value_b): Pair()
-        for a, b in combinations(PAIRED, 2)
+        for a, b in combinations(values, 2)
         for value_a in values[a]
         for value_b in values[b]
     }
     for row in rows:
         axes = row.planned.cell.axes
-        for a, b in combinations(PAIRED, 2):
-            pairs[a, axes[a], b, axes[b]].add(row)
+        for a, b in combinations(values, 2):
+            if PARITY not in (axes[a], axes[b]):
+                pairs[a, axes[a], b, axes[b]].add(row)
     return pairs
 
 
 def axis_values(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Axis → its values in this sweep, in order of first appearance."""
-    return {axis: list(dict.fromkeys(row.planned.cell.axes[axis] for row in rows)) for axis in PAIRED}
+    """Axis of the tables → its values in this sweep, in order of first appearance."""
+    found = {axis: dict.fromkeys(row.planned.cell.axes[axis] for row in rows) for axis in (*PAIRED, *ALSO)}
+    found["workload"].pop(PARITY, None)
+    return {axis: list(values) for axis, values in found.items() if axis in PAIRED or len(values) > 1}
 
 
 def compatibility_table(pairs: Pairs) -> pd.DataFrame:
@@ -201,7 +210,7 @@ def compatibility_table(pairs: Pairs) -> pd.DataFrame:
 def feature_matrix(rows: Sequence[Row], pairs: Pairs) -> Matrix:
     """Every value of the other axes against every strategy."""
     values = axis_values(rows)
-    features = [(axis, value) for axis in PAIRED[1:] for value in values[axis]]
+    features = [(axis, value) for axis in values if axis != "strategy" for value in values[axis]]
     frame = pd.DataFrame(
         {
             strategy: [pairs["strategy", strategy, axis, value].text for axis, value in features]
@@ -217,8 +226,8 @@ def pair_matrices(rows: Sequence[Row], pairs: Pairs) -> list[Matrix]:
     values = axis_values(rows)
     return [
         _pair_matrix(a, b, values, pairs)
-        for a, b in combinations(PAIRED[1:], 2)
-        if len(values[a]) > 1 and len(values[b]) > 1
+        for a, b in combinations(values, 2)
+        if a != "strategy" and len(values[a]) > 1 and len(values[b]) > 1
     ]
 
 
