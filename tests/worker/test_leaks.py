@@ -47,9 +47,7 @@ def bench(tmp_path, fault):
 
 
 def check_nothing_leaks(texts, host):
-    assert {"record.json", "agent.log", "rank0.out", "rank1.err", "results.md", "report.html", "plan.json"} <= set(
-        texts
-    )
+    assert {"record.json", "rank0.out", "rank1.err", "results.md", "report.html", "plan.json"} <= set(texts)
     pattern = re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", re.IGNORECASE)
     for name, text in texts.items():
         assert SECRET not in text, name
