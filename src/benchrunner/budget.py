@@ -1,6 +1,7 @@
 """`--budget 45m`: which cells are worth their time, in which order, and which do not fit what is left of it."""
 
 import heapq
+import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping
@@ -103,8 +104,8 @@ class Budget:
         expected_s, left_s = self.expected_s(planned), max(self.left_s(now_s), 0.0)
         if expected_s <= left_s:
             return None
-        left = f"{left_s:.0f} s of the budget of {self.total_s:g} s are left"
-        return f"it is expected to take {expected_s:.0f} s, and {left}"
+        left = f"{math.floor(left_s)} s of the budget of {self.total_s:g} s are left"
+        return f"it is expected to take {math.ceil(expected_s)} s, and {left}"
 
     def is_over(self, now_s: float) -> bool:
         """Whether a cell at work is ended: the budget is over, and so is the grace."""

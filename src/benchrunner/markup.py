@@ -16,6 +16,9 @@ _MARKDOWN = re.compile(r"([\\`*\[\]|~$])|(?<!\w)(_)|(_)(?!\w)")
 """What Markdown would read as markup; an underscore inside a word is none."""
 
 _HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+LONGEST_WORD = 60
+"""Characters that stay on one line of the page."""
+
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -119,5 +122,17 @@ def to_html(tables: Tables) -> str:
         ("Reasons", display.as_text(tables.reasons)),
     ]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        tables=tables, sections=[(title, frame) for title, frame in sections if len(frame)], legend=LEGEND
+        tables=tables,
+        sections=[(title, frame, _kinds(frame)) for title, frame in sections if len(frame)],
+        legend=LEGEND,
     )
+
+
+def _kinds(frame: pd.DataFrame) -> list[str]:
+    """How each column is set: numbers to the right, words on one line, longer text wrapped."""
+    columns = [frame.iloc[:, index] for index in range(len(frame.columns))]
+    return ["number" if _is_numeric(column) else _kind_of_text(column) for column in columns]
+
+
+def _kind_of_text(column: pd.Series) -> str:
+    return "word" if max(len(str(value)) for value in column) <= LONGEST_WORD else "text"

@@ -184,6 +184,6 @@ def _require_equal(name: str, gathered: torch.Tensor, expected: torch.Tensor, ra
         wrong = (gathered != expected).sum().item() / expected.numel()
         raise Unsupported(
             "runtime.nf4_fsdp_bits",
-            f"fully_shard changed the packed bits of {name}: rank {rank} dequantises {wrong:.1%} of its weights "
+            f"fully_shard changed the packed bits of {name}: rank {rank} dequantises {wrong:.2%} of its weights "
             "to other values than on one device",
         )
