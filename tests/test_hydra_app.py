@@ -345,3 +345,11 @@ def test_completion_strips_the_subcommand_and_completes_after_the_last_comma():
 def test_the_schemas_sections_are_what_is_composed():
     [row] = expand(multirun=False)
     assert keys.flatten(row.config).keys() <= keys.leaf_types().keys()
+
+
+def test_a_sweep_is_described_by_its_purpose():
+    described = {option.name: option.description for option in hydra_app.list_options("sweeps")}
+    assert described["smoke"].startswith("the tool itself") and described["smoke"].endswith(
+        "(a covering array of strength 2)."
+    )
+    assert all(text and "Cells:" not in text and "Purpose" not in text for text in described.values())

@@ -3,7 +3,9 @@
 import argparse
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,8 +311,15 @@ def list_command(arguments: argparse.Namespace) -> int:
         width = max((len(option.name) for option in options), default=0)
         print(f"{group}=" if group != "sweeps" else "+sweeps=")
         for option in options:
-            print(f"  {option.name:<{width}}  {option.description}".rstrip())
+            print(_option_lines(option.name.ljust(width), option.description))
     return EXIT_OK
+
+
+def _option_lines(name: str, description: str) -> str:
+    """The name and its description, wrapped beside it where that is longer than the line."""
+    indent = " " * (len(name) + 4)
+    columns = max(shutil.get_terminal_size().columns, len(indent) + 40)
+    return textwrap.fill(f"  {name}  {description}".rstrip(), columns, subsequent_indent=indent)
 
 
 def _no_words(arguments: argparse.Namespace) -> None:

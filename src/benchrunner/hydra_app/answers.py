@@ -1,6 +1,7 @@
 """What Hydra answers without running anything: option lists, --cfg, --info, shell completion."""
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,15 +49,19 @@ def list_options(group: str) -> list[Option]:
 def _option(path: Path) -> Option:
     text = path.read_text(encoding="utf-8")
     if path.parent.name == SWEEPS:
-        comments = [
-            line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line
-        ]
-        return Option(name=path.stem, description=next(filter(None, comments), ""))
+        return Option(name=path.stem, description=_purpose(text))
     body = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(body, dict)
     if "defaults" in body:
         return Option(name=path.stem, description=f"means {body['defaults'][0]}", alias_of=str(body["defaults"][0]))
     return Option(name=path.stem, description=str(body.get("description", "")))
+
+
+def _purpose(text: str) -> str:
+    """The first paragraph of a sweep file's header, up to the next `Word:` that begins a line."""
+    comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#") and "@package" not in line]
+    paragraphs = re.split(r"(?m)^(?=[A-Z]\w*(?: \w+)?: )|\n\s*\n", "\n".join(comments).strip())
+    return " ".join(next(filter(None, paragraphs), "").removeprefix("Purpose: ").split())
 
 
 def pass_through(words: Sequence[str], sweep_file: Path | None = None) -> int:
