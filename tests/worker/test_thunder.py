@@ -5,6 +5,9 @@ import importlib.util
 import pytest
 import torch
 
+from benchrunner.errors import Unsupported
+from benchrunner.worker import peft, thunder
+from benchrunner.worker.build import decoder_on_meta, materialise
 from benchrunner.worker.compile import COMPILERS
 from benchrunner.worker.layers import Attention
 from benchrunner.worker.thunder import mean_loss
@@ -38,12 +41,59 @@ def test_thunder_spreads_what_it_compiles_as_a_whole(words, own):
     assert not COMPILERS["inductor"].distributes(cell)
 
 
+def test_lora_spelled_out_is_lora():
+    cell = make_cell(*SMALL, "workload=lora", "workload.lora_dropout=0")
+    decoder = decoder_on_meta(cell)
+    peft.apply(decoder, cell.config["workload"], torch.float32)
+    materialise(decoder, cell, torch.device("cpu"))
+    qkv = next(peft.attentions(decoder)).qkv
+    torch.nn.init.normal_(qkv.lora_b_query)
+    torch.nn.init.normal_(qkv.lora_b_value)
+    x = torch.randn(2, 4, cell.get("model.d_model"))
+    expected = qkv(x)
+    thunder._speak_thunder(decoder)
+    assert qkv.lora_adds_in_product is False
+    torch.testing.assert_close(qkv(x), expected)
+
+
+def fail_in(filename, error):
+    """Raise `error` from a source of that name, as generated programs and libraries do."""
+    scope = {"error": error}
+    exec(compile("def program(): raise error", filename, "exec"), scope)
+    scope["program"]()
+
+
+@pytest.mark.parametrize("filename", ["thunder.backward_fn_8", "/lib/site-packages/thunder/core/jit_ext.py"])
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("no such operation"), RuntimeError("expected scalar type Float")]
+)
+def test_what_thunder_cannot_do_is_said_in_its_words(filename, error):
+    with pytest.raises(Unsupported, match=f"thunder: {type(error).__name__}: {error}") as refused, thunder.refusals():
+        fail_in(filename, error)
+    assert refused.value.code == "runtime.thunder"
+
+
+@pytest.mark.parametrize(
+    ("filename", "error"),
+    [
+        ("thunder.computation_3", torch.OutOfMemoryError("CUDA out of memory")),
+        ("thunder.computation_3", RuntimeError("CUDA error: an illegal memory access was encountered")),
+        ("thunder.computation_3", FloatingPointError("the loss of step 1 is nan")),
+        ("/src/benchrunner/worker/thunder.py", TypeError("ours")),
+    ],
+)
+def test_other_failures_are_no_refusals_of_thunder(filename, error):
+    with pytest.raises(type(error)) as raised, thunder.refusals():
+        fail_in(filename, error)
+    assert raised.value is error
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("thunder") is None or torch.__version__ >= "2.13", reason="no thunder for this torch"
 )
 def test_blocks_share_one_program_and_compute_the_same(monkeypatch):
-    from benchrunner.worker import thunder, train
+    from benchrunner.worker import train
 
     monkeypatch.setattr(thunder, "EXECUTORS", ("sdpa",))
     words = [*SMALL, "measure.steps=2", "measure.warmup_steps=1", "activation_checkpointing=selective"]

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,10 +97,18 @@ def _run(context: "Context") -> None:
     context.init_process_group()
     with uncollected():
         measure = load_workload(context.cell.axes["workload"])
-    context.status.result = measure(context)
+        refusals = _compiler_refusals(context)
+    with refusals:
+        context.status.result = measure(context)
     context.phase("teardown")
     context.destroy_process_group()
     context.finish()
+
+
+def _compiler_refusals(context: "Context") -> AbstractContextManager[object]:
+    from benchrunner.worker.compile import COMPILERS
+
+    return COMPILERS[context.cell.axes["compile"]].refusals()
 
 
 def _make_context(paths: AttemptPaths, status: RankFile, started_s: float) -> "Context":

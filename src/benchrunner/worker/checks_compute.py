@@ -53,13 +53,20 @@ def _keeps_products(evidence: Evidence) -> bool:
 def _attention_calls(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str] | None:
     """Calls of the attention operator: one a layer, one more a checkpointed block unless its output is kept."""
     profile = evidence.probes.profile
-    if profile is None or not profile.num_attention_calls:
+    if profile is None or not profile.num_attention_calls or _writes_attention_out(evidence):
         return None
     high = (len(evidence.built.decoder.blocks) + num_blocks) * evidence.probes.num_micro_steps
     # A call whose kept output is returned instead shows as a call in eager mode.
     low = len(evidence.built.decoder.blocks) * evidence.probes.num_micro_steps if _keeps_products(evidence) else high
     calls = profile.num_attention_calls
     return low <= calls <= high, f"{_range(low, high)} attention calls", f"{calls} attention calls"
+
+
+def _writes_attention_out(evidence: Evidence) -> bool:
+    """Thunder spells attention out in plain operations where no executor of its takes the call."""
+    profile, layers = evidence.probes.profile, len(evidence.built.decoder.blocks)
+    few = profile is None or profile.num_attention_calls < layers * evidence.probes.num_micro_steps
+    return evidence.cell.axes["compile"] == "thunder" and few
 
 
 def _activation_calls(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str] | None:

@@ -1,7 +1,7 @@
 """Compilers: how each one is applied, and what it did."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -94,6 +94,8 @@ class Compiler:
     """`Built.gradient_sync` of what `distribute` returns."""
     choices: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda options: {}
     """What to record of how the model was compiled."""
+    refusals: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Around building and running a model: turns what the compiler cannot do into a verdict."""
 
     def distributes(self, cell: Cell) -> bool:
         """Whether the compiler spreads this cell's model by itself."""
@@ -107,9 +109,11 @@ COMPILERS: dict[str, Compiler] = {
     "thunder": Compiler(
         blocks=thunder.jit_blocks,
         model=thunder.jit_model,
+        function=thunder.jit_function,
         distribute=thunder.distribute,
         gradient_sync=thunder.gradient_sync,
         choices=thunder.describe,
+        refusals=thunder.refusals,
     ),
 }
 

@@ -55,7 +55,7 @@ def choose(logits: Tensor, temperature: float, top_k: int | None) -> Tensor:
         return last.argmax(-1, keepdim=True)
     scaled = last / temperature
     if top_k is not None:
-        smallest = torch.topk(scaled, top_k).values[:, -1:]
+        smallest = torch.topk(scaled, top_k)[0][:, -1:]  # by its place: thunder's result has no names
         scaled = scaled.masked_fill(scaled < smallest, float("-inf"))
     probabilities = scaled.softmax(-1)
     return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1, keepdim=True)

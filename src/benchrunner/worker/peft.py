@@ -38,6 +38,8 @@ class LoRA(nn.Module):
         self.lora_rank = int(rank)
         self.lora_num_keys = attention.num_kv_heads * attention.head_size
         self.lora_scale = float(workload["lora_alpha"]) / rank
+        self.lora_adds_in_product = True
+        """The update is added inside its product; not so for compilers that know no `addmm` and fuse by themselves."""
         self.lora_dropout = nn.Dropout(workload["lora_dropout"])
         self.lora_a = _parameter(2 * rank, width, dtype=dtype)
         self.lora_b_query = _parameter(width, rank, dtype=dtype)
@@ -47,6 +49,9 @@ class LoRA(nn.Module):
         """x [..., width] → queries, keys and values [..., width + 2 · key width]."""
         y: Tensor = super().forward(x, *args, **kwargs)
         low = F.linear(self.lora_dropout(x), self.lora_a)
+        if not self.lora_adds_in_product:
+            spelled_out: Tensor = y + self.lora_scale * F.linear(low, self._rows())
+            return spelled_out
         updated = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), self._rows().t(), alpha=self.lora_scale)
         return updated.view_as(y)
 
@@ -97,12 +102,20 @@ class PromptedAttention(Attention):
     def _attend_to_prompt(self, q: Tensor) -> Tensor:
         """Attention of q [batch, heads, new, head size] to all of the prompt, [batch, heads, new, head size]."""
         # Not through a fused kernel: a handful of keys is less than one tile of theirs.
-        _, keys, values = self.heads(self.adapter_prompt[None], None, None)
         groups = self.num_heads // self.num_kv_heads
-        keys, values = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (keys, values))
+        keys, values = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in self._prompt_heads())
         scores = q @ (keys * self.head_size**-0.5).transpose(-2, -1).to(q.dtype)
         prompted: Tensor = scores.softmax(-1).to(q.dtype) @ values.to(q.dtype)
         return prompted
+
+    def _prompt_heads(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prompt, each [1, kv heads, prompt length, head size].
+
+        Its queries are cut off, not split off: thunder loses the gradient of a part that nobody uses.
+        """
+        projected = self.qkv(self.adapter_prompt[None])[..., self.num_heads * self.head_size :]
+        keys, values = projected.unflatten(-1, (-1, self.head_size)).transpose(1, 2).split(self.num_kv_heads, 1)
+        return keys, values
 
 
 def _parameter(*shape: int, dtype: torch.dtype) -> nn.Parameter:

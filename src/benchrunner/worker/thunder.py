@@ -6,8 +6,10 @@ traced for one block runs every other, given that block's parameters.
 
 import contextlib
 import functools
+import re
+import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from benchrunner.errors import Unsupported
 from benchrunner.worker.context import Context
 from benchrunner.worker.layers import Attention
 from benchrunner.worker.model import IGNORED_TARGET, Block, Decoder
+from benchrunner.worker.peft import LoRA
 
 EXECUTORS = ("sdpa", "torchcompile")
 """Who runs what thunder traced, in order of preference: fused attention, then TorchInductor for all the rest (nvFuser,
@@ -27,6 +30,20 @@ thunder's first choice, takes no torch of today). What neither takes is left to 
 MAX_WORDS = 400
 """Characters kept of what a library says."""
 
+COMPILER_ERRORS = (
+    torch._dynamo.exc.TorchDynamoException,
+    NotImplementedError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    TypeError,
+    ValueError,
+)
+"""What a compiler raises that cannot do something; none of them is a device's or a peer's."""
+
+DEVICE_ERROR = re.compile(r"out of memory|CUDA error|CUDA driver|CUBLAS_|CUDNN_|NCCL|OutOfMemoryError")
+
 BUCKETS = {"block": "BLOCK", "module": "LAYER"}
 """`strategy.wrap` → what thunder's FSDP gathers at once."""
 
@@ -34,13 +51,15 @@ _programs: list["Program"] = []
 
 
 class Program:
-    """A module jitted by thunder, to be run with the parameters of any module of the same structure."""
+    """A module or function jitted by thunder; a module's runs with the parameters of any of the same structure."""
 
-    def __init__(self, template: nn.Module, executors: Sequence[Any] | None = None) -> None:
+    def __init__(self, template: nn.Module | Callable[..., Any], executors: Sequence[Any] | None = None) -> None:
         import thunder
 
-        self.jitted: Any = thunder.jit(template, executors=list(executors or EXECUTORS))
-        self.trace_s = 0.0
+        chosen = list(executors or EXECUTORS)
+        self.executors = [str(getattr(executor, "name", executor)) for executor in chosen]
+        self.jitted: Any = thunder.jit(template, executors=chosen)
+        self._trace_s = 0.0
         self._num_traces = 0
         _programs.append(self)
 
@@ -48,26 +67,21 @@ class Program:
         """The program on `module`'s parameters as they are now: sharding replaces them for a while."""
         self.jitted._overrides_parameters = dict(module.named_parameters())
         self.jitted._overrides_buffers = dict(module.named_buffers())
-        result = self.jitted(*inputs) if self._num_traces else self._first_run(*inputs)
-        self._note_trace()
+        return self(*inputs)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The program on the template's own parameters."""
+        result = self.jitted(*inputs)
+        self.trace_s()
         return result
 
-    def _first_run(self, *inputs: Any) -> Any:
-        """Trace and run.
-
-        Raises:
-            Unsupported: thunder, or Dynamo in its `torchcompile` executor, cannot compile this, in their words.
-        """
-        try:
-            return self.jitted(*inputs)
-        except (torch._dynamo.exc.TorchDynamoException, NotImplementedError, TypeError, AttributeError) as error:
-            raise Unsupported("runtime.thunder", "thunder: " + " ".join(str(error).split())[:MAX_WORDS]) from error
-
-    def _note_trace(self) -> None:
+    def trace_s(self) -> float:
+        """Seconds spent on tracing; of several traces since it was asked last, thunder knows the last one's."""
         stats = self.jitted._lc_cs
         if stats.cache_misses != self._num_traces:
             self._num_traces = stats.cache_misses
-            self.trace_s += max(stats.last_trace_tracing_stop - stats.last_trace_tracing_start, 0) / 1e9
+            self._trace_s += max(stats.last_trace_tracing_stop - stats.last_trace_tracing_start, 0) / 1e9
+        return self._trace_s
 
 
 class Jitted(nn.Module):
@@ -120,10 +134,12 @@ def jit_blocks(decoder: Decoder, options: Mapping[str, Any]) -> None:
 
 
 def _speak_thunder(decoder: Decoder) -> None:
-    """Avoid what thunder cannot trace: grouped queries inside attention, and the loss as a sum."""
+    """Avoid what thunder cannot trace: queries in groups inside attention, sums inside products, the loss as a sum."""
     for module in decoder.modules():
         if isinstance(module, Attention):
             module.repeats_keys = True
+        if isinstance(module, LoRA):
+            module.lora_adds_in_product = False
     if decoder.loss_chunk_tokens is None:
         decoder.head_loss = types.MethodType(_head_loss, decoder)  # type: ignore[method-assign]
 
@@ -143,6 +159,11 @@ def jit_model(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
     if options["scope"] != "model":
         return model
     return cast(nn.Module, Program(model).jitted)
+
+
+def jit_function(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """A function as a program of its own, whatever the scope."""
+    return Program(function)
 
 
 def distribute(decoder: Decoder, context: Context) -> nn.Module:
@@ -182,10 +203,34 @@ def gradient_sync(model: Any, sync: bool) -> AbstractContextManager[object]:
 
 
 def describe(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What to record: the executors, and how many programs there are."""
-    return {"thunder_executors": list(EXECUTORS), "thunder_programs": len(_programs)}
+    """What to record: the executors of the model's programs, and how many programs there are."""
+    return {"thunder_executors": _programs[0].executors, "thunder_programs": len(_programs)}
 
 
 def trace_s() -> float:
     """Seconds that thunder spent tracing in this process; what its executors compile is not in it."""
-    return sum(program.trace_s for program in _programs)
+    return sum(program.trace_s() for program in _programs)
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what thunder, or Dynamo in its `torchcompile` executor, cannot do into a verdict in their words.
+
+    Thunder traces, transforms and compiles while the model runs, so what it cannot do comes from anywhere below: from a
+    forward pass, from autograd's threads, and from operators that its programs call with arguments they do not take.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        words = " ".join(str(error).split())[:MAX_WORDS]
+        raise Unsupported("runtime.thunder", f"thunder: {type(error).__name__}: {words}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether thunder's own code or a program that it wrote (`thunder.…`) raised this, and the device did not."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    below_thunder = any("/thunder/" in name or name.startswith("thunder.") for name in files)
+    known = isinstance(error, COMPILER_ERRORS) or type(error) is RuntimeError
+    return below_thunder and known and DEVICE_ERROR.search(str(error)) is None
