@@ -29,8 +29,8 @@ def measure(
 
     How many steps: as `measure` in the configuration says, unless the workload counts for itself.
 
-    When a compiler worked inside the window although shapes are static, the window is measured once more: what was
-    compiled late belongs to the warm-up. If it happens again, `compile.num_window_recompiles` says so.
+    When a compiler worked inside the window, the window is measured once more: what was compiled late belongs to the
+    warm-up. If it happens again, `compile.num_window_recompiles` says so.
     """
     options = context.cell.config["measure"]
     meter = MemoryMeter(context.device)
@@ -38,7 +38,7 @@ def measure(
     length = num_steps or options["steps"]
     first_step_s = _warm_up(context, steps, warmup)
     window = _window(context, steps, range(warmup, warmup + length), meter)
-    if context.cell.get("compile.dynamic") is False and _any_recompiled(context, window):
+    if _any_recompiled(context, window):
         window = _window(context, steps, range(warmup + length, warmup + 2 * length), meter)
     window["compile"]["first_step_s"] = first_step_s
     if context.cell.axes["compile"] == "eager":
