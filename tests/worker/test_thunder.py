@@ -88,10 +88,29 @@ def test_other_failures_are_no_refusals_of_thunder(filename, error):
     assert raised.value is error
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+NO_THUNDER = pytest.mark.skipif(
     importlib.util.find_spec("thunder") is None or torch.__version__ >= "2.13", reason="no thunder for this torch"
 )
+
+
+@pytest.mark.slow
+@NO_THUNDER
+@pytest.mark.parametrize("workload", ["lora", "adapter", "adapter_v2"])
+@pytest.mark.parametrize("scope", ["block", "model"])
+def test_finetuning_computes_the_same(monkeypatch, workload, scope):
+    from benchrunner.worker import train
+
+    monkeypatch.setattr(thunder, "EXECUTORS", ("sdpa",))
+    words = [*SMALL, f"workload={workload}", "workload.lora_dropout=0", "optimizer.lr=0.05", "measure.steps=3"]
+    words.append("measure.warmup_steps=1")
+    eager = train.run(make_context(make_cell(*words)))["losses"]
+    assert max(eager) - min(eager) > 1e-2, "a flat curve would prove nothing"
+    jitted = train.run(make_context(make_cell(*words, "compile=thunder", f"compile.scope={scope}")))
+    torch.testing.assert_close(torch.tensor(jitted["losses"]), torch.tensor(eager), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@NO_THUNDER
 def test_blocks_share_one_program_and_compute_the_same(monkeypatch):
     from benchrunner.worker import train
 
