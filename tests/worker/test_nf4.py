@@ -126,7 +126,7 @@ class CountProducts(TorchDispatchMode):
 def test_changed_bits_are_refused():
     expected = torch.tensor([1.0, 2.0, 3.0, 4.0])
     nf4._require_equal("head", expected.clone(), expected, 1)
-    with pytest.raises(Unsupported, match=r"rank 1 dequantises 25\.0%") as caught:
+    with pytest.raises(Unsupported, match=r"rank 1 dequantises 25\.00%") as caught:
         nf4._require_equal("head", torch.tensor([1.0, 2.0, 3.0, 5.0]), expected, 1)
     assert caught.value.code == "runtime.nf4_fsdp_bits"
 
