@@ -259,6 +259,8 @@ def test_hardware_flops_add_what_is_recomputed():
     assert extra(activation_checkpointing={"name": "selective", "every": "1/4"}) == 128 * 8 * a_block
     assert extra(activation_checkpointing={"name": "selective", "every": "per_op"}) == 0
     assert extra(workload=make_workload("train", loss_chunk_tokens=64)) == 128 * 2 * 32000 * 4096
+    prompted = make_workload("adapter", adapter_start_layer=2)
+    assert extra(workload=prompted, activation_checkpointing={"name": "full", "every": None}) == 128 * 30 * a_block
     full_forward = make_config(
         workload=make_workload("forward"), activation_checkpointing={"name": "full", "every": None}
     )

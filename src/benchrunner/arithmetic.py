@@ -237,7 +237,8 @@ def recomputed_flops_per_step(config: Values, sizes: Sizes) -> float:
     if config["workload"]["name"] not in GRADIENT_WORKLOADS:
         return 0.0
     model, checkpointing = config["model"], config["activation_checkpointing"]
-    num_blocks = len(checkpointed_blocks(model["num_layers"], checkpointing))
+    first = first_block_with_backward(config["workload"])
+    num_blocks = sum(block >= first for block in checkpointed_blocks(model["num_layers"], checkpointing))
     keeps_products = checkpointing["every"] == "per_op"
     whole = config["precision"]["backend"] == "transformer_engine"
     a_block = recomputed_flops_per_block(model, sizes.seq_len, whole=whole)
@@ -245,6 +246,11 @@ def recomputed_flops_per_step(config: Values, sizes: Sizes) -> float:
     if config["workload"]["loss_chunk_tokens"] is not None:
         a_token += 2.0 * head_matmul_parameters(model)
     return _num_tokens(sizes) * a_token
+
+
+def first_block_with_backward(workload: Values) -> int:
+    """Below the first prompt of an adapter nothing trains, so that nothing is kept or recomputed either."""
+    return int(workload["adapter_start_layer"]) if workload["name"] == "adapter" else 0
 
 
 def recomputed_flops_per_block(model: Values, seq_len: int, *, causal: bool = True, whole: bool = False) -> float:

@@ -23,7 +23,8 @@ def recompute(evidence: Evidence) -> Finding:
     wrapped = sum(is_checkpointed(block) for block in decoder.blocks)
     expected, observed = [f"{len(wanted)} of {len(decoder.blocks)} blocks checkpointed"], [f"{wrapped}"]
     agrees = len(wanted) == wrapped
-    num_again = sum(block >= _first_with_backward(evidence) for block in wanted)
+    first = arithmetic.first_block_with_backward(evidence.cell.config["workload"])
+    num_again = sum(block >= first for block in wanted)
     for look in (_attention_calls, _activation_calls, _product_flops):
         line = look(evidence, num_again)
         if line is not None:
@@ -33,12 +34,6 @@ def recompute(evidence: Evidence) -> Finding:
             observed.append(found)
     note = None if len(expected) > 1 else "the profiler saw no call that recomputation repeats"
     return Finding(ok=agrees, expected="; ".join(expected), observed="; ".join(observed), note=note)
-
-
-def _first_with_backward(evidence: Evidence) -> int:
-    """Below the first prompt of an adapter nothing trains, so that nothing is kept or recomputed either."""
-    workload = evidence.cell.config["workload"]
-    return int(workload["adapter_start_layer"]) if workload["name"] == "adapter" else 0
 
 
 def is_checkpointed(block: nn.Module) -> bool:
