@@ -197,13 +197,24 @@ def sharded(evidence: Evidence) -> Finding:
     total, padding = _whole_bytes(evidence)
     expected, stage = total / evidence.context.world_size, evidence.cell.get("strategy.stage")
     at_rest = abs(evidence.rest_bytes - expected) <= padding + 0.01 * expected
+    wish, seen = f"{expected:.0f} bytes at rest", f"{evidence.rest_bytes} bytes at rest"
     gathered, blocks = evidence.probes.gathered_blocks
-    right_stage = not blocks or not _has_parts(evidence.built.decoder) or gathered == (blocks if stage == 2 else 0)
+    if unseen := _why_blocks_are_unseen(evidence):
+        return Finding(ok=at_rest, expected=wish, observed=seen, note=f"{unseen}: only the bytes at rest are judged")
     return Finding(
-        ok=at_rest and right_stage,
-        expected=f"{expected:.0f} bytes at rest, {'all' if stage == 2 else 'no'} blocks whole after forward",
-        observed=f"{evidence.rest_bytes} bytes at rest, {gathered} of {blocks} blocks whole after forward",
-        note=None if blocks else f"{evidence.probes.missing}: only the bytes at rest are judged",
+        ok=at_rest and gathered == (blocks if stage == 2 else 0),
+        expected=f"{wish}, {'all' if stage == 2 else 'no'} blocks whole after forward",
+        observed=f"{seen}, {gathered} of {blocks} blocks whole after forward",
+    )
+
+
+def _why_blocks_are_unseen(evidence: Evidence) -> str | None:
+    if not _has_parts(evidence.built.decoder):
+        return "parameters are flat (FSDP1)"
+    if evidence.probes.gathered_blocks[1]:
+        return None
+    return (
+        evidence.probes.missing if evidence.optimizer else "without a backward pass no block is looked at after forward"
     )
 
 
