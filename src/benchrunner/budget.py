@@ -10,13 +10,13 @@ from itertools import combinations
 from benchrunner import arithmetic
 from benchrunner.cell import Cell, canonical_json, identity_overrides
 from benchrunner.errors import UsageError
-from benchrunner.limits import step_s
+from benchrunner.limits import step_s, tuned_s
 from benchrunner.plan import PlannedCell
 
 START_S = 20.0
 """Processes, imports and the end of a job."""
 PARAMETERS_PER_S = 4e8
-COMPILE_S, COMPILE_LAYER_S, THUNDER_S, AUTOTUNE = 40.0, 1.0, 120.0, 4.0
+COMPILE_S, COMPILE_LAYER_S, THUNDER_S = 40.0, 1.0, 120.0
 CHECK_STEPS, WARMUP_SAMPLES = 6, 3
 TOKEN_S = 0.01
 SLOWER = 2.0
@@ -64,11 +64,9 @@ def _steps_s(planned: PlannedCell, device_type: str) -> float:
 
 
 def _compile_s(cell: Cell) -> float:
-    if cell.axes["compile"] == "eager":
-        return 0.0
     whole_s = COMPILE_LAYER_S * cell.get("model.num_layers") if cell.get("compile.scope") == "model" else 0.0
     base_s = THUNDER_S if cell.axes["compile"] == "thunder" else COMPILE_S
-    return (base_s + whole_s) * (AUTOTUNE if str(cell.get("compile.mode")).startswith("max-autotune") else 1.0)
+    return tuned_s(cell, base_s + whole_s)
 
 
 class Budget:
@@ -84,16 +82,20 @@ class Budget:
 
     def expected_s(self, planned: PlannedCell) -> float:
         """Seconds from launch to verdict: predicted, times the median of actual ÷ predicted of the cells so far."""
-        slug = planned.cell.slug
-        if slug not in self._predicted_s:
-            self._predicted_s[slug] = predict_wall_s(planned, self._device_type)
-        return self._predicted_s[slug] * self._factor
+        return self._predict_s(planned) * self._factor
 
     def learn(self, planned: PlannedCell, wall_s: float) -> None:
         """A cell took so long to its end."""
-        self._factors.append(wall_s / predict_wall_s(planned, self._device_type))
+        self._factors.append(wall_s / self._predict_s(planned))
         if len(self._factors) >= FEW:
             self._factor = min(max(statistics.median(self._factors), LEAST_FACTOR), MOST_FACTOR)
+
+    def _predict_s(self, planned: PlannedCell) -> float:
+        """Asked for every waiting cell at every turn of the loop."""
+        slug = planned.cell.slug
+        if slug not in self._predicted_s:
+            self._predicted_s[slug] = predict_wall_s(planned, self._device_type)
+        return self._predicted_s[slug]
 
     def left_s(self, now_s: float) -> float:
         """Seconds until the end."""

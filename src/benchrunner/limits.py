@@ -67,12 +67,16 @@ def scaled_limits_s(cell: Cell, a_step_s: float) -> dict[str, float]:
 
 def compile_s(cell: Cell) -> float:
     """What the compiler may take on top of a step: in the first one, and wherever it meets a new shape."""
+    whole = cell.get("compile.scope") == "model" or cell.axes["compile"] == "thunder"
+    layers_s = COMPILE_LAYER_S * cell.get("model.num_layers") if whole else 0.0
+    return tuned_s(cell, COMPILE_S + layers_s)
+
+
+def tuned_s(cell: Cell, plain_s: float) -> float:
+    """Seconds of the cell's compiler, when it takes `plain_s` without tuning; none where there is no compiler."""
     if cell.axes["compile"] == "eager":
         return 0.0
-    whole = cell.get("compile.scope") == "model" or cell.axes["compile"] == "thunder"
-    tuned = str(cell.get("compile.mode")).startswith("max-autotune")
-    layers_s = COMPILE_LAYER_S * cell.get("model.num_layers") if whole else 0.0
-    return (COMPILE_S + layers_s) * (AUTOTUNE if tuned else 1.0)
+    return plain_s * (AUTOTUNE if str(cell.get("compile.mode")).startswith("max-autotune") else 1.0)
 
 
 def step_s(planned: PlannedCell, device_type: str) -> float:

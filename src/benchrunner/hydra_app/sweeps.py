@@ -13,7 +13,7 @@ from yaml import YAMLError
 from benchrunner import keys, paths
 from benchrunner.cell import format_value
 from benchrunner.errors import ConfigError, UsageError, did_you_mean
-from benchrunner.hydra_app.loader import compose, first_lines
+from benchrunner.hydra_app.loader import compose, first_lines, group_options
 from benchrunner.hydra_app.words import Word, check_option, parse_words, read_words
 from benchrunner.matrix import Matrix
 from benchrunner.schema import GROUPS
@@ -91,7 +91,7 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
         keys.check_key(key)
     for group, name in filter(None, map(override_of, body.get("defaults", []))):
         if group in GROUPS:
-            check_option(group, name, loader.get_group_options(group), f"override /{group}: {name}")
+            check_option(group, name, group_options(loader, group), f"override /{group}: {name}")
 
 
 def override_of(entry: Any) -> tuple[str, Any] | None:

@@ -7,8 +7,6 @@ scale of a gradient, uniform tokens teach nothing).
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -171,7 +169,7 @@ def compare_gradients(ours: ParityLoop, theirs: ParityLoop) -> list[Difference]:
 
 def _gradients(loop: ParityLoop, step: int) -> Gradients:
     """The gradients of one step, which is then applied."""
-    with _computing(loop):
+    with attention_backend(loop.context.cell):
         loop.prepare(range(step, step + 1))
         loop.backward(step)
         scale = loop.loss_scale()
@@ -179,12 +177,6 @@ def _gradients(loop: ParityLoop, step: int) -> Gradients:
         found = {canonical_name(n): _whole(p.grad).float() / scale for n, p in named if p.grad is not None}
         loop.apply()
     return found
-
-
-@contextmanager
-def _computing(loop: ParityLoop) -> Iterator[None]:
-    with attention_backend(loop.context.cell):
-        yield
 
 
 def _whole(gradient: Tensor) -> Tensor:
@@ -208,7 +200,7 @@ def _difference(name: str, step: int, found: Tensor | None, wanted: Tensor) -> D
 def _curve(loop: ParityLoop) -> list[float]:
     """The mean loss of every step, those of the gradients' comparison included."""
     steps = range(loop.num_steps, NUM_STEPS)
-    with _computing(loop):
+    with attention_backend(loop.context.cell):
         loop.prepare(steps)
         for step in steps:
             loop.step(step)
