@@ -92,6 +92,10 @@ def _pair(options: argparse.Namespace, strategy: str, compiler: str, index: int)
     for side in order:
         rows[side] = sides[side](options, strategy, compiler)
         _clean()
+        if os.environ["RANK"] == "0":
+            median_s = statistics.median(rows[side]["step_times_s"])
+            told = f"{strategy} {compiler}, pair {index + 1}: {side} {median_s * 1e3:.1f} ms"
+            print(told, file=sys.stderr, flush=True)
     return rows
 
 
@@ -108,6 +112,8 @@ def _run_bare(options: argparse.Namespace, strategy: str, compiler: str) -> dict
 
 
 def _run_cell(options: argparse.Namespace, strategy: str, compiler: str) -> dict[str, Any]:
+    import torch._dynamo
+
     from benchrunner.worker import train
     from benchrunner.worker.context import Context
 
@@ -126,7 +132,9 @@ def _run_cell(options: argparse.Namespace, strategy: str, compiler: str) -> dict
             world_size=world_size,
             path=Path(scratch) / "rank.json",
         )
+        settings = torch._dynamo.config.save_config()
         result = train.run(context)
+        torch._dynamo.config.load_config(settings)  # the loop beside it is not to run under the cell's limits
     return {
         "step_times_s": result["step_times_s"],
         "peak_gib": round(result["memory"]["window"]["allocated_bytes"] / 2**30, 2),

@@ -1,6 +1,6 @@
 """Runs cells of all engines in one process group and writes what each rank saw.
 
-torchrun … fabric_job.py OUT WORDS… -- WORDS…      (one matrix between two dashes; fault=… plants a lie in its cells)
+torchrun … fabric_job.py OUT WORDS… -- WORDS…      (one matrix between two dashes; fault=… plants a lie in its cells, fault= none: their checks)
 
 Fabric refuses its FSDPStrategy without CUDA by comparing the exact type: a subclass passes, and shows on a CPU that
 units, flat parameters and synchronisation are what they should be. BitsandbytesPrecision is let pass likewise.
@@ -91,7 +91,7 @@ def run_matrix(words):
 
 def check_cell(cell, fault):
     checks = train.run(make_context(cell, fault=fault))["checks"]
-    return {"axes": dict(cell.axes), "fault": fault.kind, "checks": checks}
+    return {"axes": dict(cell.axes), "fault": fault and fault.kind, "checks": checks}
 
 
 def main(out, *words):

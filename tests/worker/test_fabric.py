@@ -31,6 +31,7 @@ MATRICES = [
     ["strategy=fsdp_stage3", "engine=native,fabric", "workload=generate", "generate.temperature=0", *SHORT],
     ["strategy=ddp,fsdp_stage2,fsdp_stage3", "engine=fabric", "fault=no_reduce", *FEW],
     ["strategy=fsdp_stage3", "engine=fabric-model-parallel", "fault=no_reduce", *FEW],
+    ["strategy=fsdp_stage2,fsdp_stage3", "engine=fabric", "optimizer=adamw", "optimizer.lr=1e-3", "fault=", *FEW],
 ]
 PACKED = ["strategy=fsdp_stage3", "workload=lora", "workload.lora_dropout=0", "precision=nf4,nf4-dq"]
 if importlib.util.find_spec("bitsandbytes") is not None and torch.__version__ >= "2.13":
@@ -108,10 +109,19 @@ def test_packed_weights_survive_sharding(ran):
 
 
 def test_a_strategy_that_does_not_reduce_is_found_out(ran):
-    lied = [result for result in ran if "fault" in result]
+    lied = [result for result in ran if result.get("fault")]
     assert [result["axes"]["strategy"] for result in lied] == ["ddp", "fsdp_stage2", "fsdp_stage3", "fsdp_stage3"]
     for result in lied:
         assert [name for name, check in result["checks"].items() if check["ok"] is False] == ["gradients_reduced"]
+
+
+def test_no_check_fails_where_a_rank_holds_nothing_of_a_parameter(ran):
+    """Flat parameters are cut anywhere: the optimizer has no state for what lies on other ranks alone."""
+    healthy = [result for result in ran if result.get("fault", "") is None]
+    assert [result["axes"]["strategy"] for result in healthy] == ["fsdp_stage2", "fsdp_stage3"]
+    for result in healthy:
+        assert result["checks"]["trains"]["ok"] is True, result
+        assert [name for name, check in result["checks"].items() if check["ok"] is False] == []
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16-mixed"])

@@ -17,14 +17,26 @@ BACKENDS = {
     "math": SDPBackend.MATH,
 }
 """Option → torch's back end. `auto` leaves torch its own order, `explicit` uses no fused kernel at all."""
+PREPARED_PER_SHAPE = frozenset({"cudnn"})
+"""Makes a plan for every new shape, which takes tens of milliseconds: not what `auto` is where lengths vary."""
 
 
 @contextlib.contextmanager
 def attention_backend(cell: Cell) -> Iterator[None]:
     """Everything inside, compiled or not, uses the cell's attention back end."""
-    name = cell.get("attention")
-    with sdpa_kernel(BACKENDS[name]) if name in BACKENDS else contextlib.nullcontext():
+    allowed = _allowed_backends(cell)
+    with sdpa_kernel(allowed) if allowed else contextlib.nullcontext():
         yield
+
+
+def _allowed_backends(cell: Cell) -> list[SDPBackend]:
+    """What torch may choose from; empty: from all, or there is nothing to choose."""
+    name = cell.get("attention")
+    if name in BACKENDS:
+        return [BACKENDS[name]]
+    if name == "auto" and cell.get("workload.lengths") != "fixed":
+        return [backend for name, backend in BACKENDS.items() if name not in PREPARED_PER_SHAPE]
+    return []
 
 
 def chosen_backend(cell: Cell, device: torch.device) -> str:

@@ -93,7 +93,10 @@ def _dead_gradients(evidence: Evidence) -> str | None:
 
 
 def _idle_optimizer(evidence: Evidence) -> str | None:
-    """Trainable parameters that the optimizer does not hold, has no state for, or has not counted steps of."""
+    """Trainable parameters that the optimizer does not hold, has no state for, or has not counted steps of.
+
+    FSDP1 cuts its flat parameters anywhere: of some a rank has no element, and its optimizer nothing to keep.
+    """
     optimizer = evidence.optimizer
     assert optimizer is not None
     held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
@@ -103,7 +106,7 @@ def _idle_optimizer(evidence: Evidence) -> str | None:
         return f"the optimizer does not hold {_some(foreign)}"
     if evidence.cell.axes["optimizer"] in STATELESS:
         return None
-    empty = [name for name, parameter in mine if not optimizer.state.get(parameter)]
+    empty = [name for name, parameter in mine if parameter.numel() and not optimizer.state.get(parameter)]
     if empty:
         return f"no optimizer state for {_some(empty)}"
     counts = {float(state["step"]) for state in optimizer.state.values() if "step" in state}

@@ -1,0 +1,151 @@
+"""Is a cell that lies caught: every planted lie through `bench`, the verdict, and the check that named it.
+
+    python benchmarks/planted_lies.py                on all visible GPUs, two to a sweep: about 6 minutes on 4 × H200
+    python benchmarks/planted_lies.py --out FILE     into a file instead of stdout
+    python benchmarks/planted_lies.py --cpu          the same with small cells on 2 CPU ranks
+
+A lie runs to its end and prints plausible numbers (`bench doctor --faults` lists them). Caught: every cell is `invalid`
+and the reason is that of the check which is there for the lie. That healthy cells pass is what sweeps show.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import fault_table
+from faults import prepare
+from victim import new_sweep
+
+from benchrunner.faults import LIES
+from benchrunner.hardware import detect
+
+WIDE = ["model=llama2-7b", "model.num_layers=2", "measure.warmup_steps=2", "measure.steps=4"]
+"""The full width, embedding and head: tolerances are tried at real sizes."""
+SMALL = ["model.num_layers=2", "model.vocab_size=256", "seq_len=32", "measure.steps=2", "measure.warmup_steps=1"]
+PARITY = ["workload=parity", "model=debug", "measure.steps=1"]
+COMMON = ["brake=null", "compile.cache=shared"]
+
+NAMED = ("workload", "strategy", "precision", "compile", "activation_checkpointing")
+USUAL = ("train", "eager", "none")
+"""Not said of a cell."""
+
+SEVERAL = "strategy=ddp,fsdp_stage2,fsdp_stage3 devices=2"
+CELLS: list[tuple[str, str, str]] = [
+    ("no_reduce", f"{SEVERAL} precision=bf16", "gradients_reduced"),
+    ("no_reduce", "strategy=ddp,fsdp_stage3 devices=2 precision=fp8,fp8-torchao", "gradients_reduced"),
+    ("no_shard", "strategy=fsdp_stage2,fsdp_stage3 devices=2", "sharded"),
+    ("no_recompute", "activation_checkpointing=full,selective compile=eager,inductor", "recompute"),
+    ("no_recompute", "activation_checkpointing=full precision=fp8", "recompute"),
+    ("no_convert", "precision=bf16-mixed,fp8,fp8-torchao", "precision"),
+    ("no_convert", "workload=lora,generate precision=nf4,nf4-dq", "precision"),
+    ("zero_norm", "strategy=single,fsdp_stage3 precision=bf16", "first_loss"),
+    ("frozen", "strategy=single,ddp,fsdp_stage3 precision=bf16", "trains"),
+    ("wrong_shape", "strategy=single,fsdp_stage3 precision=bf16", "shape"),
+    ("recompile", "compile=inductor precision=bf16,fp8-torchao", "compiled"),
+    ("short_batch", "strategy=single,ddp precision=bf16", "work"),
+    ("same_data", "strategy=ddp,fsdp_stage3 devices=2 precision=bf16", "work"),
+]
+"""Lie, the cells that tell it, and the check that must say so; a cell of one device takes no `devices`."""
+IN_SMALL: list[tuple[str, str, str]] = [
+    ("double_reduce", "strategy=ddp,fsdp_stage3 devices=2 precision=bf16", "parity"),
+    ("wrong_scale", "global_batch_size=2 precision=bf16", "parity"),
+    ("stale_recompute", "activation_checkpointing=full precision=bf16", "parity"),
+    ("wrong_linear", "precision=fp8,fp8-torchao,nf4", "parity"),
+]
+"""The lies that only workload=parity sees: the combination at small scale, against fp32."""
+
+
+@dataclass(frozen=True)
+class Caught:
+    """A lying cell and its verdict."""
+
+    lie: str
+    cell: str
+    check: str
+    status: str
+    reason_code: str
+    reason: str
+
+    def holds(self) -> bool:
+        return self.reason_code == f"validity.{self.check}"
+
+    def is_out(self) -> bool:
+        """Whether the cell cannot be here: it never ran, so it told no lie."""
+        return self.status in ("unsupported", "skipped")
+
+
+def observe(lie: str, words: list[str], check: str) -> list[Caught]:
+    """Every cell of one sweep under the lie."""
+    with new_sweep() as sweep:
+        sweep.run(["-m", *words, *COMMON], lie)
+        found = [
+            Caught(lie, _label(record), check, record["status"], record["reason_code"] or "", record["reason"] or "")
+            for _, record in sorted(sweep.records().items())
+        ]
+        if not found:
+            sys.exit(f"{lie}: no cell has a record\n{(sweep.out / 'bench.log').read_text()[-4000:]}")
+        return found
+
+
+def _label(record: dict) -> str:
+    """What tells the cells of a lie apart."""
+    return ", ".join(str(record["axes"][name]) for name in NAMED if record["axes"][name] not in USUAL)
+
+
+def told(*, cpu: bool, only: set[str]) -> Iterator[tuple[str, list[str], str]]:
+    """Lie, words, check."""
+    for scale, cells in ((SMALL if cpu else WIDE, CELLS), (PARITY, IN_SMALL)):
+        for lie, words, check in cells:
+            if not only or lie in only:
+                yield lie, [*scale, *words.split()], check
+
+
+def document(found: list[Caught], *, cpu: bool) -> str:
+    lines = ["| lie | cell | verdict | what it says | caught |", "|---|---|---|---|---|"]
+    for seen in found:
+        caught = "yes" if seen.holds() else "not run" if seen.is_out() else "no"
+        lines.append(f"| `{seen.lie}` | {seen.cell} | `{seen.reason_code or seen.status}` | {seen.reason} | {caught} |")
+    scales = f"Cells: `{shlex.join(SMALL if cpu else WIDE)}`; those that only parity sees: `{shlex.join(PARITY)}`."
+    command = shlex.join(["python", "benchmarks/planted_lies.py", *sys.argv[1:]])
+    return "\n\n".join(["# Planted lies", fault_table.source(command), scales, "\n".join(lines)]) + "\n"
+
+
+def main() -> int:
+    options = _parse()
+    machine = detect()
+    options.gpu = not options.cpu
+    if options.gpu and (machine.device_type != "cuda" or machine.num_devices < 2):
+        sys.exit("needs two visible CUDA devices or more; --cpu tries it without")
+    options.jobs, options.devices = (1 if options.cpu else machine.num_devices // 2), 2
+    prepare(options)
+    found: list[Caught] = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        only = set(filter(None, options.only.split(",")))
+        for caught in pool.map(lambda case: observe(*case), told(cpu=options.cpu, only=only)):
+            found += caught
+            for seen in caught:
+                print(seen, file=sys.stderr, flush=True)
+            text = document(found, cpu=options.cpu)
+            if options.out:
+                options.out.write_text(text)
+    print(text)
+    return 0 if all(seen.holds() or seen.is_out() for seen in found) else 3
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help=f"lies, comma-separated: {', '.join(LIES)}")
+    parser.add_argument("--cpu", action="store_true", help="2 CPU ranks and small cells")
+    parser.add_argument("--out", type=Path, help="write the document here too, after every sweep")
+    options = parser.parse_args()
+    if unknown := set(filter(None, options.only.split(","))) - set(LIES):
+        parser.error(f"--only: unknown {', '.join(sorted(unknown))}; known: {', '.join(LIES)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
