@@ -108,12 +108,14 @@ def real(devices: Sequence[str], num_alone: int) -> Result:
     """The same matrix through `bench` on the GPUs; `num_alone` of the cells one at a time on the first of them too."""
     spans = _bench(devices, NUM_CELLS)
     alone_s, how = sum(span.end_s - span.start_s for span in spans), "sum of durations beside each other"
+    beside = Result(f"real, {len(devices)} GPUs", spans, alone_s, how)
+    print(_row(beside), file=sys.stderr, flush=True)
     if num_alone:
         alone = _bench(devices[:1], num_alone)
         measured_s = max(span.end_s for span in alone) - min(span.start_s for span in alone)
         alone_s = measured_s * NUM_CELLS / num_alone
         how = "measured" if num_alone == NUM_CELLS else f"{measured_s:.1f} for {num_alone} of them on one GPU"
-    return Result(f"real, {len(devices)} GPUs", spans, alone_s, how)
+    return replace(beside, alone_s=alone_s, how_alone=how)
 
 
 def _bench(devices: Sequence[str], num_cells: int) -> list[Span]:
@@ -143,10 +145,13 @@ def main() -> int:
     )
     print("| jobs | busy | s | one at a time, s | speed-up | holds |\n|---|---:|---:|---:|---:|---|")
     for result in results:
-        columns = (f"{result.busy():.1%}", f"{result.whole_s:.1f}", f"{result.alone_s:.1f} ({result.how_alone})")
-        verdict = "yes" if result.holds() else "no"
-        print(f"| {result.name} | {' | '.join(columns)} | {result.speed_up:.2f} | {verdict} |")
+        print(_row(result))
     return 0 if all(result.holds() for result in results) else 3
+
+
+def _row(result: Result) -> str:
+    columns = (f"{result.busy():.1%}", f"{result.whole_s:.1f}", f"{result.alone_s:.1f} ({result.how_alone})")
+    return f"| {result.name} | {' | '.join(columns)} | {result.speed_up:.2f} | {'yes' if result.holds() else 'no'} |"
 
 
 def _visible() -> list[str]:

@@ -32,7 +32,7 @@ FROZEN = (
     "predicted_peak_memory_bytes first_step_s num_graphs num_graph_breaks num_recompiles energy_j_per_step "
     "gpu_utilization_mean gpu_utilization_sd sm_clock_mhz_mean first_loss final_loss attention time_to_first_token_s "
     "time_per_output_token_s prefill_tokens_per_second decode_tokens_per_second bandwidth_utilization attempt wall_s "
-    "config_digest command"
+    "config_digest command parity_gradient_error parity_cosine parity_curve_error"
 )
 """Other programs read these: a new column is appended, a renamed one raises the schema version."""
 
@@ -173,6 +173,18 @@ def test_running_and_computing_the_right_thing_stand_apart():
     assert texts["precision fp8"] == "✓ 1/1; wrong 1/1"
     assert texts["precision bf16"] == "– not in sweep; right 1/1"
     assert texts["compile eager"] == "✓ 1/1; right 1/2, wrong 1/2"
+
+
+def test_parity_shows_its_errors_and_misses_no_speed():
+    cell = make_cell(workload="parity")
+    metrics = {"parity_gradient_error": 0.0187, "parity_cosine": 1 - 1.9e-4, "parity_curve_error": 0.17}
+    tables = make_tables("t", [make_row(cell, make_record(cell, metrics=metrics))], [], [])
+    (shown,) = display.measured_table(tables.results).to_dict("records")
+    assert shown == {
+        "model": "debug", "gradient error": "0.019", "1 − cosine": "0.00019", "curve error nats": "0.17",
+        "flags": "none",
+    }  # fmt: skip
+    assert tables.notes == []
 
 
 def test_parity_without_an_answer():

@@ -20,14 +20,27 @@ def headline(record: Record) -> str:
     """The numbers of an `ok` cell that fit on its line."""
     step, rate = record.metrics.get("step_time_median_s"), record.metrics.get("tokens_per_second_per_device")
     memory, mfu = record.metrics.get("peak_memory_allocated_bytes"), record.metrics.get("mfu")
+    decoding = record.metrics.get("decode_tokens_per_second")
+    if decoding is not None:
+        rate, step = None, None  # of prompt and answer together: not what a generation is known by
     parts = [
         None if step is None else f"{step * 1000:.4g} ms",
         None if rate is None else f"{rate:,.0f} tok/s/device",
+        None if decoding is None else f"decodes {decoding:,.4g} tok/s",
+        *_parity_errors(record),
         None if mfu is None else f"MFU {mfu:.1%}",
         None if memory is None else f"{memory / 2**30:.2f} GiB",
         *record.flags,
     ]
     return "  ".join(part for part in parts if part) or "done"
+
+
+def _parity_errors(record: Record) -> list[str]:
+    gradient, curve = (record.metrics.get(f"parity_{name}_error") for name in ("gradient", "curve"))
+    if gradient is None or curve is None:
+        return []
+    judged = (record.checks.get("parity") or {}).get("ok") is not None
+    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats", *([] if judged else ["unjudged"])]
 
 
 def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:

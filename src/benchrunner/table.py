@@ -171,6 +171,9 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "wall_s": ("float", _of_record("wall_s")),
     "config_digest": ("text", lambda row: row.planned.cell.config_digest),
     "command": ("text", lambda row: _command(row)),
+    "parity_gradient_error": ("float", _metric("parity_gradient_error")),
+    "parity_cosine": ("float", _metric("parity_cosine")),
+    "parity_curve_error": ("float", _metric("parity_curve_error")),
 }
 """Column → its kind and where it comes from. Other programs read them: append, never rename or reorder."""
 

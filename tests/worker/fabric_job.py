@@ -1,6 +1,8 @@
 """Runs cells of all engines in one process group and writes what each rank saw.
 
-torchrun … fabric_job.py OUT WORDS… -- WORDS…      (one matrix between two dashes; fault=… plants a lie in its cells, fault= none: their checks)
+torchrun … fabric_job.py OUT WORDS… -- WORDS…      (one matrix between two dashes)
+
+A matrix with fault=… is of cells that tell this lie, with fault= of healthy ones: their checks are kept.
 
 Fabric refuses its FSDPStrategy without CUDA by comparing the exact type: a subclass passes, and shows on a CPU that
 units, flat parameters and synchronisation are what they should be. BitsandbytesPrecision is let pass likewise.

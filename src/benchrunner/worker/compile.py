@@ -39,12 +39,9 @@ def configure(cell: Cell) -> None:
 def _tune_for_single_tokens() -> None:
     """Multiplying a matrix with one token's vector only streams the matrix: Inductor writes it as a tuned reduction.
 
-    That reaches the memory's bandwidth where cuBLAS does not. What is cheap to compute is computed once before it, not
-    fused into it, where each of the matrix's rows would compute it again.
+    That reaches the memory's bandwidth where cuBLAS does not.
     """
-    config = torch._inductor.config
-    config.coordinate_descent_tuning = True
-    config.realize_opcount_threshold, config.realize_reads_threshold = 4, 1
+    torch._inductor.config.coordinate_descent_tuning = True
 
 
 def _torch_compile_options(options: Mapping[str, Any]) -> dict[str, Any]:
