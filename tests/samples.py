@@ -46,7 +46,7 @@ def make_config(axes, leaves):
         "precision": {"name": axes["precision"], "param_dtype": "float32" if mixed else "bfloat16",
                       "compute_dtype": "bfloat16", "reduce_dtype": "bfloat16", "backend": "torch",
                       "recipe": {"fp8": "delayed", "fp8-torchao": "tensorwise"}.get(axes["precision"]),
-                      "scope": "blocks", "pad": False},
+                      "scope": "blocks" if axes["precision"].startswith("fp8") else "all", "pad": False},
         "compile": {"name": axes["compile"], "mode": None, "scope": "block", "dynamic": False, "fullgraph": False,
                     "cache": "cold"},
         "activation_checkpointing": {
