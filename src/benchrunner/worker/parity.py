@@ -142,11 +142,13 @@ def _reference_loop(ours: ParityLoop) -> ParityLoop:
 def _round_weights(decoder: nn.Module, ours: ParityLoop) -> None:
     """What storing costs is the label's own; parity is about computing: 16-bit and 4-bit values are taken over."""
     cell, device = ours.context.cell, ours.context.device
-    packed = {f"{name}.weight" for name in nf4.packed_linears(ours.built.decoder)}
+    linears = nf4.packed_linears(ours.built.decoder)
+    packed = {f"{name}.weight": linear.quant_state.dtype for name, linear in linears.items()}
     for raw_name, parameter in decoder.named_parameters():
         name = canonical_name(raw_name)
         if name in packed:
-            parameter.copy_(nf4.dequantised(name.removesuffix(".weight"), parameter.shape, cell, device))
+            linear = name.removesuffix(".weight")
+            parameter.copy_(nf4.dequantised(linear, parameter.shape, cell, device, packed[name]))
         else:
             parameter.copy_(parameter.to(storage_dtype(cell)))
 
