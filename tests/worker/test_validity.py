@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from benchrunner.worker import train, validity
+from benchrunner.worker import activation_checkpointing, train, validity
 from benchrunner.worker.finding import Finding
 from cells import make_cell, make_context, torchrun
 
@@ -106,6 +107,21 @@ def test_each_lie_fails_its_check(results, check):
         assert check in found and found <= {check} | ALSO.get(result["fault"], set()), result
         assert next(name for name in result["checks"] if name in found) == check
         assert result["checks"][check]["expected"] != result["checks"][check]["observed"]
+
+
+@pytest.mark.parametrize("every", ["1/1", "per_op"])
+def test_blocks_that_recompute_more_or_less_than_the_label_says_are_found_out(monkeypatch, every):
+    """Eagerly no call tells a kept product from one that is computed again."""
+    words = [*SMALL.split(), "activation_checkpointing=selective", f"activation_checkpointing.every={every}"]
+    assert train.run(make_context(make_cell(*words)))["checks"]["recompute"]["ok"] is True
+    how = {} if every == "per_op" else {"context_fn": activation_checkpointing.keep_products}
+
+    def otherwise(block, implementation, **options):
+        return checkpoint_wrapper(block, implementation, preserve_rng_state=options["preserve_rng_state"], **how)
+
+    monkeypatch.setattr(activation_checkpointing, "checkpoint_wrapper", otherwise)
+    check = train.run(make_context(make_cell(*words)))["checks"]["recompute"]
+    assert check["ok"] is False and "keep their products" in check["expected"]
 
 
 @pytest.mark.slow

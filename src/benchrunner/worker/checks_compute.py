@@ -1,9 +1,12 @@
 """Checks of how the step was computed: what was recomputed in the backward pass, and what was compiled."""
 
+import functools
+
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 
 from benchrunner import arithmetic
+from benchrunner.worker.activation_checkpointing import keep_products
 from benchrunner.worker.finding import Evidence, Finding, unknown
 
 PRODUCT_TOLERANCE = 0.02
@@ -18,22 +21,30 @@ def recompute(evidence: Evidence) -> Finding:
     """
     if evidence.optimizer is None:
         return unknown("this workload has no backward pass")
-    decoder, options = evidence.built.decoder, evidence.cell.config["activation_checkpointing"]
-    wanted = arithmetic.checkpointed_blocks(len(decoder.blocks), options)
-    wrapped = sum(is_checkpointed(block) for block in decoder.blocks)
-    expected, observed = [f"{len(wanted)} of {len(decoder.blocks)} blocks checkpointed"], [f"{wrapped}"]
-    agrees = len(wanted) == wrapped
+    blocks, options = evidence.built.decoder.blocks, evidence.cell.config["activation_checkpointing"]
+    wanted = arithmetic.checkpointed_blocks(len(blocks), options)
     first = arithmetic.first_block_with_backward(evidence.cell.config["workload"])
     num_again = sum(block >= first for block in wanted)
-    for look in (_attention_calls, _activation_calls, _product_flops):
-        line = look(evidence, num_again)
-        if line is not None:
-            right, wish, found = line
-            agrees &= right
-            expected.append(wish)
-            observed.append(found)
-    note = None if len(expected) > 1 else "the profiler saw no call that recomputation repeats"
-    return Finding(ok=agrees, expected="; ".join(expected), observed="; ".join(observed), note=note)
+    looks = (_attention_calls, _activation_calls, _product_flops)
+    seen = [line for look in looks if (line := look(evidence, num_again)) is not None]
+    lines = [_wrappers(evidence, len(wanted)), *seen]
+    return Finding(
+        ok=all(right for right, _, _ in lines),
+        expected="; ".join(wish for _, wish, _ in lines),
+        observed="; ".join(found for _, _, found in lines),
+        note=None if seen else "the profiler saw no call that recomputation repeats",
+    )
+
+
+def _wrappers(evidence: Evidence, num_wanted: int) -> tuple[bool, str, str]:
+    """Blocks that are checkpointed, and those of them that keep their products: all under `per_op`, else none."""
+    blocks = evidence.built.decoder.blocks
+    num_wrapped, num_keeping = sum(map(is_checkpointed, blocks)), sum(map(keeps_products, blocks))
+    to_keep = num_wanted if _should_keep_products(evidence) else 0
+    wish, found = f"{num_wanted} of {len(blocks)} blocks checkpointed", f"{num_wrapped}"
+    if to_keep or num_keeping:
+        wish, found = f"{wish}, {to_keep} keep their products", f"{found}, {num_keeping}"
+    return (num_wrapped, num_keeping) == (num_wanted, to_keep), wish, found
 
 
 def is_checkpointed(block: nn.Module) -> bool:
@@ -41,7 +52,13 @@ def is_checkpointed(block: nn.Module) -> bool:
     return isinstance(block, CheckpointWrapper) or bool(getattr(block, "is_checkpointed", False))
 
 
-def _keeps_products(evidence: Evidence) -> bool:
+def keeps_products(block: nn.Module) -> bool:
+    """Whether a checkpointed block recomputes only what is cheap (`every=per_op`)."""
+    function = getattr(block, "checkpoint_fn", None)
+    return isinstance(function, functools.partial) and function.keywords.get("context_fn") is keep_products
+
+
+def _should_keep_products(evidence: Evidence) -> bool:
     return bool(evidence.cell.get("activation_checkpointing.every") == "per_op")
 
 
@@ -50,9 +67,10 @@ def _attention_calls(evidence: Evidence, num_blocks: int) -> tuple[bool, str, st
     profile = evidence.probes.profile
     if profile is None or not profile.num_attention_calls or _writes_attention_out(evidence):
         return None
-    high = (len(evidence.built.decoder.blocks) + num_blocks) * evidence.probes.num_micro_steps
+    num_layers, num_micro_steps = len(evidence.built.decoder.blocks), evidence.probes.num_micro_steps
+    high = (num_layers + num_blocks) * num_micro_steps
     # A call whose kept output is returned instead shows as a call in eager mode.
-    low = len(evidence.built.decoder.blocks) * evidence.probes.num_micro_steps if _keeps_products(evidence) else high
+    low = num_layers * num_micro_steps if _should_keep_products(evidence) else high
     calls = profile.num_attention_calls
     return low <= calls <= high, f"{_range(low, high)} attention calls", f"{calls} attention calls"
 
@@ -89,7 +107,7 @@ def _product_flops(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str]
     seen = sum(profile.product_flops.values())
     if seen < 2 * forward:
         return None
-    spared = _keeps_products(evidence)
+    spared = _should_keep_products(evidence)
     least = 0.0 if spared else num_blocks * arithmetic.recomputed_flops_per_block(model, 0)
     # Eager mode also shows calls that compute nothing: the block's last product, where recomputation stops, and
     # products whose kept result is returned.
