@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 
+import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,3 +51,9 @@ def test_no_text_changes_the_skeleton_of_the_page(text):
 def test_no_text_leaves_its_line(text):
     escaped = markup.escape_markdown(text)
     assert len(escaped.splitlines()) <= 1 and "<" not in escaped and "\x1b" not in escaped
+
+
+def test_numbers_stand_on_the_right_and_words_on_the_left():
+    frame = pd.DataFrame({"name": ["ddp"], "tokens": ["10,368"], "error": ["4.6e-05"], "none": ["–"], "code": ["e-5"]})
+    rule = markup.to_markdown(frame).splitlines()[1]
+    assert [column.strip().endswith(":") for column in rule.strip("|").split("|")] == [False, True, True, True, False]

@@ -62,7 +62,7 @@ def to_markdown(frame: pd.DataFrame, *, index: str | None = None) -> str:
 
 def _is_numeric(column: pd.Series) -> bool:
     texts = [str(value) for value in column]
-    return bool(texts) and all(re.fullmatch(r"[\d,.–-]+", text) for text in texts)
+    return bool(texts) and all(re.fullmatch(r"[\d,.–-]+(e[+-]\d+)?", text) for text in texts)
 
 
 def results_markdown(tables: Tables) -> str:
