@@ -105,10 +105,16 @@ def test_no_flag_without_a_cause(cell):
         ({"foreign_processes": 1}, "foreign_process"),
         ({"times": [1.0] * 6 + [1.2] * 6}, "unstable"),
         ({"times": [1.0, 1.2] * 6}, "unstable"),
+        ({"checks": {"parity": {"ok": None}}}, "unjudged"),
     ],
 )
 def test_each_cause_sets_its_flag(cell, changes, flag):
     assert flags_of(cell, [make_rank(**changes)]) == [flag]
+
+
+@pytest.mark.parametrize("checks", [{}, {"parity": {"ok": True}}, {"sharded": {"ok": None}}])
+def test_what_is_judged_or_does_not_apply_sets_none(cell, checks):
+    assert flags_of(cell, [make_rank(checks=checks)]) == []
 
 
 def test_the_power_cap_is_no_throttling(cell):

@@ -39,8 +39,7 @@ def _parity_errors(record: Record) -> list[str]:
     gradient, curve = (record.metrics.get(f"parity_{name}_error") for name in ("gradient", "curve"))
     if gradient is None or curve is None:
         return []
-    judged = (record.checks.get("parity") or {}).get("ok") is not None
-    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats", *([] if judged else ["unjudged"])]
+    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats"]
 
 
 def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:

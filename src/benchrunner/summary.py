@@ -49,6 +49,8 @@ def flags_of(cell: Cell, ranks: Sequence[Mapping[str, Any]]) -> list[str]:
         flags.add("foreign_process")
     if cell.get("workload.lengths") == "fixed" and _is_unstable(_slowest(ranks)):
         flags.add("unstable")
+    if any(rank.get("checks", {}).get("parity", {"ok": True})["ok"] is None for rank in ranks):
+        flags.add("unjudged")
     return sorted(flags)
 
 
