@@ -240,6 +240,16 @@ def test_printed_columns_are_those_that_tell_rows_apart():
     assert table.constant_text(results).startswith("model debug, workload train")
 
 
+def test_nothing_in_common_is_not_said():
+    other = {
+        "workload": "forward", "strategy": "ddp", "precision": "nf4", "compile": "inductor", "engine": "fabric",
+        "activation_checkpointing": "full", "optimizer": "sgd",
+    }  # fmt: skip
+    rows = [make_row(make_cell()), make_row(make_cell(leaves={"seq_len": 64}, model="other", **other))]
+    assert table.constant_text(table.results_table(rows)) == ""
+    assert make_tables("t", rows, [], []).summary == ["2 cells: 2 skipped."]
+
+
 def test_rows_of_different_machines_are_told_apart():
     rows = [make_row(make_cell(), make_record(make_cell())), make_row(make_cell(), hardware=H200)]
     assert list(display.labels(table.results_table(rows)).columns) == ["hardware", "torch"]

@@ -223,10 +223,10 @@ IDENTIFYING = (
 
 
 def constant_text(results: pd.DataFrame) -> str:
-    """What all rows have in common, e.g. `model debug, workload train`."""
+    """What all rows have in common, e.g. `model debug, workload train`; empty where nothing is."""
     moving = set(varying(results, IDENTIFYING))
     names = [name for name in (*AXES, "seq_len", "world_size") if name not in moving]
-    return ", ".join(f"{name} {results[name].iloc[0]}" for name in names) if len(results) else NONE
+    return ", ".join(f"{name} {results[name].iloc[0]}" for name in names if len(results))
 
 
 def count_statuses(results: pd.DataFrame) -> Mapping[str, int]:

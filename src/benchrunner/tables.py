@@ -53,7 +53,8 @@ def make_tables(title: str, rows: Sequence[Row], notes: Sequence[str], environme
 def _summary(results: pd.DataFrame) -> list[str]:
     counts = ", ".join(f"{count} {status}" for status, count in count_statuses(results).items())
     cells = "1 cell" if len(results) == 1 else f"{len(results)} cells"
-    return [f"{cells}: {counts}.", f"All cells: {constant_text(results)}."]
+    shared = constant_text(results)
+    return [f"{cells}: {counts}.", *([f"All cells: {shared}."] if shared else [])]
 
 
 def _costs(rows: Sequence[Row]) -> list[str]:
