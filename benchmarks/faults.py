@@ -161,19 +161,19 @@ def _tell(text: str, found: Findings, options: argparse.Namespace) -> None:
         found.save(options.json)
 
 
-def prepare(options: argparse.Namespace) -> None:
-    """Threads, GPUs and signals as the sweeps are to find them."""
+def prepare(*, gpu: bool, jobs: int, devices: int) -> None:
+    """Threads, GPUs and signals as the sweeps are to find them: with `gpu` each of the jobs has so many of its own."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # one that is ignored here (nohup) would be by bench too
-    if not options.gpu:
+    if not gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
-    if detect().num_devices < options.jobs * options.devices:
-        sys.exit(f"{options.jobs} jobs need {options.devices} GPUs each, {detect().num_devices} are visible")
+    if detect().num_devices < jobs * devices:
+        sys.exit(f"{jobs} jobs need {devices} GPUs each, {detect().num_devices} are visible")
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = named.split(",") if named else [str(index) for index in range(detect().num_devices)]
-    for job in range(options.jobs):
-        PLACES.put(",".join(names[job * options.devices : (job + 1) * options.devices]))
+    for job in range(jobs):
+        PLACES.put(",".join(names[job * devices : (job + 1) * devices]))
 
 
 def main() -> int:
@@ -181,7 +181,7 @@ def main() -> int:
     if options.merge:
         found = fault_table.merge([fault_table.load(path) for path in options.merge])
     else:
-        prepare(options)
+        prepare(gpu=options.gpu, jobs=options.jobs, devices=options.devices)
         found = Findings([fault_table.source(shlex.join(["python", "benchmarks/faults.py", *sys.argv[1:]]))])
         run_all(found, options)
     fault_table.write(fault_table.document(found), options.out)

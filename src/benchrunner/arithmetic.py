@@ -237,8 +237,7 @@ def recomputed_flops_per_step(config: Values, sizes: Sizes) -> float:
     if config["workload"]["name"] not in GRADIENT_WORKLOADS:
         return 0.0
     model, checkpointing = config["model"], config["activation_checkpointing"]
-    first = first_block_with_backward(config["workload"])
-    num_blocks = sum(block >= first for block in checkpointed_blocks(model["num_layers"], checkpointing))
+    num_blocks = num_recomputed_blocks(model["num_layers"], config)
     keeps_products = checkpointing["every"] == "per_op"
     whole = config["precision"]["backend"] == "transformer_engine"
     a_block = recomputed_flops_per_block(model, sizes.seq_len, whole=whole)
@@ -248,9 +247,11 @@ def recomputed_flops_per_step(config: Values, sizes: Sizes) -> float:
     return _num_tokens(sizes) * a_token
 
 
-def first_block_with_backward(workload: Values) -> int:
-    """Below the first prompt of an adapter nothing trains, so that nothing is kept or recomputed either."""
-    return int(workload["adapter_start_layer"]) if workload["name"] == "adapter" else 0
+def num_recomputed_blocks(num_layers: int, config: Values) -> int:
+    """Checkpointed blocks that have a backward pass: below the first prompt of an adapter nothing trains."""
+    workload = config["workload"]
+    first = workload["adapter_start_layer"] if workload["name"] == "adapter" else 0
+    return sum(block >= first for block in checkpointed_blocks(num_layers, config["activation_checkpointing"]))
 
 
 def recomputed_flops_per_block(model: Values, seq_len: int, *, causal: bool = True, whole: bool = False) -> float:

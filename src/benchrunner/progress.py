@@ -18,21 +18,25 @@ def finished_line(record: Record, number: int, total: int) -> str:
 
 def headline(record: Record) -> str:
     """The numbers of an `ok` cell that fit on its line."""
-    step, rate = record.metrics.get("step_time_median_s"), record.metrics.get("tokens_per_second_per_device")
     memory, mfu = record.metrics.get("peak_memory_allocated_bytes"), record.metrics.get("mfu")
-    decoding = record.metrics.get("decode_tokens_per_second")
-    if decoding is not None:
-        rate, step = None, None  # of prompt and answer together: not what a generation is known by
     parts = [
-        None if step is None else f"{step * 1000:.4g} ms",
-        None if rate is None else f"{rate:,.0f} tok/s/device",
-        None if decoding is None else f"decodes {decoding:,.4g} tok/s",
+        *_speed(record),
         *_parity_errors(record),
         None if mfu is None else f"MFU {mfu:.1%}",
         None if memory is None else f"{memory / 2**30:.2f} GiB",
         *record.flags,
     ]
     return "  ".join(part for part in parts if part) or "done"
+
+
+def _speed(record: Record) -> list[str]:
+    """What is decoded a second; a generation's step and rate are of prompt and answer together."""
+    decoding = record.metrics.get("decode_tokens_per_second")
+    if decoding is not None:
+        return [f"decodes {decoding:,.4g} tok/s"]
+    step, rate = record.metrics.get("step_time_median_s"), record.metrics.get("tokens_per_second_per_device")
+    steps = [] if step is None else [f"{step * 1000:.4g} ms"]
+    return steps if rate is None else [*steps, f"{rate:,.0f} tok/s/device"]
 
 
 def _parity_errors(record: Record) -> list[str]:

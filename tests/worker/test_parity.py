@@ -141,6 +141,23 @@ def test_fp32_alone_is_the_reference_itself(one_thread):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
+def test_packed_weights_are_taken_back_from_what_they_were_packed_from(monkeypatch, one_thread):
+    """Fabric's plug-in packs from float16, the native engine from bfloat16."""
+    pytest.importorskip("bitsandbytes")
+    ours = parity._loop(make_context(small_scale(make_cell("workload=parity", "precision=nf4"))))
+    for linear in parity.nf4.packed_linears(ours.built.decoder).values():
+        linear.quant_state.dtype = torch.float16
+    asked, dequantised = set(), parity.nf4.dequantised
+
+    def ask(name, shape, cell, device, dtype=torch.bfloat16):
+        asked.add(dtype)
+        return dequantised(name, shape, cell, device, dtype)
+
+    monkeypatch.setattr(parity.nf4, "dequantised", ask)
+    parity._reference_loop(ours)
+    assert asked == {torch.float16}
+
+
 def test_each_token_of_the_task_tells_the_next():
     cell = small_scale(make_cell("workload=parity"))
     tokens = torch.cat([batch for step in range(3) for batch in draw_task_step(cell, step, 0, CPU)])

@@ -35,7 +35,7 @@ def _allowed_backends(cell: Cell) -> list[SDPBackend]:
     if name in BACKENDS:
         return [BACKENDS[name]]
     if name == "auto" and cell.get("workload.lengths") != "fixed":
-        return [backend for name, backend in BACKENDS.items() if name not in PREPARED_PER_SHAPE]
+        return [backend for option, backend in BACKENDS.items() if option not in PREPARED_PER_SHAPE]
     return []
 
 

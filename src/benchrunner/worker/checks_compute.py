@@ -21,13 +21,10 @@ def recompute(evidence: Evidence) -> Finding:
     """
     if evidence.optimizer is None:
         return unknown("this workload has no backward pass")
-    blocks, options = evidence.built.decoder.blocks, evidence.cell.config["activation_checkpointing"]
-    wanted = arithmetic.checkpointed_blocks(len(blocks), options)
-    first = arithmetic.first_block_with_backward(evidence.cell.config["workload"])
-    num_again = sum(block >= first for block in wanted)
+    num_again = arithmetic.num_recomputed_blocks(len(evidence.built.decoder.blocks), evidence.cell.config)
     looks = (_attention_calls, _activation_calls, _product_flops)
     seen = [line for look in looks if (line := look(evidence, num_again)) is not None]
-    lines = [_wrappers(evidence, len(wanted)), *seen]
+    lines = [_wrappers(evidence), *seen]
     return Finding(
         ok=all(right for right, _, _ in lines),
         expected="; ".join(wish for _, wish, _ in lines),
@@ -36,9 +33,10 @@ def recompute(evidence: Evidence) -> Finding:
     )
 
 
-def _wrappers(evidence: Evidence, num_wanted: int) -> tuple[bool, str, str]:
+def _wrappers(evidence: Evidence) -> tuple[bool, str, str]:
     """Blocks that are checkpointed, and those of them that keep their products: all under `per_op`, else none."""
-    blocks = evidence.built.decoder.blocks
+    blocks, options = evidence.built.decoder.blocks, evidence.cell.config["activation_checkpointing"]
+    num_wanted = len(arithmetic.checkpointed_blocks(len(blocks), options))
     num_wrapped, num_keeping = sum(map(is_checkpointed, blocks)), sum(map(keeps_products, blocks))
     to_keep = num_wanted if _should_keep_products(evidence) else 0
     wish, found = f"{num_wanted} of {len(blocks)} blocks checkpointed", f"{num_wrapped}"
