@@ -9,3 +9,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for folder in (Path(__file__).parent, Path(__file__).parent / "worker"):
     sys.path.insert(0, str(folder))
+
+
+def pytest_sessionfinish():
+    """pytest-xdist's workers end without running finalizers."""
+    if cells := sys.modules.get("cells"):
+        cells.SCRATCH.cleanup()
