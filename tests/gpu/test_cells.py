@@ -67,6 +67,16 @@ def test_transformer_engine_converts_or_is_found_out(tmp_path):
     assert set(lying.values()) == {"validity.precision"}, lying
 
 
+def test_parity_judges_transformer_engine(tmp_path):
+    """The only precision with a tolerance that no CPU computes."""
+    pytest.importorskip("transformer_engine")
+    words = ["workload=parity", "precision=fp8"]
+    healthy = run(tmp_path / "healthy", *words, "precision.recipe=delayed,current,block")
+    assert all(record["checks"]["parity"]["ok"] for record in healthy.values()), healthy
+    lying = verdicts(run(tmp_path / "lying", *words, fault="wrong_linear"))
+    assert set(lying.values()) == {"validity.parity"}, lying
+
+
 def test_a_device_that_is_really_full_is_named_and_empty_afterwards(tmp_path):
     """The cell after the struck one runs on the same device."""
     records = run(tmp_path, "precision=bf16", "seed=1,2", fault="oom@0:measure/*seed-1*")

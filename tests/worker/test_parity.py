@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from benchrunner.faults import parse_fault
 from benchrunner.small_scale import small_scale
 from benchrunner.worker import parity
+from benchrunner.worker.lies import falsify_linears
 from benchrunner.worker.parity import Difference, draw_task_step, judge, summarise
 from benchrunner.worker.parity_tolerances import FACTOR, KNOWN_GOOD, Errors, collect, tolerance
 from cells import make_cell, make_context, torchrun
+from fake_te import autocast, fake_te  # noqa: F401
 
 JOB = Path(__file__).parent / "parity_job.py"
 CPU = torch.device("cpu")
@@ -195,7 +199,54 @@ def test_a_precision_that_was_never_measured_is_not_judged():
 
 
 def test_every_precision_that_is_judged_is_followed_to_the_end():
-    assert {case.partition("precision=")[2].split()[0] for case in RIGHT_TO_THE_END} == set(KNOWN_GOOD)
+    """But Transformer Engine's, which no CPU computes: tests/gpu."""
+    assert {case.partition("precision=")[2].split()[0] for case in RIGHT_TO_THE_END} == set(KNOWN_GOOD) - {"fp8"}
+
+
+def test_a_pass_for_the_history_of_scales_changes_nothing_else(one_thread):
+    """Delayed scaling compares its second pass over the same batch with the same weights."""
+    cell = make_cell("workload=parity", "precision=fp32", "global_batch_size=2")
+    loop = parity._loop(make_context(small_scale(cell)))
+    before = {name: parameter.detach().clone() for name, parameter in loop.built.decoder.named_parameters()}
+    loop.take_history()
+    assert loop.num_steps == 0
+    for name, parameter in loop.built.decoder.named_parameters():
+        assert parameter.grad is None and torch.equal(parameter, before[name])
+    loop.prepare(range(1))
+    loop.step(0)
+    other = parity._loop(make_context(small_scale(cell)))
+    other.prepare(range(1))
+    other.step(0)
+    assert loop.mean_losses() == other.mean_losses()
+    mine, yours = loop.built.decoder.parameters(), other.built.decoder.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(mine, yours, strict=True))
+
+
+@pytest.mark.parametrize(("recipe", "passes"), [("delayed", 1), ("current", 0)])
+def test_transformer_engine_is_judged_and_only_delayed_scaling_takes_a_history(
+    fake_te,  # noqa: F811
+    monkeypatch,
+    one_thread,
+    recipe,
+    passes,
+):
+    monkeypatch.setattr(parity, "NUM_STEPS", 2)
+    autocast.updates.clear()
+    result = parity.run(make_context(make_cell("workload=parity", "precision=fp8", f"precision.recipe={recipe}")))
+    assert_within(result)
+    assert len(autocast.updates) == passes + 2
+
+
+def test_a_false_linear_of_transformer_engine_is_found_out(fake_te, monkeypatch, one_thread):  # noqa: F811
+    """It is no `nn.Linear`."""
+    monkeypatch.setattr(parity, "NUM_STEPS", 2)
+    cell = make_cell("workload=parity", "precision=fp8")
+    assert_exceeds(parity.run(make_context(cell, fault=parse_fault("wrong_linear"))))
+
+
+def test_a_lie_that_strikes_nothing_is_an_error():
+    with pytest.raises(RuntimeError, match="no linear that a precision converted"):
+        falsify_linears(nn.Sequential(nn.Linear(2, 2)))
 
 
 @pytest.mark.parametrize("precision", KNOWN_GOOD)

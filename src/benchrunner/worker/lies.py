@@ -63,10 +63,21 @@ def _alternating(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def falsify_linears(module: nn.Module) -> None:
-    """Every linear that a precision converted gives one and a half times its result."""
-    for child in module.modules():
-        if isinstance(child, nn.Linear) and type(child) is not nn.Linear:
-            child.forward = _enlarged(child.forward)  # type: ignore[method-assign]
+    """Every linear that a precision converted gives one and a half times its result.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    converted = [child for child in module.modules() if _is_converted_linear(child)]
+    if not converted:
+        raise RuntimeError("the fault wrong_linear found no linear that a precision converted")
+    for child in converted:
+        child.forward = _enlarged(child.forward)
+
+
+def _is_converted_linear(module: nn.Module) -> bool:
+    """Transformer Engine's is no `nn.Linear`."""
+    return type(module) is not nn.Linear and hasattr(module, "in_features") and hasattr(module, "weight")
 
 
 def _enlarged(forward: Callable[..., Any]) -> Callable[..., Any]:

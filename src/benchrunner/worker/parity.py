@@ -59,6 +59,8 @@ def run(context: Context) -> dict[str, Any]:
     ours = _loop(_with_cell(context, small_scale(context.cell)))
     theirs = _reference_loop(ours)
     context.phase("measure")
+    if context.cell.get("precision.recipe") == "delayed":
+        ours.take_history()
     differences = compare_gradients(ours, theirs)
     curves = _curve(ours), _curve(theirs)
     context.phase("check")
@@ -93,6 +95,13 @@ class ParityLoop(TrainingLoop):
         for step in steps:
             batches = draw_task_step(self._cell, step, rank, self.context.device)
             self._batches[step], self._shares[step] = batches, [1 / len(batches)] * len(batches)
+
+    def take_history(self) -> None:
+        """A pass without an update: delayed scaling has its scales from the pass before, and the first has none."""
+        with attention_backend(self._cell):
+            self.prepare(range(1))
+            self.accumulate(self._batches.pop(0), shares=self._shares.pop(0))
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def draw_task_step(cell: Cell, step: int, rank: int, device: torch.device) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 Measured by
 
-    bench +sweeps=parity-cpu
+    bench +sweeps=parity-cpu                    (Transformer Engine: bench +sweeps=parity-cuda precision=fp8)
     python -m benchrunner.worker.parity_tolerances outputs/latest/cells/*/record.json
 
 of which the second prints the entries of KNOWN_GOOD.
@@ -42,6 +42,7 @@ KNOWN_GOOD: dict[str, Errors] = {
     "bf16": Errors(0.019, 1.9e-04, 0.17),
     "bf16-mixed": Errors(0.013, 7.6e-05, 0.0040),
     "fp16-mixed": Errors(0.0015, 1.2e-06, 4.9e-04),
+    "fp8": Errors(0.23, 0.026, 0.2),
     "fp8-torchao": Errors(0.18, 0.015, 0.23),
     "nf4": Errors(0.015, 1.1e-04, 0.0019),
     "nf4-dq": Errors(0.015, 1.1e-04, 0.0021),
@@ -49,7 +50,8 @@ KNOWN_GOOD: dict[str, Errors] = {
 """Precision → the largest errors over known-good runs of it; a precision that is not here is measured, not judged.
 
 From sweeps/parity-cpu.yaml on an AMD EPYC without bfloat16 instructions, torch 2.13.0, torchao 0.18.0, bitsandbytes
-0.50.2. Not here: fp8 by Transformer Engine, which no CPU runs.
+0.50.2; fp8, which no CPU computes, from sweeps/parity-cuda.yaml on H200s, torch 2.11.0, Transformer Engine 2.20.2. What
+the others' errors are on H200s: docs/results/2026-11-21-h200-parity.md.
 """
 
 
