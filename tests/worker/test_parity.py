@@ -36,7 +36,7 @@ WRONG = [
     "no_reduce|strategy=fsdp_stage3 precision=fp8-torchao",
     "double_reduce|strategy=ddp precision=bf16",
     "wrong_scale|strategy=fsdp_stage3 precision=fp8-torchao global_batch_size=4",
-    "stale_recompute|strategy=single precision=bf16 activation_checkpointing=full",
+    "stale_recompute|strategy=single precision=fp8-torchao activation_checkpointing=full",
     "wrong_linear|strategy=fsdp_stage3 precision=fp8-torchao",
 ]
 """Each in the precision with the widest tolerance that can have it."""
@@ -54,7 +54,7 @@ WRONG_ELSEWHERE = [
     "no_reduce|strategy=ddp precision=fp8-torchao",
     "double_reduce|strategy=fsdp_stage2 precision=bf16",
     "wrong_scale|strategy=single precision=fp8-torchao global_batch_size=2",
-    "stale_recompute|strategy=fsdp_stage2 precision=bf16 activation_checkpointing=full",
+    "stale_recompute|strategy=fsdp_stage2 precision=fp8-torchao activation_checkpointing=full",
     "wrong_linear|strategy=single precision=fp8-torchao",
     "same_data|strategy=ddp precision=bf16",
     "frozen|strategy=ddp precision=fp8-torchao",
@@ -237,11 +237,12 @@ def test_transformer_engine_is_judged_and_only_delayed_scaling_takes_a_history(
     assert len(autocast.updates) == passes + 2
 
 
-def test_a_false_linear_of_transformer_engine_is_found_out(fake_te, monkeypatch, one_thread):  # noqa: F811
-    """It is no `nn.Linear`."""
+@pytest.mark.parametrize("fault", ["wrong_linear", "stale_recompute"])
+def test_lies_of_transformer_engine_s_modules_exceed_its_tolerance(fake_te, monkeypatch, one_thread, fault):  # noqa: F811
+    """Its linear is no `nn.Linear`, its checkpoint not torch's."""
     monkeypatch.setattr(parity, "NUM_STEPS", 2)
-    cell = make_cell("workload=parity", "precision=fp8")
-    assert_exceeds(parity.run(make_context(cell, fault=parse_fault("wrong_linear"))))
+    cell = make_cell("workload=parity", "precision=fp8", "activation_checkpointing=full")
+    assert_exceeds(parity.run(make_context(cell, fault=parse_fault(fault))))
 
 
 def test_a_lie_that_strikes_nothing_is_an_error():

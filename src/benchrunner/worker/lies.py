@@ -50,7 +50,7 @@ def scale_gradients(module: nn.Module, factor: float) -> None:
 
 
 def recompute_otherwise(module: nn.Module) -> None:
-    """Every second call of a checkpointed block, which is the recomputation, gets another input."""
+    """Every second call of a checkpointed block, which is the recomputation, gets the values of the token before."""
     for wrapper in module.modules():
         if isinstance(wrapper, CheckpointWrapper):
             block = wrapper._checkpoint_wrapped_module
@@ -59,7 +59,7 @@ def recompute_otherwise(module: nn.Module) -> None:
 
 def _alternating(forward: Callable[..., Any]) -> Callable[..., Any]:
     calls = itertools.count()
-    return lambda x, *rest: forward(x * 1.5 if next(calls) % 2 else x, *rest)
+    return lambda x, *rest: forward(x.roll(1, dims=1) if next(calls) % 2 else x, *rest)
 
 
 def falsify_linears(module: nn.Module) -> None:
