@@ -78,11 +78,9 @@ def test_mfu_judges_each_dtype_by_its_own_peak_and_is_null_without_one(cell):
     assert headline(cell, [make_rank(flops=flops)], {"peak_flops": {"bf16": 1000.0}})["mfu"] is None
 
 
-def test_memory_is_that_of_the_worst_rank_and_of_the_run_where_graphs_were_captured(cell):
+def test_memory_is_that_of_the_worst_rank(cell):
     larger = make_rank(memory=MEMORY | {"window": {"allocated_bytes": 15, "reserved_bytes": 16}})
     assert headline(cell, [make_rank(), larger], PEAKS)["peak_memory_allocated_bytes"] == 15
-    captured = make_rank(memory=MEMORY | {"scope": "capture"})
-    assert headline(cell, [captured], PEAKS)["peak_memory_allocated_bytes"] == 30
 
 
 def test_energy_is_null_unless_every_rank_has_it(cell):

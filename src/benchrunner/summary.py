@@ -129,11 +129,10 @@ def _memory(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not blocks:
         names = ("peak_memory_allocated_bytes", "peak_memory_reserved_bytes", "run_peak_memory_allocated_bytes")
         return dict.fromkeys((*names, "num_alloc_retries", "memory_scope"))
-    peak = "run" if blocks[0].get("scope") == "capture" else "window"
     retries = [block["num_alloc_retries"] for block in blocks if block.get("num_alloc_retries") is not None]
     return {
-        "peak_memory_allocated_bytes": max(block[peak]["allocated_bytes"] for block in blocks),
-        "peak_memory_reserved_bytes": max(block[peak]["reserved_bytes"] for block in blocks),
+        "peak_memory_allocated_bytes": max(block["window"]["allocated_bytes"] for block in blocks),
+        "peak_memory_reserved_bytes": max(block["window"]["reserved_bytes"] for block in blocks),
         "run_peak_memory_allocated_bytes": max(block["run"]["allocated_bytes"] for block in blocks),
         "num_alloc_retries": max(retries) if retries else None,
         "memory_scope": blocks[0].get("scope"),

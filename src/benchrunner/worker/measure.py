@@ -96,22 +96,35 @@ def frozen_gc() -> Iterator[None]:
 
 
 class MemoryMeter:
-    """Peaks of the allocator over the window and over the whole run, in bytes."""
+    """Peaks of the allocator over the window and over the whole run, in bytes.
 
-    def __init__(self, device: torch.device) -> None:
+    Made before the first step. With `captures` the window's peak starts there: the allocator does not see inside
+    replayed CUDA graphs, but it sees their capture.
+    """
+
+    def __init__(self, device: torch.device, *, captures: bool = False) -> None:
         self._device = device
-        self._before_window = _peaks(device)
+        self._captures = captures
+        self._before: dict[str, int] = {}
+        self._forget()
 
     def start_window(self) -> None:
         """Forget the peaks so far, for the window's sake; they still count for the run."""
-        self._before_window = _peaks(self._device)
+        if not self._captures:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._before = self._with_before(_peaks(self._device))
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
 
-    def read(self, *, scope: str = "window") -> dict[str, Any]:
+    def _with_before(self, peaks: dict[str, int]) -> dict[str, int]:
+        return {name: max(value, self._before.get(name, 0)) for name, value in peaks.items()}
+
+    def read(self) -> dict[str, Any]:
         """The rank's memory block. On CPU both peaks are the process's resident set, scope `process`."""
         window = _peaks(self._device)
-        run = {name: max(value, self._before_window[name]) for name, value in window.items()}
+        run = self._with_before(window)
         if self._device.type != "cuda":
             zero = {"num_alloc_retries": None, "num_ooms": None, "nvml_used_bytes": None}
             return {"window": window, "run": run, **zero, "scope": "process"}
@@ -122,7 +135,7 @@ class MemoryMeter:
             "num_alloc_retries": stats.get("num_alloc_retries", 0),
             "num_ooms": stats.get("num_ooms", 0),
             "nvml_used_bytes": _driver_used_bytes(self._device),
-            "scope": scope,
+            "scope": "capture" if self._captures else "window",
         }
 
 

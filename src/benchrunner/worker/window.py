@@ -33,7 +33,7 @@ def measure(
     warm-up. If it happens again, `compile.num_window_recompiles` says so.
     """
     options = context.cell.config["measure"]
-    meter = MemoryMeter(context.device)
+    meter = MemoryMeter(context.device, captures=_captures_graphs(context))
     warmup = options["warmup_steps"] if warmup_steps is None else warmup_steps
     length = num_steps or options["steps"]
     first_step_s = _warm_up(context, steps, warmup)
@@ -88,16 +88,16 @@ def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) 
         driver = monitor.stop()
     return {
         "step_times_s": timer.step_times_s(),
-        "memory": meter.read(scope=_memory_scope(context)),
+        "memory": meter.read(),
         "compile": _compile_block(before, compile.read_stats()),
         **driver,
     }
 
 
-def _memory_scope(context: Context) -> str:
-    """Replayed CUDA graphs are invisible to the allocator: then the run's peak, which holds the capture, counts."""
+def _captures_graphs(context: Context) -> bool:
+    """Whether the first steps capture CUDA graphs, which the others replay."""
     graphs = context.cell.get("compile.mode") in ("reduce-overhead", "max-autotune")
-    return "capture" if graphs and context.device.type == "cuda" else "window"
+    return graphs and context.device.type == "cuda"
 
 
 def _compile_block(before: compile.CompileStats, after: compile.CompileStats) -> dict[str, Any]:
