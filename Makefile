@@ -30,7 +30,7 @@ bench: $(VENV)/.bench  ## install, run the smoke matrix on whatever this machine
 	@command -v c++ g++ clang++ >/dev/null 2>&1 || echo "note: no C++ compiler: compiled cells on CPU will be reported as missing.cxx" >&2
 	$(BIN)/bench +sweeps=smoke
 
-test: $(VENV)/.dev lint  ## install, run all checks (8 to 9 minutes on 2 cores)
+test: $(VENV)/.dev lint  ## install, run all checks (about 9 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-all: $(VENV)/.dev lint  ## the slower suites too
