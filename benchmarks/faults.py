@@ -38,11 +38,11 @@ from victim import (
     recorded_at_s,
     statuses,
     struck_at_s,
+    visible_devices,
     wait_for,
 )
 
 from benchrunner.faults import DEATHS
-from benchrunner.hardware import detect
 from benchrunner.record import PHASES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,10 +168,9 @@ def prepare(*, gpu: bool, jobs: int, devices: int) -> None:
     if not gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
-    if detect().num_devices < jobs * devices:
-        sys.exit(f"{jobs} jobs need {devices} GPUs each, {detect().num_devices} are visible")
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = named.split(",") if named else [str(index) for index in range(detect().num_devices)]
+    names = visible_devices()
+    if len(names) < jobs * devices:
+        sys.exit(f"{jobs} jobs need {devices} GPUs each, {len(names)} are visible")
     for job in range(jobs):
         PLACES.put(",".join(names[job * devices : (job + 1) * devices]))
 

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fault_table
-from victim import BENCH, TINY, new_sweep, recorded_at_s, struck_at_s
-
-from benchrunner.hardware import detect
+from victim import BENCH, TINY, new_sweep, recorded_at_s, struck_at_s, visible_devices
 
 CELL = ["model=llama2-7b", "model.num_layers=2", "precision=bf16", "measure.warmup_steps=3", "measure.steps=10"]
 """About 0.7 billion parameters: a step is tens of milliseconds, a cell seconds."""
@@ -163,10 +161,9 @@ def main() -> int:
     options = _parse()
     if options.cpu:
         os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    machine = detect()
-    if not options.cpu and (machine.device_type != "cuda" or machine.num_devices < 2):
+    num_ranks = 2 if options.cpu else len(visible_devices())
+    if num_ranks < 2:
         sys.exit("needs two visible CUDA devices or more; --cpu tries the script without")
-    num_ranks = 2 if options.cpu else machine.num_devices
     words = ["strategy=ddp", *(TINY if options.cpu else CELL)]
     first, found = undisturbed(words), []
     for death in deaths(num_ranks):

@@ -1,7 +1,7 @@
 """Is a cell that lies caught: every planted lie through `bench`, the verdict, and the check that named it.
 
     python benchmarks/planted_lies.py                on all visible GPUs, two to a sweep: about 3 minutes on 4 × H200
-    python benchmarks/planted_lies.py --out FILE     into a file instead of stdout
+    python benchmarks/planted_lies.py --out FILE     into a file too, after every sweep
     python benchmarks/planted_lies.py --cpu          the same with small cells on 2 CPU ranks
 
 A lie runs to its end and prints plausible numbers (`bench doctor --faults` lists them). Caught: every cell is `invalid`
@@ -18,10 +18,9 @@ from pathlib import Path
 
 import fault_table
 from faults import prepare
-from victim import new_sweep
+from victim import new_sweep, visible_devices
 
 from benchrunner.faults import LIES
-from benchrunner.hardware import detect
 
 WIDE = ["model=llama2-7b", "model.num_layers=2", "measure.warmup_steps=2", "measure.steps=4"]
 """The full width, embedding and head: tolerances are tried at real sizes."""
@@ -116,10 +115,10 @@ def document(found: list[Caught], *, cpu: bool) -> str:
 
 def main() -> int:
     options = _parse()
-    machine = detect()
-    if not options.cpu and (machine.device_type != "cuda" or machine.num_devices < 2):
+    num_devices = len(visible_devices())
+    if not options.cpu and num_devices < 2:
         sys.exit("needs two visible CUDA devices or more; --cpu tries it without")
-    jobs = 1 if options.cpu else machine.num_devices // 2
+    jobs = 1 if options.cpu else num_devices // 2
     prepare(gpu=not options.cpu, jobs=jobs, devices=2)
     found: list[Caught] = []
     with ThreadPoolExecutor(jobs) as pool:

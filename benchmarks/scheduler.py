@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from victim import visible_devices
+
 from benchrunner.fake import FakeLauncher, Script
 from benchrunner.hardware import Hardware, detect
 from benchrunner.hydra_app import expand
@@ -141,7 +143,7 @@ def main() -> int:
     options = _parse()
     draw = random.Random(options.seed)
     results = [scripted(draw, durations_s) for durations_s in ((5, 15), (1, 60), (10, 10))]
-    devices = _visible()[:NUM_DEVICES]
+    devices = visible_devices()[:NUM_DEVICES]
     if len(devices) > 1:
         results.append(real(devices, options.alone))
     print(
@@ -157,14 +159,6 @@ def main() -> int:
 def _row(result: Result) -> str:
     columns = (f"{result.busy():.1%}", f"{result.whole_s:.1f}", f"{result.alone_s:.1f} ({result.how_alone})")
     return f"| {result.name} | {' | '.join(columns)} | {result.speed_up:.2f} | {'yes' if result.holds() else 'no'} |"
-
-
-def _visible() -> list[str]:
-    found = detect()
-    if found.device_type != "cuda":
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(index) for index in range(found.num_devices)]
 
 
 def _parse() -> argparse.Namespace:

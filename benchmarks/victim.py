@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchrunner.faults import VARIABLE
+from benchrunner.hardware import detect, list_gpus
 
 BENCH = [sys.executable, "-m", "benchrunner"]
 COUNTED = "FAULTS_BENCHMARK_RUN"
@@ -30,6 +31,11 @@ PLACES: "queue.SimpleQueue[str]" = queue.SimpleQueue()
 
 DRAIN_S = 10.0
 """After kill -9 of `bench` the kernel ends the rest; so long it may take."""
+
+
+def visible_devices() -> list[str]:
+    """The GPUs seen here, as CUDA_VISIBLE_DEVICES names them; none where the installed torch cannot use them."""
+    return [str(gpu.index) for gpu in list_gpus()] if detect().device_type == "cuda" else []
 
 
 @dataclass
