@@ -12,7 +12,7 @@ from benchrunner.plan import make_cells
 from benchrunner.worker.context import Context
 
 SCRATCH = tempfile.TemporaryDirectory(prefix="benchrunner-tests-")
-"""Gone when this process ends."""
+"""Gone when this process ends, or the session of tests."""
 
 CPU = Hardware(name="cpu", device_type="cpu", device_name="CPU", num_devices=1, memory_bytes=2**34)
 

@@ -231,7 +231,6 @@ def test_transformer_engine_is_judged_and_only_delayed_scaling_takes_a_history(
     passes,
 ):
     monkeypatch.setattr(parity, "NUM_STEPS", 2)
-    autocast.updates.clear()
     result = parity.run(make_context(make_cell("workload=parity", "precision=fp8", f"precision.recipe={recipe}")))
     assert_within(result)
     assert len(autocast.updates) == passes + 2
