@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help bench test test-all test-gpu lint bench-plan bench-overhead bench-faults bench-scheduler schema clean
+.PHONY: help bench test test-all test-gpu lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,10 @@ bench-scheduler: $(VENV)/.bench  ## how busy 40 cells keep 4 devices: scripted, 
 	$(BIN)/python benchmarks/scheduler.py
 
 schema: $(VENV)/.bench  ## regenerate docs/record.schema.json
-	$(BIN)/python -m benchrunner.record_schema
+	$(BIN)/python -m benchrunner.store.record_schema
+
+structure: $(VENV)/.dev  ## rewrite the rooms of docs/structure.md from the docstrings
+	$(BIN)/python docs/make_structure.py
 
 clean:  ## remove the environment and caches; outputs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

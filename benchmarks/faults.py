@@ -42,8 +42,8 @@ from victim import (
     wait_for,
 )
 
-from benchrunner.faults import DEATHS
-from benchrunner.record import PHASES
+from benchrunner.core.faults import DEATHS
+from benchrunner.core.record import PHASES
 
 ROOT = Path(__file__).resolve().parents[1]
 HANG_LIMIT_S = 15

@@ -114,8 +114,8 @@ def _run_bare(options: argparse.Namespace, strategy: str, compiler: str) -> dict
 def _run_cell(options: argparse.Namespace, strategy: str, compiler: str) -> dict[str, Any]:
     import torch._dynamo
 
-    from benchrunner.worker import train
     from benchrunner.worker.context import Context
+    from benchrunner.worker.workloads import train
 
     words = [f"model={options.model}", f"strategy={strategy}", f"precision={options.precision}"]
     words += [f"compile={compiler}", f"micro_batch_size={options.batch}", f"measure.steps={options.steps}"]
@@ -144,9 +144,9 @@ def _run_cell(options: argparse.Namespace, strategy: str, compiler: str) -> dict
 
 def _plan_cell(words: list[str]) -> Any:
     """Our cell exactly as `bench` makes it."""
-    from benchrunner.hardware import detect
-    from benchrunner.hydra_app import expand
-    from benchrunner.plan import make_cells
+    from benchrunner.config.hydra_app import expand
+    from benchrunner.machine.hardware import detect
+    from benchrunner.plan.planner import make_cells
 
     (cell,) = make_cells(expand(words, multirun=False).rows, detect())
     return cell

@@ -41,16 +41,20 @@ def main() -> None:
 def time_plan() -> dict:
     """Seconds of each step, imports included."""
     start = time.perf_counter()
-    from benchrunner import compat, hardware, hydra_app, paths, plan
+    from benchrunner.config import hydra_app
+    from benchrunner.core import paths
+    from benchrunner.machine import hardware
+    from benchrunner.plan import planner, rules
+    from benchrunner.store import plan_file
 
     imported = time.perf_counter()
     expansion = hydra_app.expand([f"{key}={values}" for key, values in MATRIX.items()], multirun=True)
     expanded = time.perf_counter()
     machine = hardware.resolve(expansion.rows[0].config["hardware"])
-    made = plan.make_plan(expansion, machine, compat.load_rules(paths.config_dir() / "compat.yaml"))
+    made = planner.make_plan(expansion, machine, rules.load_rules(paths.config_dir() / "compat.yaml"))
     ruled = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        plan.write_plan(made, folder)
+        plan_file.write_plan(made, folder)
         frozen = time.perf_counter()
     return {
         "num_cells": len(made.cells),
@@ -67,7 +71,7 @@ def time_hydra(num_cells: int) -> dict:
     """Seconds that Hydra's own compose takes for a sample, and for all cells at that rate."""
     from hydra import compose, initialize_config_dir
 
-    from benchrunner import paths
+    from benchrunner.core import paths
 
     points = list(itertools.product(*(values.split(",") for values in MATRIX.values())))
     sample = random.Random(0).sample(points, SAMPLE)

@@ -20,7 +20,7 @@ import fault_table
 from faults import prepare
 from victim import new_sweep, visible_devices
 
-from benchrunner.faults import LIES
+from benchrunner.core.faults import LIES
 
 WIDE = ["model=llama2-7b", "model.num_layers=2", "measure.warmup_steps=2", "measure.steps=4"]
 """The full width, embedding and head: tolerances are tried at real sizes."""

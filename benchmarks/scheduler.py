@@ -20,12 +20,14 @@ from pathlib import Path
 
 from victim import visible_devices
 
-from benchrunner.fake import FakeLauncher, Script
-from benchrunner.hardware import Hardware, detect
-from benchrunner.hydra_app import expand
-from benchrunner.paths import SweepPaths
-from benchrunner.plan import Plan, make_plan, write_plan
-from benchrunner.run import RunOptions, run_plan
+from benchrunner.config.hydra_app import expand
+from benchrunner.core.paths import SweepPaths
+from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.machine.hardware import Hardware, detect
+from benchrunner.plan.plan import Plan
+from benchrunner.plan.planner import make_plan
+from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.store.plan_file import write_plan
 
 NUM_CELLS, NUM_DEVICES = 40, 4
 BUSY, SPEED_UP_A_DEVICE = 0.95, 3.5 / NUM_DEVICES

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchrunner.faults import VARIABLE
-from benchrunner.hardware import detect, list_gpus
+from benchrunner.core.faults import VARIABLE
+from benchrunner.machine.hardware import detect, list_gpus
 
 BENCH = [sys.executable, "-m", "benchrunner"]
 COUNTED = "FAULTS_BENCHMARK_RUN"

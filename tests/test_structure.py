@@ -1,28 +1,34 @@
 """The map follows the land."""
 
-import tomllib
-from pathlib import Path
+import importlib.util
 
-import pytest
-
-ROOT = Path(__file__).parents[1]
-MODULES = sorted(path.relative_to(ROOT / "src/benchrunner") for path in (ROOT / "src/benchrunner").rglob("*.py"))
+from benchrunner.core.paths import CHECKOUT
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_structure_names_every_module(module):
-    assert f"| `{module}` |" in (ROOT / "docs/structure.md").read_text()
+def load_maker():
+    spec = importlib.util.spec_from_file_location("make_structure", CHECKOUT / "docs" / "make_structure.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_structure_names_no_module_that_is_gone():
-    lines = (ROOT / "docs/structure.md").read_text().splitlines()
-    named = {line.split("`")[1] for line in lines if line.startswith("| `") and ".py` |" in line}
-    assert named == {str(module) for module in MODULES}
+def test_the_page_has_the_rooms_of_the_code():
+    maker = load_maker()
+    text = maker.PAGE.read_text()
+    assert maker.page(text) == text, "make structure"
 
 
-def test_the_worker_is_kept_from_every_other_module_of_the_parent():
-    data = {"arithmetic", "cell", "errors", "faults", "heartbeat", "paths", "record", "small_scale"}
-    parents = {path.parts[0].removesuffix(".py") for path in MODULES} - {"worker", "__init__", "__main__"}
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (forbidden,) = [contract["forbidden_modules"] for contract in contracts if contract["id"] == "worker"]
-    assert set(forbidden) == {f"benchrunner.{name}" for name in parents - data}
+def test_every_module_is_on_the_page():
+    maker = load_maker()
+    modules = [path for path in maker.PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert len(modules) > 100
+    rooms = maker.rooms()
+    assert all(f"| `{path.name}` | {maker.sentence(path)} |" in rooms for path in modules)
+
+
+def test_every_room_has_a_floor_of_its_own():
+    """A room that nobody put on a floor would be at the end of the page."""
+    maker = load_maker()
+    rooms = {path.parent.name for path in maker.PACKAGE.glob("*/__init__.py")}
+    assert rooms <= set(maker.FLOORS)
+    assert {path.parent.name for path in maker.PACKAGE.glob("worker/*/__init__.py")} == set(maker.WORKER)

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchrunner.cli import main
+from benchrunner.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchrunner.faults import VARIABLE
+from benchrunner.core.faults import VARIABLE
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
 several = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

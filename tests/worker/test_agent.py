@@ -13,13 +13,15 @@ from dataclasses import asdict
 
 import pytest
 
-from benchrunner import launch, processes
-from benchrunner.faults import parse_fault
-from benchrunner.outcome import judge
-from benchrunner.paths import AttemptPaths, SweepPaths
-from benchrunner.plan import Plan, write_plan
-from benchrunner.run import RunOptions, run_plan
-from benchrunner.watch import Running
+from benchrunner.core.faults import parse_fault
+from benchrunner.core.paths import AttemptPaths, SweepPaths
+from benchrunner.launch import local, processes
+from benchrunner.launch.job import Job
+from benchrunner.outcome.judge import judge
+from benchrunner.plan.plan import Plan
+from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.watch import Running
+from benchrunner.store.plan_file import write_plan
 from benchrunner.worker.agent import torchrun_words
 from samples import CPU, make_cell, plan_cell
 
@@ -43,7 +45,7 @@ def run_job(tmp_path, fault=None, hangs_in=None):
     `hangs_in`: its time is over two seconds after both ranks have come to this phase, however slow the machine.
     """
     planned = cell()
-    job = launch.Job(
+    job = Job(
         cell=planned.cell,
         paths=AttemptPaths(tmp_path / "attempt-1"),
         devices=(),
@@ -51,7 +53,7 @@ def run_job(tmp_path, fault=None, hangs_in=None):
         hardware=asdict(CPU),
         fault=parse_fault(fault),
     )
-    handle = launch.LocalLauncher().start(job)
+    handle = local.LocalLauncher().start(job)
     run = Running(planned=planned, job=job, handle=handle, places=(), started_s=time.monotonic())
     while (code := run.step(time.monotonic())) is None:
         time.sleep(0.05)
@@ -133,10 +135,10 @@ def test_an_agent_whose_parent_has_gone_leaves(tmp_path):
 BENCH = """
 import sys
 from pathlib import Path
-from benchrunner.launch import LocalLauncher
-from benchrunner.paths import SweepPaths
-from benchrunner.plan import load_plan
-from benchrunner.run import RunOptions, run_plan
+from benchrunner.core.paths import SweepPaths
+from benchrunner.launch.local import LocalLauncher
+from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.store.plan_file import load_plan
 environment = {"benchrunner": "0.1.0", "versions": {}, "driver": None, "gpus": []}
 root = Path(sys.argv[1])
 options = RunOptions(environment=environment)
@@ -169,7 +171,7 @@ def test_after_kill_9_nothing_is_left_and_resume_goes_on(tmp_path):
     bench.wait()
     wait_for(lambda: processes.marked_pids(marker) == [], seconds=10)
     options = RunOptions(environment=ENVIRONMENT, resume=True, hardware=CPU, fault=None)
-    summary = run_plan(plan, paths, launcher=launch.LocalLauncher(), options=options)
+    summary = run_plan(plan, paths, launcher=local.LocalLauncher(), options=options)
     assert summary.counts == {"ok": 1}
     assert json.loads(paths.cell(plan.cells[0].cell.slug).record.read_text())["attempt"] == 2
 

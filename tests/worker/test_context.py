@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
-from benchrunner import faults as names
-from benchrunner.faults import parse_fault
-from benchrunner.worker import faults
+from benchrunner.core import faults as names
+from benchrunner.core.faults import parse_fault
 from benchrunner.worker.context import Context
+from benchrunner.worker.faults import deaths
 from samples import make_cell
 
 
@@ -95,7 +95,7 @@ def test_the_environment_is_printed_whole(tmp_path, capsys, monkeypatch):
 
 
 def test_every_death_has_an_act():
-    assert set(faults.ACTS) == set(names.DEATHS)
+    assert set(deaths.ACTS) == set(names.DEATHS)
 
 
 def test_the_list_of_faults_needs_no_torch():

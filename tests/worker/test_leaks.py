@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from benchrunner.paths import SweepPaths
-from benchrunner.plan import Plan
-from benchrunner.run import RunOptions, run_plan
+from benchrunner.core.paths import SweepPaths
+from benchrunner.plan.plan import Plan
+from benchrunner.run.sweep import RunOptions, run_plan
 from forked import ForkLauncher
 from samples import CPU, make_cell, plan_cell
 

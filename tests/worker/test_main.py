@@ -3,7 +3,7 @@ import types
 import pytest
 import torch
 
-from benchrunner.errors import Unsupported
+from benchrunner.core.errors import Unsupported
 from benchrunner.worker import __main__ as main
 
 

@@ -3,12 +3,12 @@
 import pytest
 import yaml
 
-from benchrunner.paths import config_dir
-from benchrunner.worker.activation_checkpointing import APPLY
-from benchrunner.worker.build import ENGINES
-from benchrunner.worker.compile import COMPILERS
-from benchrunner.worker.optimizer import OPTIMIZERS
-from benchrunner.worker.precision import PRECISIONS
+from benchrunner.core.paths import config_dir
+from benchrunner.worker.axes.activation_checkpointing import APPLY
+from benchrunner.worker.axes.compile import COMPILERS
+from benchrunner.worker.axes.optimizer import OPTIMIZERS
+from benchrunner.worker.axes.precision.formats import PRECISIONS
+from benchrunner.worker.engines.engine import ENGINES
 
 DICTIONARIES = {
     "activation_checkpointing": APPLY,

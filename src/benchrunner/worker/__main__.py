@@ -18,27 +18,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchrunner.cell import cell_from_dict
-from benchrunner.errors import Unsupported
-from benchrunner.faults import parse_fault
-from benchrunner.paths import AttemptPaths
-from benchrunner.record import RankFile, write_json
+from benchrunner.core.cell import cell_from_dict
+from benchrunner.core.errors import Unsupported
+from benchrunner.core.faults import parse_fault
+from benchrunner.core.files import write_json
+from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.record import RankFile
 from benchrunner.worker.imports import uncollected
-from benchrunner.worker.parent import die_with_parent
+from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent
 
 if TYPE_CHECKING:
     from benchrunner.worker.context import Context
 
-AGENT_VARIABLE = "BENCH_AGENT_PID"
 
 WORKLOADS: dict[str, str] = {
-    "train": "benchrunner.worker.train",
-    "parity": "benchrunner.worker.parity",
-    "lora": "benchrunner.worker.train",
-    "adapter": "benchrunner.worker.train",
-    "adapter_v2": "benchrunner.worker.train",
-    "forward": "benchrunner.worker.forward",
-    "generate": "benchrunner.worker.generate",
+    "train": "benchrunner.worker.workloads.train",
+    "parity": "benchrunner.worker.workloads.parity",
+    "lora": "benchrunner.worker.workloads.train",
+    "adapter": "benchrunner.worker.workloads.train",
+    "adapter_v2": "benchrunner.worker.workloads.train",
+    "forward": "benchrunner.worker.workloads.forward",
+    "generate": "benchrunner.worker.workloads.generate",
 }
 """Workload → the module whose `run(context)` measures it and returns the rank's result."""
 
@@ -106,7 +106,7 @@ def _run(context: "Context") -> None:
 
 
 def _compiler_refusals(context: "Context") -> AbstractContextManager[object]:
-    from benchrunner.worker.compile import COMPILERS
+    from benchrunner.worker.axes.compile import COMPILERS
 
     return COMPILERS[context.cell.axes["compile"]].refusals()
 

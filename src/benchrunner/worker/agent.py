@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchrunner.paths import AttemptPaths
-from benchrunner.record import write_json
-from benchrunner.worker.__main__ import AGENT_VARIABLE
+from benchrunner.core.files import write_json
+from benchrunner.core.paths import AttemptPaths
 from benchrunner.worker.imports import uncollected
-from benchrunner.worker.parent import die_with_parent
+from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent
 
 PARENT_VARIABLE = "BENCH_PARENT_PID"
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchrunner.cell import Cell
-from benchrunner.faults import Fault
-from benchrunner.heartbeat import Heartbeat
-from benchrunner.record import RankFile, write_json
-from benchrunner.worker import faults
+from benchrunner.core.cell import Cell
+from benchrunner.core.faults import Fault
+from benchrunner.core.files import write_json
+from benchrunner.core.heartbeat import Heartbeat
+from benchrunner.core.record import RankFile
+from benchrunner.worker.faults import deaths
 
 COLLECTIVE_SLACK_S = 120.0
 """A collective gives up this long after the cell's own limit, so that the runner, who sees every rank, judges first."""
@@ -110,7 +111,7 @@ class Context:
 
     def _strike(self, phase: str) -> None:
         if self.fault is not None and self.fault.fires(self.rank, phase):
-            faults.fire(self.fault.kind, self)
+            deaths.fire(self.fault.kind, self)
 
 
 def _select_device(device_type: str, local_rank: int) -> torch.device:

@@ -21,3 +21,6 @@ def die_with_parent(variable: str) -> None:
     if expected is not None and os.getppid() != int(expected):
         print(f"the parent {expected} has gone; leaving", file=sys.stderr)
         os._exit(1)
+
+
+AGENT_VARIABLE = "BENCH_AGENT_PID"

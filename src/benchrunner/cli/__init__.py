@@ -1,0 +1,1 @@
+"""The command line: overrides → command → exit code."""

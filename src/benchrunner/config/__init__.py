@@ -1,0 +1,1 @@
+"""Overrides → resolved configurations: the schema, its keys, the product, and Hydra behind its adapter."""

@@ -1,0 +1,138 @@
+"""Sweep files: which one the words declare, and the products and fixed words that it stands for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from benchrunner.config import keys
+from benchrunner.config.hydra_app.loader import compose, first_lines, group_options
+from benchrunner.config.hydra_app.words import Word, check_option, parse_words, read_words
+from benchrunner.config.matrix import Matrix
+from benchrunner.core import paths
+from benchrunner.core.axes import GROUPS
+from benchrunner.core.cell import format_value
+from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
+
+SWEEPS = "sweeps"
+FROM_FILE = "_from_file_"
+"""Name under which a sweep file from anywhere is put among the sweeps."""
+
+
+def sweep_of(loader: ConfigLoader, overrides: Sequence[Override], sweep_file: Path | None) -> str | None:
+    """The name of the one sweep that the words declare, after checking it."""
+    named = [override for override in overrides if override.key_or_group == SWEEPS]
+    if len(named) + bool(sweep_file) > 1:
+        raise UsageError("one sweep at a time: run bench once for each")
+    if sweep_file:
+        store_sweep(sweep_file)
+        return FROM_FILE
+    if not named:
+        return None
+    override, value = named[0], None if named[0].is_sweep_override() else named[0].value()
+    options = loader.get_group_options(SWEEPS)
+    if override.is_sweep_override() or isinstance(value, list):
+        raise ConfigError(SWEEPS, f"{override.get_value_string()}: one sweep at a time; run bench once for each")
+    if override.type == OverrideType.CHANGE:
+        raise ConfigError(SWEEPS, f"write +{override.input_line}")
+    if value not in options:
+        hint = did_you_mean(str(value), options)
+        raise ConfigError(SWEEPS, f"no sweep {value!r}{hint}; allowed: {', '.join(options) or '(none)'}")
+    return str(value)
+
+
+def compose_sweep(loader: ConfigLoader, sweep: str) -> dict[str, Any]:
+    """The sweep composed on its own: its parameters and entries, wherever it inherits them from."""
+    _check_sweep(loader, sweep)
+    return compose(loader, [sweep_line(sweep)])
+
+
+def sweep_line(sweep: str) -> str:
+    """The word that adds this sweep to a composition."""
+    return f"+{SWEEPS}={sweep}"
+
+
+def store_sweep(path: Path) -> None:
+    """Put a sweep file from anywhere among the sweeps.
+
+    Raises:
+        UsageError: no such file, or no YAML mapping.
+    """
+    try:
+        body = OmegaConf.load(path)
+    except OSError as error:
+        near = did_you_mean(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        raise UsageError(f"{path}: {error.strerror or error}{near}") from error
+    except YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {first_lines(str(error))}") from error
+    if not isinstance(body, DictConfig):
+        raise UsageError(f"{path}: not a sweep: a mapping with hydra.sweeper.params is expected")
+    ConfigStore.instance().store(group=SWEEPS, name=FROM_FILE, node=body, package="_global_")
+
+
+def sweep_body(sweep: str) -> dict[str, Any]:
+    """The file as it stands, nothing composed."""
+    if sweep == FROM_FILE:
+        body = OmegaConf.to_container(ConfigStore.instance().load(f"{SWEEPS}/{FROM_FILE}.yaml").node)
+    else:
+        body = OmegaConf.to_container(OmegaConf.load(paths.config_dir() / SWEEPS / f"{sweep}.yaml"))
+    assert isinstance(body, dict)
+    return {str(key): value for key, value in body.items()}
+
+
+def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
+    """Name a wrong key or option of a sweep file before Hydra does it without a hint."""
+    body = sweep_body(sweep)
+    for key in keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")}):
+        keys.check_key(key)
+    for group, name in filter(None, map(override_of, body.get("defaults", []))):
+        if group in GROUPS:
+            check_option(group, name, group_options(loader, group), f"override /{group}: {name}")
+
+
+def override_of(entry: Any) -> tuple[str, Any] | None:
+    """(group, option) of a line `- override /group: option` of a defaults list, else null."""
+    key, value = next(iter(entry.items())) if isinstance(entry, dict) else ("", None)
+    word, _, group = str(key).partition(" ")
+    return (group.strip().lstrip("/"), value) if word == "override" else None
+
+
+def params_of(master: Mapping[str, Any]) -> list[str]:
+    """The words that the composed sweep declares under `hydra.sweeper.params`."""
+    params = master.get("hydra", {}).get("sweeper", {}).get("params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def matrices_of(
+    loader: ConfigLoader, master: Mapping[str, Any], merged: Mapping[str, Word], given: Mapping[str, Word]
+) -> list[Matrix]:
+    """The product of the swept words, and one more for every entry of `sweep.include`.
+
+    A sweep that lists only entries and no parameters has no product of its own.
+    """
+    here = given.get("sweep.include")
+    entries = here.values[0] if here else master.get("sweep", {}).get("include", [])
+    product = Matrix(axes={word.key: word.values for word in merged.values() if word.is_sweep})
+    included = list(_included(loader, entries, given))
+    return included if entries and not params_of(master) else [product, *included]
+
+
+def _included(
+    loader: ConfigLoader, entries: Sequence[Mapping[str, Any]], given: Mapping[str, Word]
+) -> Iterator[Matrix]:
+    """The product of each entry, narrowed by the words that were given."""
+    for entry in entries:
+        lines = [f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in entry.items()]
+        axes = {word.key: word.values for word in read_words(loader, parse_words(loader, lines)).values()}
+        for word in given.values():
+            if word.key in axes:
+                axes[word.key] = tuple(value for value in axes[word.key] if value in word.values)
+            elif word.is_sweep:
+                axes[word.key] = word.values
+        if all(axes.values()):
+            yield Matrix(axes=axes)

@@ -1,0 +1,1 @@
+"""What everybody knows: cells, records, names, files, text. Imports nothing else of the program."""

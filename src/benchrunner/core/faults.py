@@ -1,0 +1,108 @@
+"""The faults that BENCH_FAULT plants in a worker: their names and the grammar, for parent and worker alike."""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from benchrunner.core.errors import ConfigError, did_you_mean
+from benchrunner.core.record import PHASES
+
+VARIABLE = "BENCH_FAULT"
+
+DEATHS: dict[str, str] = {
+    "exception": "raises a RuntimeError",
+    "hostile_text": "raises a RuntimeError whose message tries to break tables, pages and terminals",
+    "oom": "runs out of device memory (on CPU: of a device that is only pretended)",
+    "oom_disguised": "meets a cuBLAS error with the device full (on CPU: with a pretended one)",
+    "oom_host": "asks for more host memory than there can be",
+    "unsupported": "raises what a library says that refuses",
+    "missing": "fails to import an optional package",
+    "peer_loss": "raises what a rank says that lost its peer",
+    "sigkill": "kills itself with SIGKILL",
+    "sigsegv": "dies of a segmentation fault",
+    "exit": "exits with code 7, without a word",
+    "leave": "exits with code 0, without a word",
+    "hang": "sleeps for ever",
+    "nan": "makes a weight NaN at the next optimizer step",
+    "garbage": "overwrites its status file with garbage and exits with code 0",
+    "disk_full": "can write to no file any more",
+    "clock_jump": "sees the time of day a day ahead, and goes on",
+    "ignore_sigterm": "ignores SIGTERM and sleeps for ever",
+    "grandchild": "leaves a process in a session of its own behind and goes on",
+    "print_env": "prints its whole environment and goes on",
+}
+"""Fire when the rank enters the phase (default: build)."""
+
+LIES: dict[str, str] = {
+    "no_reduce": "gradients are not reduced over ranks",
+    "no_shard": "parameters stay whole on every rank",
+    "no_recompute": "activation checkpointing is left out",
+    "no_convert": "no layer is converted to the low precision",
+    "zero_norm": "norm weights are left at zero",
+    "frozen": "a trainable parameter gets no gradient",
+    "wrong_shape": "the model has one layer less than its label says",
+    "recompile": "a compiled function is compiled again inside the measured window",
+    "short_batch": "fewer tokens are processed than claimed",
+    "same_data": "every rank sees the same samples",
+    "double_reduce": "gradients are summed over ranks a second time (workload=parity sees it)",
+    "wrong_scale": "accumulated gradients are not divided by the number of micro-steps (workload=parity sees it)",
+    "stale_recompute": "checkpointed blocks recompute something else, eager only (workload=parity sees it)",
+    "wrong_linear": "converted linears give results that are off by half, eager only (workload=parity sees it)",
+}
+"""Asked by the worker's own code where it would do the thing left out: `Context.fault_is`."""
+
+FAULTS: dict[str, str] = DEATHS | LIES
+"""Every kind of fault → what it does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A planted fault: what, in which rank (null: all), on entering which phase (null: build), in which cells."""
+
+    kind: str
+    rank: int | None = None
+    phase: str | None = None
+    cells: str | None = None
+    """A pattern (`*`, `?`, `[…]`) of slugs; null: every cell."""
+
+    def is_planted_in(self, slug: str) -> bool:
+        """Whether the cell is run under it."""
+        return self.cells is None or fnmatchcase(slug, self.cells)
+
+    def hits(self, rank: int) -> bool:
+        """Whether it is planted in this rank."""
+        return self.rank is None or self.rank == rank
+
+    def fires(self, rank: int, phase: str) -> bool:
+        """Whether it strikes this rank on entering this phase."""
+        return self.kind in DEATHS and self.hits(rank) and phase == (self.phase or "build")
+
+
+def parse_fault(text: str | None) -> Fault | None:
+    """`<kind>[@rank][:phase][/cells]` as a Fault; null or empty is none.
+
+    Raises:
+        ConfigError: an unknown kind or phase, or a rank that is no number.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"(?P<kind>[a-z_]+)(?:@(?P<rank>\d+))?(?::(?P<phase>[a-z]+))?(?:/(?P<cells>[^\s/]+))?", text)
+    if match is None:
+        raise ConfigError(VARIABLE, f"{text!r} is not <kind>[@rank][:phase][/cells]")
+    kind, rank, phase = match["kind"], match["rank"], match["phase"]
+    if kind not in FAULTS:
+        raise ConfigError(
+            VARIABLE, f"no fault {kind!r}{did_you_mean(kind, FAULTS)}; `bench doctor --faults` lists them"
+        )
+    if phase is not None and phase not in PHASES:
+        raise ConfigError(VARIABLE, f"no phase {phase!r}; allowed: {', '.join(PHASES)}")
+    return Fault(kind=kind, rank=int(rank) if rank else None, phase=phase, cells=match["cells"])
+
+
+def format_fault(fault: Fault | None) -> str | None:
+    """The inverse of `parse_fault`."""
+    if fault is None:
+        return None
+    rank = "" if fault.rank is None else f"@{fault.rank}"
+    phase, cells = (f"{sign}{value}" if value else "" for sign, value in ((":", fault.phase), ("/", fault.cells)))
+    return f"{fault.kind}{rank}{phase}{cells}"

@@ -1,0 +1,130 @@
+"""Every file name of a sweep directory, in one place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The installed package: the folder `benchrunner`."""
+
+CHECKOUT = PACKAGE.parents[1]
+"""The checkout, where the package runs from its source tree."""
+
+PLAN = "plan.json"
+ENVIRONMENT = "environment.json"
+LOCK = ".lock"
+
+
+def config_dir() -> Path:
+    """The `conf/` directory: beside the package in a wheel, else in the checkout.
+
+    Found from `__file__` because editable installs keep a stale copy behind `pkg://`.
+
+    Raises:
+        FileNotFoundError: neither place holds a `config.yaml`.
+    """
+    for place in (PACKAGE / "conf", CHECKOUT / "conf"):
+        if (place / "config.yaml").is_file():
+            return place
+    raise FileNotFoundError(f"no conf/config.yaml beside {PACKAGE} nor in its checkout")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPaths:
+    """One attempt at a cell: what its worker reads and writes."""
+
+    root: Path
+
+    @property
+    def cell(self) -> Path:
+        """The job that the ranks read."""
+        return self.root / "cell.json"
+
+    @property
+    def agent_log(self) -> Path:
+        """Standard output and error of the agent (torchrun)."""
+        return self.root / "agent.log"
+
+    def exits(self, node: int = 0) -> Path:
+        """The exit code of every rank that failed on a node, as its agent saw them; absent when none did."""
+        return self.root / f"exits{node}.json"
+
+    @property
+    def cache(self) -> Path:
+        """Compile caches of a cell that starts cold; removed when it ends."""
+        return self.root / "cache"
+
+    def rank(self, rank: int) -> Path:
+        """The status and result file of one rank."""
+        return self.root / f"rank{rank}.json"
+
+    def beat(self, rank: int) -> Path:
+        """How many steps the rank has issued: see `heartbeat.py`."""
+        return self.root / f"beat{rank}"
+
+    def out(self, rank: int) -> Path:
+        """Standard output of one rank."""
+        return self.root / f"rank{rank}.out"
+
+    def err(self, rank: int) -> Path:
+        """Standard error of one rank."""
+        return self.root / f"rank{rank}.err"
+
+
+@dataclass(frozen=True, slots=True)
+class CellPaths:
+    """One cell of a sweep."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """The record: the row of the tables."""
+        return self.root / "record.json"
+
+    def attempt(self, number: int) -> AttemptPaths:
+        """Attempt `number`, counted from 1."""
+        return AttemptPaths(self.root / f"attempt-{number}")
+
+    def num_attempts(self) -> int:
+        """How many attempts have a directory here."""
+        return sum(1 for path in self.root.glob("attempt-*") if path.is_dir())
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPaths:
+    """One sweep's directory."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        """The frozen matrix."""
+        return self.root / PLAN
+
+    @property
+    def environment(self) -> Path:
+        """The versions, commit, driver and devices that the sweep ran with."""
+        return self.root / ENVIRONMENT
+
+    @property
+    def runs(self) -> Path:
+        """How each run over the sweep went: see `ledger.ExitSummary`."""
+        return self.root / "runs.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the sweep is run or resumed."""
+        return self.root / LOCK
+
+    @property
+    def html(self) -> Path:
+        """The report as one page."""
+        return self.root / "report.html"
+
+    def table(self, name: str, suffix: str) -> Path:
+        """`results.csv`, `compatibility.md`, …"""
+        return self.root / f"{name}.{suffix}"
+
+    def cell(self, slug: str) -> CellPaths:
+        """The directory of the cell with this slug."""
+        return CellPaths(self.root / "cells" / slug)

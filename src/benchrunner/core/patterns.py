@@ -1,0 +1,65 @@
+"""The pattern language of rules and exclusions: what a value must look like (top of conf/compat.yaml)."""
+
+import operator
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+_COMPARISON = re.compile(r"(<=|>=|<|>)\s*([0-9][0-9.]*)")
+
+
+def read_pattern(pattern: Any) -> Callable[[Any], bool]:
+    """The predicate that a pattern of conf/compat.yaml stands for."""
+    if isinstance(pattern, list):
+        options = [read_pattern(item) for item in pattern]
+        return lambda value: any(holds(value) for holds in options)
+    if isinstance(pattern, str):
+        return _read_text(pattern)
+    return lambda value: isinstance(value, bool) == isinstance(pattern, bool) and value == pattern
+
+
+def _read_text(pattern: str) -> Callable[[Any], bool]:
+    if pattern.startswith("!"):
+        inner = _read_text(pattern[1:])
+        return lambda value: not inner(value)
+    comparison = _COMPARISON.fullmatch(pattern)
+    if comparison:
+        compares, bound = _OPERATORS[comparison[1]], comparison[2]
+        return lambda value: _compare(value, compares, bound)
+    names = pattern.split("|")
+    return lambda value: any(fnmatchcase(as_text(value), name) for name in names)
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _compare(value: Any, compares: Callable[[Any, Any], bool], bound: str) -> bool:
+    """Numbers compare as numbers, text as versions; what is neither (null, `assumed`) fits no comparison."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return compares(value, float(bound))
+    version = _version(value)
+    return version is not None and compares(version, _version(bound))
+
+
+def _version(value: Any) -> tuple[int, ...] | None:
+    """A version as comparable parts without trailing zeros (`2.11.0+cu130` → (2, 11)); null if it is none."""
+    found = re.match(r"\d+(\.\d+)*", value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    parts = [int(part) for part in found[0].split(".")]
+    while len(parts) > 1 and parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)
+
+
+def as_text(value: Any) -> str:
+    """A value as patterns and reasons spell it: `true`, `false`, `null`, else its text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)

@@ -1,0 +1,76 @@
+"""What must not reach a file of a sweep: secrets in the environment, host names and escape sequences in logs."""
+
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+from benchrunner.core.files import write_text
+
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]+@")
+"""A URL that carries a password."""
+
+HOST_VARIABLES = frozenset({"HOSTNAME", "HOST", "SSH_CONNECTION", "SSH_CLIENT"})
+
+ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+"""ANSI: control sequences, operating-system commands, single escapes."""
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+INVISIBLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What would break or reorder a line: escape sequences, controls, separators, direction marks."""
+
+
+def scrub_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment that ranks get: without secrets and without the host's name."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not SECRET_NAME.search(name) and not SECRET_VALUE.search(value) and name not in HOST_VARIABLES
+    }
+
+
+@cache
+def _host_pattern() -> re.Pattern[str] | None:
+    """Finds this host's name, bare or with its domain; null where it is `localhost`. Asks no name server."""
+    name = socket.gethostname()
+    short = name.partition(".")[0]
+    if short in ("", "localhost"):
+        return None
+    return re.compile(rf"(?<![\w.-]){re.escape(short)}(?:\.[A-Za-z0-9-]+)*(?![\w-])", re.IGNORECASE)
+
+
+def scrub_hosts(text: str) -> str:
+    """`text` with every mention of this host replaced by `<host>`."""
+    pattern = _host_pattern()
+    return pattern.sub("<host>", text) if pattern else text
+
+
+def plain(text: str) -> str:
+    """`text` without escape sequences, control characters and host names; lines and tabs stay."""
+    return scrub_hosts(CONTROLS.sub("", ESCAPES.sub("", text)))
+
+
+def first_line(text: str, limit: int = 240) -> str:
+    """The first line that says something, cleaned and cut to `limit` characters."""
+    lines = [" ".join(line.split()) for line in plain(text).splitlines() if line.strip()]
+    if not lines:
+        return ""
+    first = f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    return first if len(first) <= limit else f"{first[: limit - 1]}…"
+
+
+def single_line(text: str) -> str:
+    """`text` without line breaks, control characters and direction marks."""
+    return " ".join(INVISIBLE.sub(" ", text).split())
+
+
+def scrub_files(paths: Iterable[Path]) -> None:
+    """Rewrite those files in which this host is named. Bytes that are no UTF-8 survive unchanged."""
+    for path in paths:
+        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+        clean = scrub_hosts(text)
+        if clean != text:
+            write_text(path, clean.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace"))

@@ -1,0 +1,3 @@
+"""Units that numbers are shown in."""
+
+GIB = 2**30

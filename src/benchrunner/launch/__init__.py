@@ -1,0 +1,1 @@
+"""How a cell's job is started, watched and ended."""

@@ -1,0 +1,144 @@
+"""A launcher that starts nothing: scripted outcomes on a virtual clock, for tests of everything above the seam."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchrunner.core.files import write_json
+from benchrunner.core.heartbeat import COUNT
+from benchrunner.core.record import RankFile
+from benchrunner.launch.job import Job, write_job
+
+
+class VirtualClock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def now(self) -> float:
+        """Seconds since it was made."""
+        return self._now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now_s += seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """What becomes of a job: it ends after `duration_s` with these results, errors and exit codes; or never."""
+
+    duration_s: float = 1.0
+    result: dict[str, Any] | None = field(default_factory=dict)
+    """Of every rank without an error; null: the rank leaves without a word."""
+    errors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Rank → the error in its file."""
+    exits: dict[int, int] = field(default_factory=dict)
+    """Rank → exit code, for those that failed."""
+    phase: str = "measure"
+    """Where ranks are that do not reach their end."""
+    hangs: bool = False
+    beat_every_s: float = 1.0
+    """Every rank issues a step so often."""
+    beats_until_s: float | None = None
+    """When a rank issues its last step; null: as it ends, or never a first one where it hangs."""
+    raises: Exception | None = None
+    """Raised on start."""
+
+
+class FakeLauncher:
+    """Starts scripts instead of processes. `clock` is to be given to the run loop."""
+
+    is_local = True
+
+    def __init__(self, script: Callable[[Job], Script]) -> None:
+        self.script = script
+        self.clock = VirtualClock()
+        self.handles: list[FakeHandle] = []
+        """Every job started, in order."""
+
+    def start(self, job: Job) -> "FakeHandle":
+        """See Launcher."""
+        script = self.script(job)
+        if script.raises is not None:
+            raise script.raises
+        write_job(job)
+        handle = FakeHandle(job, script, self.clock)
+        self.handles.append(handle)
+        return handle
+
+
+class FakeHandle:
+    """A job that is only a script."""
+
+    def __init__(self, job: Job, script: Script, clock: VirtualClock) -> None:
+        self.job, self.script, self._clock = job, script, clock
+        self.started_s = clock.now()
+        self.ended_s: float | None = None
+        self.num_dumps = 0
+        self._num_beats = 0
+        self._code: int | None = None
+        for rank in range(job.cell.sizes.world_size):
+            self._write(RankFile(rank=rank, pid=1, phase=script.phase))
+
+    def poll(self) -> int | None:
+        """See Handle."""
+        self._beat()
+        if (
+            self._code is None
+            and not self.script.hangs
+            and self._clock.now() >= self.started_s + self.script.duration_s
+        ):
+            self._end()
+        return self._code
+
+    def is_waiting(self) -> bool:
+        """See Handle."""
+        return False
+
+    def terminate(self) -> None:
+        """See Handle."""
+        self.kill()
+
+    def kill(self) -> None:
+        """See Handle."""
+        if self._code is None:
+            self._code, self.ended_s = -15, self._clock.now()
+
+    def dump_stacks(self) -> None:
+        """See Handle."""
+        self.num_dumps += 1
+
+    def pids(self) -> list[int]:
+        """See Handle."""
+        return []
+
+    def num_oom_kills(self) -> int:
+        """See Handle."""
+        return 0
+
+    def _beat(self) -> None:
+        last_s = self.script.beats_until_s
+        last_s = (0.0 if self.script.hangs else math.inf) if last_s is None else last_s
+        count = int(min(self._clock.now() - self.started_s, last_s) / self.script.beat_every_s)
+        if count > self._num_beats and self._code is None:
+            self._num_beats = count
+            for rank in range(self.job.cell.sizes.world_size):
+                self.job.paths.beat(rank).write_bytes(COUNT.pack(count))
+
+    def _end(self) -> None:
+        script, failed = self.script, bool(self.script.errors or self.script.exits)
+        for rank in range(self.job.cell.sizes.world_size):
+            error = script.errors.get(rank)
+            if error is not None:
+                self._write(RankFile(rank=rank, pid=1, phase=script.phase, state="error", error=error))
+            elif not failed and script.result is not None:
+                self._write(RankFile(rank=rank, pid=1, phase="teardown", state="done", result=script.result))
+        exits = [{"rank": rank, "code": code} for rank, code in script.exits.items()]
+        write_json(self.job.paths.exits(), {"exits": exits})
+        self._code, self.ended_s = int(failed), self._clock.now()
+
+    def _write(self, status: RankFile) -> None:
+        write_json(self.job.paths.rank(status.rank), asdict(status), sync=False)

@@ -1,0 +1,85 @@
+"""What a job is, and the seam that launchers fill: start it, look at it, end it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from benchrunner.core.cell import Cell, cell_to_dict
+from benchrunner.core.faults import Fault, format_fault
+from benchrunner.core.files import write_json
+from benchrunner.core.paths import AttemptPaths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attempt at a cell."""
+
+    cell: Cell
+    paths: AttemptPaths
+    devices: tuple[int, ...]
+    """Indices among the devices that this process sees; empty on CPU."""
+    marker: str
+    """Unique; in the environment of every process of the attempt."""
+    hardware: Mapping[str, Any]
+    attempt: int = 1
+    fault: Fault | None = None
+    started_at: str = ""
+    """ISO 8601, UTC."""
+
+
+class Handle(Protocol):
+    """A running job."""
+
+    def poll(self) -> int | None:
+        """Exit code once every process of the job has gone, else null; also drives the kill path on."""
+
+    def is_waiting(self) -> bool:
+        """Whether the job waits in a queue that is not ours, so that its time has not begun."""
+
+    def terminate(self) -> None:
+        """Ask the job to end; what is left after a few seconds is killed by `poll`."""
+
+    def kill(self) -> None:
+        """End every process of the job now."""
+
+    def dump_stacks(self) -> None:
+        """Make every rank write its Python stacks to its error stream."""
+
+    def pids(self) -> list[int]:
+        """The processes of the job on this host."""
+
+    def num_oom_kills(self) -> int:
+        """How often the kernel killed for lack of memory while the job ran."""
+
+
+class Launcher(Protocol):
+    """Starts jobs."""
+
+    is_local: bool
+    """Whether jobs run on the devices of this machine; else their number is somebody else's business."""
+
+    def start(self, job: Job) -> Handle:
+        """Start a job. Called from the main thread only: the agent dies with the thread that spawned it."""
+
+
+def write_job(job: Job) -> None:
+    """The attempt's directory with `cell.json`: what the ranks read."""
+    job.paths.root.mkdir(parents=True, exist_ok=True)
+    document = {
+        "cell": cell_to_dict(job.cell),
+        "hardware": dict(job.hardware),
+        "attempt": job.attempt,
+        "marker": job.marker,
+        "fault": format_fault(job.fault),
+        "devices": list(job.devices),
+        "started_at": job.started_at,
+    }
+    write_json(job.paths.cell, document)
+
+
+def rank_pids(paths: AttemptPaths) -> list[int]:
+    """The process ids that the rank files name."""
+    texts = [path.read_bytes() for path in paths.root.glob("rank*.json")]
+    found = [re.search(rb'"pid": (\d+)', text) for text in texts]
+    return [int(match[1]) for match in found if match]

@@ -1,0 +1,144 @@
+"""Are the devices ours, and are they empty: locks between sweeps of one user, and what the driver says of a device."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import filelock
+
+from benchrunner.machine.hardware import Hardware, list_gpus
+
+SLACK_BYTES = 1 << 29
+"""What the driver may hold more than before without anybody being there."""
+
+
+Read = Callable[[str], tuple[int, list[int]] | None]
+
+
+class Probe(Protocol):
+    """Looks at devices from outside."""
+
+    def occupants(self, device: int) -> str | None:
+        """What a device holds that it did not hold before the first cell, in words; null when it is empty."""
+
+
+class NoProbe:
+    """Where no driver tells: every device is taken to be empty."""
+
+    def occupants(self, device: int) -> str | None:
+        """See Probe."""
+        return None
+
+
+class NvmlProbe:
+    """By NVML's used bytes, against the least that was ever seen: what others hold all the time is not ours to judge.
+
+    `read(uuid)` gives the used bytes and the processes of a device, or null where the driver does not tell.
+    """
+
+    def __init__(self, uuids: Sequence[str], read: Read | None = None) -> None:
+        self._uuids = list(uuids)
+        self._read = read or read_used
+        self._least: dict[int, int] = {}
+        for device in range(len(self._uuids)):
+            self.occupants(device)
+
+    def occupants(self, device: int) -> str | None:
+        """See Probe."""
+        found = self._read(self._uuids[device]) if device < len(self._uuids) else None
+        if found is None:
+            return None
+        used, pids = found
+        least = self._least[device] = min(used, self._least.get(device, used))
+        if used <= least + SLACK_BYTES:
+            return None
+        who = f", processes {', '.join(map(str, pids))}" if pids else ""
+        return f"{used / 2**30:.1f} GiB in use, {least / 2**30:.1f} when empty{who}"
+
+
+def read_used(uuid: str) -> tuple[int, list[int]] | None:
+    """Used bytes and compute processes of a device by NVML."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        return used, [int(process.pid) for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except pynvml.NVMLError:
+        return None
+
+
+# --- between sweeps ------------------------------------------------------------------------------------------------
+
+
+class Locks:
+    """One file lock a device, and a turnstile: the sweep that is inside takes devices, or waits there for them.
+
+    Devices are held by running cells only and taken by the one sweep inside, so nobody waits for one who waits. The
+    kernel drops the locks of a sweep that dies.
+    """
+
+    def __init__(self, directory: Path | None, keys: Sequence[str]) -> None:
+        self._locks = [filelock.FileLock(directory / f"{key}.lock") for key in keys] if directory else []
+        self._turnstile = filelock.FileLock(directory / "turnstile.lock") if directory else None
+
+    def enter(self) -> bool:
+        """Whether this sweep may take devices now; then it stays inside until `leave`."""
+        return self._turnstile is None or self._turnstile.is_locked or _try(self._turnstile)
+
+    def leave(self) -> None:
+        """Let another sweep take devices."""
+        if self._turnstile is not None:
+            self._turnstile.release()
+
+    def take(self, device: int) -> bool:
+        """Lock a device, unless another sweep has it."""
+        return device >= len(self._locks) or _try(self._locks[device])
+
+    def give_back(self, device: int) -> None:
+        """Unlock a device."""
+        if device < len(self._locks):
+            self._locks[device].release()
+
+    def close(self) -> None:
+        """Unlock everything."""
+        for device in range(len(self._locks)):
+            self.give_back(device)
+        self.leave()
+
+
+def _try(lock: filelock.BaseFileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return False
+    except OSError:  # a place that cannot be locked must not keep anybody from working
+        return True
+    return True
+
+
+def runtime_dir(environ: Mapping[str, str]) -> Path | None:
+    """The user's own directory for locks: `$XDG_RUNTIME_DIR/benchrunner`, else one in the temporary directory.
+
+    Null where none can be had, or where somebody else's stands in its place.
+    """
+    home = environ.get("XDG_RUNTIME_DIR")
+    path = Path(home, "benchrunner") if home else Path(tempfile.gettempdir(), f"benchrunner-{os.getuid()}")
+    with suppress(OSError):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_uid == os.getuid() and os.access(path, os.W_OK):
+            return path
+    return None
+
+
+def local_devices(hardware: Hardware, *, is_local: bool, environ: Mapping[str, str]) -> tuple[Probe, Locks]:
+    """Probe and locks for the devices that this machine hands out; without effect where there are none."""
+    gpus: Sequence[Any] = list_gpus(environ) if is_local and hardware.device_type == "cuda" else []
+    if not gpus:
+        return NoProbe(), Locks(None, [])
+    uuids = [gpu.uuid for gpu in gpus]
+    return NvmlProbe(uuids), Locks(runtime_dir(environ), uuids)

@@ -1,0 +1,1 @@
+"""What an attempt left behind → a verdict, its numbers, its record."""

@@ -1,0 +1,154 @@
+"""What an attempt left behind: rank files, exit codes, the ends of the logs. Read once, judged by `outcome.py`."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchrunner.core.heartbeat import read_beat
+from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.record import PHASES, RankFile, rank_file_from_dict
+from benchrunner.core.text import plain, scrub_files
+
+TAIL_BYTES = 64 * 1024
+TAIL_LINES = 40
+STACK = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*:$")
+"""The first line of a thread's stack as faulthandler writes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Why the runner ended a job that had not ended by itself."""
+
+    kind: str
+    """timeout | interrupted | budget | stuck (a rank failed or left, and the others did not end)"""
+    limit_s: float = 0.0
+    phase: str | None = None
+    """The phase whose limit it was; null: the limit of the whole cell."""
+    gone: frozenset[int] = frozenset()
+    """Ranks whose process had gone although the job went on: they ended with code 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything that a verdict stands on."""
+
+    world_size: int
+    ranks: Mapping[int, RankFile] = field(default_factory=dict)
+    """The rank files that can be read."""
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+    """Rank → what is wrong with its file."""
+    exits: Mapping[int, int] = field(default_factory=dict)
+    """Exit codes of the ranks that failed (negative: the signal), in the order in which torchrun saw them."""
+    told_to_stop: frozenset[int] = frozenset()
+    """Ranks that torchrun ended because another had failed: their exit codes say nothing."""
+    beats: Mapping[int, int] = field(default_factory=dict)
+    """Rank → steps that it had issued."""
+    tails: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """File name → its last lines, cleaned."""
+    code: int | None = None
+    """Exit code of the job as a whole; null when it is not known."""
+    stop: Stop | None = None
+    num_oom_kills: int = 0
+    """How often the kernel killed for lack of memory while the job ran."""
+    directory: str = ""
+    """Name of the attempt's directory, for file references."""
+
+    def tail(self, rank: int, stream: str = "err") -> Sequence[str]:
+        """The last lines of a rank's stream."""
+        return self.tails.get(f"rank{rank}.{stream}", ())
+
+    def phase(self, rank: int) -> str:
+        """Where the rank was; one without a file had not started."""
+        return self.ranks[rank].phase if rank in self.ranks else PHASES[0]
+
+    def is_complete(self) -> bool:
+        """Whether every rank reached its end."""
+        done = [status.state == "done" and status.result is not None for status in self.ranks.values()]
+        return len(done) == self.world_size and all(done)
+
+
+def gather(
+    paths: AttemptPaths, world_size: int, *, code: int | None = None, stop: Stop | None = None, num_oom_kills: int = 0
+) -> Evidence:
+    """Read what the attempt left; host names are scrubbed from its files first."""
+    scrub_files(path for path in (*paths.root.glob("rank*"), paths.agent_log) if path.is_file())
+    ranks: dict[int, RankFile] = {}
+    unreadable: dict[int, str] = {}
+    for rank in range(world_size):
+        if paths.rank(rank).exists():
+            _read_rank(paths, rank, ranks, unreadable)
+    return Evidence(
+        world_size=world_size,
+        ranks=ranks,
+        unreadable=unreadable,
+        exits=_read_exits(paths),
+        told_to_stop=_told_to_stop(paths, ranks),
+        beats={rank: read_beat(paths.beat(rank)) for rank in range(world_size)},
+        tails=_read_tails(paths, world_size),
+        code=code,
+        stop=stop,
+        num_oom_kills=num_oom_kills,
+        directory=paths.root.name,
+    )
+
+
+def _read_rank(paths: AttemptPaths, rank: int, ranks: dict[int, RankFile], unreadable: dict[int, str]) -> None:
+    try:
+        status = rank_file_from_dict(json.loads(paths.rank(rank).read_text(encoding="utf-8")))
+        if status.phase not in PHASES or not isinstance(status.result, dict | None):
+            raise ValueError("no rank file")
+        ranks[rank] = status
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        unreadable[rank] = plain(str(error))
+
+
+def _read_exits(paths: AttemptPaths) -> dict[int, int]:
+    exits: dict[int, int] = {}
+    for path in sorted(paths.root.glob("exits*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            listed = json.loads(path.read_text(encoding="utf-8"))["exits"]
+            exits |= {int(entry["rank"]): int(entry["code"]) for entry in listed}
+    return exits
+
+
+def _told_to_stop(paths: AttemptPaths, ranks: Mapping[int, RankFile]) -> frozenset[int]:
+    """From torchrun's own log lines, by process id."""
+    pids = {int(pid) for pid in re.findall(r"Sending process (\d+) closing signal", "\n".join(_tail(paths.agent_log)))}
+    return frozenset(rank for rank, status in ranks.items() if status.pid in pids)
+
+
+def _read_tails(paths: AttemptPaths, world_size: int) -> dict[str, list[str]]:
+    files = [paths.out(rank) for rank in range(world_size)] + [paths.err(rank) for rank in range(world_size)]
+    tails = {path.name: _tail(path) for path in (*files, paths.agent_log)}
+    return {name: lines for name, lines in tails.items() if lines}
+
+
+def _tail(path: Any) -> list[str]:
+    """The last lines of a log that say something, cleaned; a stack dump at its end is kept whole."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = [line.rstrip() for line in plain(text).splitlines() if line.strip()]
+    dump = next((index for index, line in enumerate(lines) if STACK.match(line)), len(lines))
+    return lines[min(dump, max(0, len(lines) - TAIL_LINES)) :][: 4 * TAIL_LINES]
+
+
+def stack(lines: Sequence[str]) -> list[str]:
+    """The main thread's Python frames in a faulthandler dump, innermost first; empty when there is no dump.
+
+    Faulthandler writes the main thread last.
+    """
+    starts = [index for index, line in enumerate(lines) if STACK.match(line)]
+    frames: list[str] = []
+    for line in lines[starts[-1] + 1 :] if starts else []:
+        if not line.lstrip().startswith("File "):
+            break
+        frames.append(line.strip())
+    return frames

@@ -1,0 +1,113 @@
+"""A cell's verdict and evidence as its record: the row of the tables."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchrunner.core.faults import VARIABLE
+from benchrunner.core.record import PHASES, RankFile, Record
+from benchrunner.outcome import metrics
+from benchrunner.outcome.evidence import Evidence
+from benchrunner.outcome.judge import Outcome
+from benchrunner.plan.plan import PlannedCell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What the runner knows about an attempt beside its evidence."""
+
+    number: int = 0
+    """0: never launched."""
+    started_at: str | None = None
+    wall_s: float | None = None
+    devices: Sequence[int] = ()
+    beside: Sequence[str] = ()
+    """Slugs of the cells that ran at the same time."""
+    fault: str | None = None
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the attempt itself; the sweep's own environment is added by the ledger."""
+    flags: Sequence[str] = ()
+    earlier: Sequence[Mapping[str, Any]] = ()
+    """What became of the attempts before."""
+
+
+NEVER = Attempt()
+
+
+def make_record(
+    planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NEVER
+) -> Record:
+    """The row of a cell. Its headline numbers are there when every rank reached its end, whatever the verdict."""
+    cell = planned.cell
+    results = [status.result for _, status in sorted(evidence.ranks.items()) if status.result] if evidence else []
+    complete = results if evidence and evidence.is_complete() else []
+    first: Mapping[str, Any] = complete[0] if complete else {}
+    flags = [*planned.flags, *outcome.flags, *attempt.flags, *(metrics.flags_of(cell, complete) if complete else [])]
+    return Record(
+        cell_id=cell.cell_id,
+        config_digest=cell.config_digest,
+        slug=cell.slug,
+        axes=dict(cell.axes),
+        overrides=dict(cell.overrides),
+        sizes=asdict(cell.sizes),
+        status=outcome.status,
+        reason_code=outcome.reason_code,
+        reason=outcome.reason,
+        flags=list(dict.fromkeys(flags)),
+        evidence=outcome.evidence,
+        command=command_of(planned, attempt.fault),
+        attempt=attempt.number,
+        started_at=attempt.started_at,
+        wall_s=attempt.wall_s,
+        earlier_attempts=[dict(one) for one in attempt.earlier],
+        phases_s=_phases_s(evidence),
+        num_parameters=first.get("num_parameters"),
+        num_trainable_parameters=first.get("num_trainable_parameters"),
+        metrics=metrics.headline(cell, complete, attempt.hardware) if complete else {},
+        checks=_merge_checks(complete),
+        ranks=[_rank_row(status) for _, status in sorted(evidence.ranks.items())] if evidence else [],
+        environment=dict(attempt.environment),
+        devices_used=list(attempt.devices),
+        ran_beside=list(attempt.beside),
+        fault=attempt.fault,
+    )
+
+
+def earlier_attempts(before: Record | None, number: int) -> list[dict[str, Any]]:
+    """What stands of the attempts before attempt `number`, by the record that it replaces."""
+    if before is None or not 0 < before.attempt < number:
+        return []
+    names = ("attempt", "status", "reason_code", "reason")
+    return [*before.earlier_attempts, {name: getattr(before, name) for name in names}]
+
+
+def command_of(planned: PlannedCell, fault: str | None = None) -> str:
+    """The line that repeats the cell when pasted into a shell."""
+    line = shlex.join(["bench", *planned.cell.words()])
+    return f"{VARIABLE}={shlex.quote(fault)} {line}" if fault else line
+
+
+def _phases_s(evidence: Evidence | None) -> dict[str, float]:
+    """Seconds by phase, the slowest rank."""
+    spent = [status.phases_s for status in evidence.ranks.values()] if evidence else []
+    return {
+        phase: max(seconds.get(phase, 0.0) for seconds in spent) for phase in PHASES if any(phase in s for s in spent)
+    }
+
+
+def _merge_checks(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each check as the first rank on which it failed saw it, else as the first rank saw it."""
+    merged: dict[str, Any] = {}
+    for result in results:
+        for name, check in (result.get("checks") or {}).items():
+            if name not in merged or (check.get("ok") is False and merged[name].get("ok") is not False):
+                merged[name] = check
+    return merged
+
+
+def _rank_row(status: RankFile) -> dict[str, Any]:
+    error = {key: value for key, value in (status.error or {}).items() if key != "traceback"} or None
+    row = {"rank": status.rank, "state": status.state, "phase": status.phase, "phases_s": status.phases_s}
+    return row | {"error": error} | (status.result or {})

@@ -1,0 +1,1 @@
+"""A matrix → cells with verdicts, before anything runs."""

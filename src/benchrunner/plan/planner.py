@@ -1,0 +1,101 @@
+"""From composed rows to a plan: every cell made, sized and decided upon."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from benchrunner.core.cell import (
+    Cell,
+    config_digest,
+    derive_sizes,
+    digest_section,
+    identity,
+    identity_overrides,
+    make_slug,
+)
+from benchrunner.machine.hardware import Hardware, usable_devices
+from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.rules import Rule
+from benchrunner.plan.verdict import Judge, Verdict
+
+if TYPE_CHECKING:
+    from benchrunner.config.hydra_app import Expansion
+    from benchrunner.config.matrix import Row
+
+
+def make_plan(
+    expansion: "Expansion",
+    hardware: Hardware,
+    rules: Sequence[Rule],
+    *,
+    launch: bool = False,
+    num_cores: int | None = None,
+) -> Plan:
+    """Decide about every row.
+
+    Args:
+        expansion: the composed rows.
+        hardware: the machine that is planned for.
+        rules: from `compat.load_rules`.
+        launch: the plan is about to be run, so a machine that is not this one has no devices.
+        num_cores: CPU cores; null: this machine's.
+    """
+    judge = Judge(hardware, rules, launch, num_cores or os.cpu_count() or 1)
+    cells = make_cells(expansion.rows, hardware)
+    verdicts = [judge.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]
+    return Plan(
+        cells=[_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)],
+        hardware=hardware,
+        sweep_name=expansion.sweep_name,
+        words=list(expansion.words),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _planned(cell: Cell, verdict: Verdict) -> PlannedCell:
+    return PlannedCell(cell=cell, **{name: getattr(verdict, name) for name in Verdict.__slots__})
+
+
+def make_cells(rows: Iterable["Row"], hardware: Hardware) -> list[Cell]:
+    """The cells of the rows, with sizes for `hardware`; slugs are unique in the list."""
+    section_digest = _remember_by_identity(digest_section)
+    visible = usable_devices(hardware)
+    slugs: set[str] = set()
+    cells = []
+    for row in rows:
+        overrides = _ordered(row.overrides)
+        cell_id = identity(row.axes, overrides)
+        slug = make_slug(row.axes, overrides, cell_id)
+        if slug in slugs:
+            slug = f"{slug[:-14]}-{cell_id[6:]}-{cell_id[:6]}"
+        slugs.add(slug)
+        cells.append(
+            Cell(
+                cell_id=cell_id,
+                config_digest=config_digest(row.config, section_digest),
+                slug=slug,
+                axes=row.axes,
+                overrides=overrides,
+                config=row.config,
+                sizes=derive_sizes(row.config, visible),
+            )
+        )
+    return cells
+
+
+def _ordered(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells cells apart first, the settings of the whole sweep after it."""
+    return {**identity_overrides(overrides), **overrides}
+
+
+def _remember_by_identity(function: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
+    """Memoise on the identity of shared dicts, which stay alive as long as the rows do."""
+    memo: dict[int, str] = {}
+
+    def remembered(value: Mapping[str, Any]) -> str:
+        if id(value) not in memo:
+            memo[id(value)] = function(value)
+        return memo[id(value)]
+
+    return remembered

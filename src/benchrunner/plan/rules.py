@@ -1,0 +1,149 @@
+"""The rules of conf/compat.yaml: which combinations cannot work on a machine, and why, decided before launch.
+
+The pattern language is described at the top of that file.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchrunner.core.axes import AXES
+from benchrunner.core.cell import Cell
+from benchrunner.core.errors import ConfigError
+from benchrunner.core.patterns import as_text, read_pattern
+from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.facts import Lookup, check_key, look_up, lookup_of
+
+_PLACEHOLDER = re.compile(r"\{([a-z0-9_.]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One key of a rule's `match` and what its value must look like; verdicts by value are remembered."""
+
+    key: str
+    value_of: Lookup
+    fits: Callable[[Any], bool]
+    seen: dict[Any, bool] = field(default_factory=dict, compare=False)
+
+    def holds(self, cell: Cell, hardware: Hardware) -> bool:
+        """Whether the cell's value at `key` fits the pattern."""
+        value = self.value_of(cell, hardware)
+        known = self.seen.get(value)
+        if known is None:
+            known = self.seen[value] = self.fits(value)
+        return known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A claim that a combination cannot work."""
+
+    id: str
+    code: str
+    """The reason code of the verdict: `rule.<id>` unless the rule names another (`missing.bitsandbytes`)."""
+    conditions: tuple[Condition, ...]
+    """All must hold; axes first, since they are cheapest to look up."""
+    reason: str
+    """One sentence, with {placeholders}."""
+    evidence: str
+    """Where the claim comes from, so that it can be checked again when the stack changes."""
+
+    def matches(self, cell: Cell, hardware: Hardware) -> bool:
+        """Whether this rule rules the cell out on that machine."""
+        return all(condition.holds(cell, hardware) for condition in self.conditions)
+
+    def fits_axes(self, cell: Cell, hardware: Hardware) -> bool:
+        """Whether the conditions on option names hold."""
+        return all(condition.holds(cell, hardware) for condition in self.conditions if condition.key in AXES)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A rule that applies to a cell on a machine."""
+
+    rule: Rule
+    hardware: Hardware
+
+    @property
+    def id(self) -> str:
+        """The rule's id."""
+        return self.rule.id
+
+    @property
+    def code(self) -> str:
+        """The reason code."""
+        return self.rule.code
+
+    @property
+    def evidence(self) -> str:
+        """Where the rule's claim comes from."""
+        return self.rule.evidence
+
+    def reason_for(self, cell: Cell) -> str:
+        """The rule's sentence with this cell's numbers in it."""
+        return _PLACEHOLDER.sub(lambda hit: as_text(look_up(hit[1], cell, self.hardware)), self.rule.reason)
+
+
+class Rules(list[Rule]):
+    """Rules in order, which remember the ones whose axes fit: a large matrix asks for the same options again."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        super().__init__(rules)
+        self._by_options: dict[tuple[str, ...], list[Rule]] = {}
+
+    def candidates(self, cell: Cell, hardware: Hardware) -> list[Rule]:
+        """The rules that the cell's option names leave open."""
+        options = tuple(cell.axes.values())
+        found = self._by_options.get(options)
+        if found is None:
+            found = self._by_options[options] = [rule for rule in self if rule.fits_axes(cell, hardware)]
+        return found
+
+
+def find_rule(cell: Cell, hardware: Hardware, rules: Sequence[Rule]) -> Ruling | None:
+    """The first rule that rules the cell out on that machine; None when the cell may run."""
+    candidates = rules.candidates(cell, hardware) if isinstance(rules, Rules) else rules
+    for rule in candidates:
+        if rule.matches(cell, hardware):
+            return Ruling(rule, hardware)
+    return None
+
+
+def load_rules(path: Path) -> Rules:
+    """Read and check the rules.
+
+    Raises:
+        ConfigError: not YAML, a key that does not exist, a pattern that cannot be read, a missing reason, an id twice.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text()) or []
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(path.name, f"cannot be read: {error}") from error
+    rules = [_read_rule(entry, f"{path.name}[{number}]") for number, entry in enumerate(entries)]
+    ids = [rule.id for rule in rules]
+    for name in {name for name in ids if ids.count(name) > 1}:
+        raise ConfigError(path.name, f"two rules have the id {name}")
+    return Rules(rules)
+
+
+def _read_rule(entry: Mapping[str, Any], place: str) -> Rule:
+    missing = {"id", "match", "reason", "evidence"} - set(entry)
+    unknown = set(entry) - {"id", "match", "reason", "evidence", "code"}
+    if missing or unknown or not entry["match"]:
+        raise ConfigError(place, f"a rule has id, match, reason, evidence and may have code; got {sorted(entry)}")
+    reason = " ".join(entry["reason"].split())
+    for key in [*entry["match"], *_PLACEHOLDER.findall(reason)]:
+        check_key(key, f"{place} ({entry['id']})")
+    conditions = [Condition(key, lookup_of(key), read_pattern(pattern)) for key, pattern in entry["match"].items()]
+    return Rule(
+        id=entry["id"],
+        code=entry.get("code", f"rule.{entry['id']}"),
+        conditions=tuple(sorted(conditions, key=lambda condition: condition.key not in AXES)),
+        reason=reason,
+        evidence=" ".join(entry["evidence"].split()),
+    )

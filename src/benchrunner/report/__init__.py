@@ -1,0 +1,1 @@
+"""Records → tables: as data, then as CSV, Markdown, HTML and on the terminal."""

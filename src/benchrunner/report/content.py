@@ -1,0 +1,103 @@
+"""Everything that a report shows, as data: what render and markup turn into text."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from benchrunner.core.record import PHASES, Record
+from benchrunner.report import formatting
+from benchrunner.report.compatibility import Matrix, compatibility_table, count_pairs, feature_matrix, pair_matrices
+from benchrunner.report.results import Row, constant_text, count_statuses, reasons_table, results_table
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one sweep was measured with, as lines (label, text)."""
+
+    title: str
+    lines: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """The tables of one sweep, or of several merged."""
+
+    title: str
+    summary: list[str]
+    """Sentences that stand above the tables."""
+    results: pd.DataFrame
+    compatibility: pd.DataFrame
+    matrices: list[Matrix]
+    reasons: pd.DataFrame
+    notes: list[str]
+    """What a reader must know: files that could not be read, cells in several sweeps, rules proved wrong."""
+    environments: list[Block]
+
+
+def make_tables(title: str, rows: Sequence[Row], notes: Sequence[str], environments: Sequence[Block]) -> Tables:
+    """All tables from rows."""
+    results, pairs = results_table(rows), count_pairs(rows)
+    return Tables(
+        title=title,
+        summary=[*_summary(results), *_costs(rows)],
+        results=results,
+        compatibility=compatibility_table(pairs),
+        matrices=[feature_matrix(rows, pairs), *pair_matrices(rows, pairs)],
+        reasons=reasons_table(results),
+        notes=[*notes, *_disproved(results), *_unknown(results)],
+        environments=list(environments),
+    )
+
+
+def _summary(results: pd.DataFrame) -> list[str]:
+    counts = ", ".join(f"{count} {status}" for status, count in count_statuses(results).items())
+    cells = "1 cell" if len(results) == 1 else f"{len(results)} cells"
+    shared = constant_text(results)
+    return [f"{cells}: {counts}.", *([f"All cells: {shared}."] if shared else [])]
+
+
+def _costs(rows: Sequence[Row]) -> list[str]:
+    sentence = cost_sentence([row.record for row in rows if row.record is not None])
+    return [] if sentence is None else [sentence]
+
+
+def _disproved(results: pd.DataFrame) -> list[str]:
+    passed = results[(results["status"] == "ok") & results["flags"].str.contains("probe:")]
+    return [
+        f"{slug} ran and is ok although a rule calls it impossible ({flags})"
+        for slug, flags in zip(passed["slug"], passed["flags"], strict=True)
+    ]
+
+
+def _unknown(results: pd.DataFrame) -> list[str]:
+    return [f"{heading} is unknown here: no peak or counter for it" for heading in formatting.unknown_metrics(results)]
+
+
+# --- what a cell costs beside its measurement ---------------------------------------------------------------------
+
+LAUNCH = "launch"
+"""From the decision to start until the ranks run, and from their end until the verdict: all that is in no phase."""
+
+
+def cost_by_phase_s(record: Record) -> dict[str, float] | None:
+    """Launch and phases → seconds, of a cell that ran to its end; null for another."""
+    if record.status != "ok" or record.wall_s is None or not record.phases_s:
+        return None
+    spent = {phase: float(record.phases_s.get(phase, 0.0)) for phase in PHASES}
+    return {LAUNCH: max(0.0, record.wall_s - sum(spent.values()))} | spent
+
+
+def median_costs_s(records: Sequence[Record]) -> tuple[int, Mapping[str, float]]:
+    """How many cells ran to their end, and the median seconds of each part; of none, nothing."""
+    costs = [cost for cost in map(cost_by_phase_s, records) if cost is not None]
+    names = (LAUNCH, *PHASES) if costs else ()
+    return len(costs), {name: statistics.median(cost[name] for cost in costs) for name in names}
+
+
+def cost_sentence(records: Sequence[Record]) -> str | None:
+    """`Median seconds of a cell (38): launch 3.0, start 4.1, …`; null where nothing ran to its end."""
+    count, costs = median_costs_s(records)
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in costs.items())
+    return f"Median seconds by phase of the {count} cells that are ok: {parts}." if count else None

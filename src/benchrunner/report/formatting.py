@@ -1,0 +1,136 @@
+"""Tables as people read them: rounded numbers with units in the heading, only the columns that tell rows apart."""
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from benchrunner.core.units import GIB
+from benchrunner.report.results import IDENTIFYING, NONE, varying
+
+UNKNOWN = "–"
+
+Format = Callable[[float], str]
+
+MEASURED: dict[str, tuple[str, Format]] = {
+    "step_time_median_s": ("step ms", lambda value: significant(value * 1e3)),
+    "step_time_p90_s": ("p90 ms", lambda value: significant(value * 1e3)),
+    "tokens_per_second_per_device": ("tokens/s/device", lambda value: significant(value)),
+    "time_to_first_token_s": ("first token ms", lambda value: significant(value * 1e3)),
+    "decode_tokens_per_second": ("decode tokens/s", lambda value: significant(value)),
+    "bandwidth_utilization": ("bandwidth %", lambda value: f"{value * 100:.1f}"),
+    "model_flops_per_second_per_device": ("TFLOP/s/device", lambda value: significant(value / 1e12, 3)),
+    "mfu": ("MFU %", lambda value: f"{value * 100:.1f}"),
+    "peak_memory_allocated_bytes": ("peak GiB", lambda value: f"{value / GIB:.2f}"),
+    "peak_memory_reserved_bytes": ("reserved GiB", lambda value: f"{value / GIB:.2f}"),
+    "num_alloc_retries": ("alloc retries", lambda value: f"{value:.0f}"),
+    "compile_time_s": ("compile s", lambda value: significant(value, 3)),
+    "energy_j_per_step": ("J/step", lambda value: significant(value)),
+    "parity_gradient_error": ("gradient error", lambda value: f"{value:.2g}"),
+    "parity_cosine": ("1 − cosine", lambda value: f"{max(1 - value, 0):.2g}"),
+    "parity_curve_error": ("curve error nats", lambda value: f"{value:.2g}"),
+}
+"""Column of results.csv → heading and format of the printed table."""
+
+HEADINGS = {
+    "activation_checkpointing": "checkpointing",
+    "micro_batch_size": "micro-batch",
+    "global_batch_size": "global batch",
+    "seq_len": "seq len",
+    "world_size": "world",
+    "reason_code": "code",
+    "num_cells": "cells",
+}
+
+
+IN_COLUMNS = frozenset({"micro_batch_size", "global_batch_size", "seq_len", "devices", "nodes"})
+"""Settings that other columns show as numbers."""
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """Rounded to so many digits, without exponent, thousands apart: 10368.1 → `10,370`, 0.0123456 → `0.01235`."""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits}g}")
+    magnitude = len(str(int(abs(rounded)))) if abs(rounded) >= 1 else _leading_zeros(rounded)
+    return f"{rounded:,.{max(digits - magnitude, 0)}f}"
+
+
+def _leading_zeros(value: float) -> int:
+    """Digits before the first that counts, as a magnitude: 0.5 → 0, 0.05 → -1."""
+    return 1 + int(f"{value:e}".partition("e")[2])
+
+
+def measured_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The cells that are ok, every field a text; columns that nothing was measured for are left out."""
+    ok = results[results["status"] == "ok"]
+    frame = labels(results, ok)
+    for name, (heading, form) in MEASURED.items():
+        if ok[name].notna().any():
+            frame[heading] = [_format(value, form) for value in ok[name]]
+    frame["flags"] = ok["flags"].to_numpy()
+    return frame.reset_index(drop=True)
+
+
+def unmeasured_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The cells that are not ok, and why."""
+    others = results[results["status"] != "ok"]
+    frame = labels(results, others)
+    for name in ("status", "reason_code", "reason"):
+        frame[HEADINGS.get(name, name)] = others[name].to_numpy()
+    return frame.reset_index(drop=True)
+
+
+def unknown_metrics(results: pd.DataFrame) -> list[str]:
+    """Headings that the measured table lacks, of the ones that every reader looks for where something is timed."""
+    ok = results[(results["status"] == "ok") & (results["workload"] != "parity")]
+    expected = ("tokens_per_second_per_device", "mfu", "peak_memory_allocated_bytes")
+    return [MEASURED[name][0] for name in expected if len(ok) and not ok[name].notna().any()]
+
+
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Any table with every field a text and headings for people."""
+    return frame.map(lambda value: UNKNOWN if pd.isna(value) else str(value)).rename(columns=HEADINGS)
+
+
+def labels(results: pd.DataFrame, part: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What tells the rows of the whole table apart, for some of them (null: all); the model where nothing does."""
+    part = results if part is None else part
+    names = varying(results, IDENTIFYING)
+    if "global_batch_size" in names and _follows(results):
+        names.remove("global_batch_size")
+    columns = {HEADINGS.get(name, name): [str(value) for value in part[name]] for name in names if name != "settings"}
+    said = _own_settings(results) if "settings" in names else {}
+    if any(said.values()):
+        columns["settings"] = [said[text] or NONE for text in part["settings"]]
+    return pd.DataFrame(columns or {"model": part["model"].tolist()})
+
+
+def _own_settings(results: pd.DataFrame) -> dict[str, str]:
+    """Settings → those of them that neither all rows share nor a column of its own shows."""
+    words = {text: [] if text == NONE else shlex.split(text) for text in results["settings"].unique()}
+    shared = set.intersection(*map(set, words.values()))
+    return {
+        text: " ".join(word for word in own if word not in shared and word.partition("=")[0] not in IN_COLUMNS)
+        for text, own in words.items()
+    }
+
+
+def _follows(results: pd.DataFrame) -> bool:
+    """Whether the global batch is only micro-batch × world size."""
+    return bool((results["global_batch_size"] == results["micro_batch_size"] * results["world_size"]).all())
+
+
+def gib(value: float | None) -> str:
+    """Bytes in GiB, three significant digits."""
+    return UNKNOWN if value is None else significant(value / GIB, 3)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    return UNKNOWN if value is None else significant(value, 3)
+
+
+def _format(value: Any, form: Format) -> str:
+    return UNKNOWN if pd.isna(value) else form(float(value))

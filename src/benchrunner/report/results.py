@@ -1,0 +1,244 @@
+"""The results table: one row a planned cell, also for those that did not run, and never a blank.
+
+Columns hold numbers or nothing: why a number is missing stands in `status` and `reason`, not among the numbers.
+"""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from benchrunner.core import arithmetic
+from benchrunner.core.axes import AXES
+from benchrunner.core.cell import format_value
+from benchrunner.core.record import Record
+from benchrunner.plan.plan import PlannedCell
+
+NO_RECORD = "skipped.interrupted"
+"""The code of a cell that was to be run and has no record: the sweep is still running, or was stopped before it."""
+
+NONE = "none"
+"""What a text column says where there is nothing to say (an empty field would be a blank)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A planned cell, its record when there is one, and the sweep that it belongs to."""
+
+    planned: PlannedCell
+    record: Record | None
+    sweep: str
+    hardware: str
+    device_name: str
+    torch: str | None
+    problem: str | None = None
+    """Why the record file could not be used."""
+
+    @property
+    def status(self) -> str:
+        """The record's status; without a record the plan's verdict."""
+        if self.record:
+            return self.record.status
+        return "skipped" if self.planned.verdict == "run" else self.planned.verdict
+
+    @property
+    def reason_code(self) -> str:
+        """Why, as a code; `none` when ok."""
+        if self.record:
+            return self.record.reason_code or NONE
+        return self.planned.reason_code or NO_RECORD
+
+    @property
+    def reason(self) -> str:
+        """Why, in a sentence; `none` when ok."""
+        if self.record:
+            return self.record.reason or NONE
+        return self.problem or self.planned.reason or "no record: not run yet, or interrupted before it ended"
+
+    @property
+    def flags(self) -> list[str]:
+        """What a reader should know before trusting the number; a planted fault says so."""
+        flags = [*self.planned.flags, *(self.record.flags if self.record else [])]
+        fault = [f"fault:{self.record.fault}"] if self.record and self.record.fault else []
+        return list(dict.fromkeys(flags + fault))
+
+    def metric(self, name: str) -> Any:
+        """A headline number; null unless the cell is ok and no fault was planted: anything else is no measurement."""
+        record = self.record
+        return record.metrics.get(name) if record and record.status == "ok" and not record.fault else None
+
+
+def _axis(name: str) -> Callable[[Row], Any]:
+    return lambda row: row.planned.cell.axes[name]
+
+
+def _size(name: str) -> Callable[[Row], Any]:
+    return lambda row: getattr(row.planned.cell.sizes, name)
+
+
+def _metric(name: str) -> Callable[[Row], Any]:
+    return lambda row: row.metric(name)
+
+
+def _of_record(name: str) -> Callable[[Row], Any]:
+    return lambda row: getattr(row.record, name) if row.record else None
+
+
+def _num_parameters(row: Row) -> int:
+    measured = row.record.num_parameters if row.record else None
+    return measured or arithmetic.num_parameters(row.planned.cell.config["model"])
+
+
+def _num_trainable_parameters(row: Row) -> int:
+    measured = row.record.num_trainable_parameters if row.record else None
+    config = row.planned.cell.config
+    return measured or arithmetic.num_trainable_parameters(config["model"], config["workload"])
+
+
+def _settings(row: Row) -> str:
+    changed = row.planned.cell.overrides.items()
+    return shlex.join(f"{key}={format_value(value)}" for key, value in changed) or NONE
+
+
+def _predicted_bytes(row: Row) -> Any:
+    return (row.planned.predicted or {}).get("peak_memory_bytes")
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
+    "cell_id": ("text", lambda row: row.planned.cell.cell_id),
+    "slug": ("text", lambda row: row.planned.cell.slug),
+    "status": ("text", lambda row: row.status),
+    "reason_code": ("text", lambda row: row.reason_code),
+    "reason": ("text", lambda row: row.reason),
+    "flags": ("text", lambda row: " ".join(row.flags) or NONE),
+    "model": ("text", _axis("model")),
+    "workload": ("text", _axis("workload")),
+    "strategy": ("text", _axis("strategy")),
+    "precision": ("text", _axis("precision")),
+    "compile": ("text", _axis("compile")),
+    "activation_checkpointing": ("text", _axis("activation_checkpointing")),
+    "engine": ("text", _axis("engine")),
+    "micro_batch_size": ("int", _size("micro_batch_size")),
+    "global_batch_size": ("int", _size("global_batch_size")),
+    "seq_len": ("int", _size("seq_len")),
+    "world_size": ("int", _size("world_size")),
+    "step_time_median_s": ("float", _metric("step_time_median_s")),
+    "step_time_p10_s": ("float", _metric("step_time_p10_s")),
+    "step_time_p90_s": ("float", _metric("step_time_p90_s")),
+    "tokens_per_second_per_device": ("float", _metric("tokens_per_second_per_device")),
+    "model_flops_per_second_per_device": ("float", _metric("model_flops_per_second_per_device")),
+    "mfu": ("float", _metric("mfu")),
+    "peak_memory_allocated_bytes": ("int", _metric("peak_memory_allocated_bytes")),
+    "peak_memory_reserved_bytes": ("int", _metric("peak_memory_reserved_bytes")),
+    "num_alloc_retries": ("int", _metric("num_alloc_retries")),
+    "compile_time_s": ("float", _metric("compile_time_s")),
+    "num_parameters": ("int", _num_parameters),
+    "num_trainable_parameters": ("int", _num_trainable_parameters),
+    "optimizer": ("text", _axis("optimizer")),
+    "settings": ("text", _settings),
+    "devices": ("int", _size("devices")),
+    "nodes": ("int", _size("nodes")),
+    "accumulation_steps": ("int", _size("accumulation_steps")),
+    "hardware": ("text", lambda row: row.hardware),
+    "device_name": ("text", lambda row: row.device_name),
+    "torch": ("text", lambda row: row.torch or "unknown"),
+    "sweep": ("text", lambda row: row.sweep),
+    "step_time_min_s": ("float", _metric("step_time_min_s")),
+    "step_time_rank_skew": ("float", _metric("step_time_rank_skew")),
+    "samples_per_second": ("float", _metric("samples_per_second")),
+    "hardware_flops_per_second_per_device": ("float", _metric("hardware_flops_per_second_per_device")),
+    "run_peak_memory_allocated_bytes": ("int", _metric("run_peak_memory_allocated_bytes")),
+    "predicted_peak_memory_bytes": ("int", _predicted_bytes),
+    "first_step_s": ("float", _metric("first_step_s")),
+    "num_graphs": ("int", _metric("num_graphs")),
+    "num_graph_breaks": ("int", _metric("num_graph_breaks")),
+    "num_recompiles": ("int", _metric("num_recompiles")),
+    "energy_j_per_step": ("float", _metric("energy_j_per_step")),
+    "gpu_utilization_mean": ("float", _metric("gpu_utilization_mean")),
+    "gpu_utilization_sd": ("float", _metric("gpu_utilization_sd")),
+    "sm_clock_mhz_mean": ("float", _metric("sm_clock_mhz_mean")),
+    "first_loss": ("float", _metric("first_loss")),
+    "final_loss": ("float", _metric("final_loss")),
+    "attention": ("text", lambda row: row.metric("attention") or NONE),
+    "time_to_first_token_s": ("float", _metric("time_to_first_token_s")),
+    "time_per_output_token_s": ("float", _metric("time_per_output_token_s")),
+    "prefill_tokens_per_second": ("float", _metric("prefill_tokens_per_second")),
+    "decode_tokens_per_second": ("float", _metric("decode_tokens_per_second")),
+    "bandwidth_utilization": ("float", _metric("bandwidth_utilization")),
+    "attempt": ("int", lambda row: row.record.attempt if row.record else 0),
+    "wall_s": ("float", _of_record("wall_s")),
+    "config_digest": ("text", lambda row: row.planned.cell.config_digest),
+    "command": ("text", lambda row: _command(row)),
+    "parity_gradient_error": ("float", _metric("parity_gradient_error")),
+    "parity_cosine": ("float", _metric("parity_cosine")),
+    "parity_curve_error": ("float", _metric("parity_curve_error")),
+}
+"""Column → its kind and where it comes from. Other programs read them: append, never rename or reorder."""
+
+_DTYPES = {"text": "object", "int": "Int64", "float": "Float64"}
+
+
+def _command(row: Row) -> str:
+    if row.record and row.record.command:
+        return row.record.command
+    return shlex.join(["bench", *row.planned.cell.words()])
+
+
+def results_table(rows: Sequence[Row], names: Iterable[str] = tuple(COLUMNS)) -> pd.DataFrame:
+    """One line a row, columns and dtypes as in COLUMNS (or some of them); unknown numbers are NA."""
+    columns = {}
+    for name in names:
+        kind, value_of = COLUMNS[name]
+        columns[name] = pd.Series([_number(value_of(row), kind) for row in rows], dtype=_DTYPES[kind])
+    return pd.DataFrame(columns)
+
+
+def _number(value: Any, kind: str) -> Any:
+    """A value of its column's kind; null, never text, among numbers."""
+    if kind == "text":
+        return str(value)
+    if value is None or isinstance(value, str) or value != value:
+        return None
+    return int(value) if kind == "int" else float(value)
+
+
+def varying(results: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """The columns that tell rows apart."""
+    return [name for name in names if results[name].nunique(dropna=False) > 1]
+
+
+IDENTIFYING = (
+    *AXES,
+    "micro_batch_size",
+    "global_batch_size",
+    "seq_len",
+    "world_size",
+    "settings",
+    "hardware",
+    "torch",
+)
+"""Columns that can tell two rows apart, in the order of every table."""
+
+
+def constant_text(results: pd.DataFrame) -> str:
+    """What all rows have in common, e.g. `model debug, workload train`; empty where nothing is."""
+    moving = set(varying(results, IDENTIFYING))
+    names = [name for name in (*AXES, "seq_len", "world_size") if name not in moving]
+    return ", ".join(f"{name} {results[name].iloc[0]}" for name in names if len(results))
+
+
+def count_statuses(results: pd.DataFrame) -> Mapping[str, int]:
+    """Status → number of cells, most frequent first."""
+    return {str(status): int(count) for status, count in results["status"].value_counts().items()}
+
+
+def reasons_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Every reason code with the number of its cells and the first cell's sentence."""
+    others = results[results["status"] != "ok"]
+    grouped = others.groupby(["status", "reason_code"], sort=False)
+    return pd.DataFrame(
+        [(status, code, len(cells), cells["reason"].iloc[0]) for (status, code), cells in grouped],
+        columns=["status", "reason_code", "num_cells", "reason"],
+    )

@@ -1,0 +1,220 @@
+"""Tables on the terminal: aligned where they fit, stacked where they do not, plain text when piped.
+
+Reasons are wrapped under their row and never cut.
+"""
+
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+
+from benchrunner.core.text import single_line
+from benchrunner.plan.doctor import Diagnosis, examine
+from benchrunner.plan.plan import Plan
+from benchrunner.report import formatting
+from benchrunner.report.compatibility import Matrix
+from benchrunner.report.content import Tables
+from benchrunner.report.markdown import LEGEND
+from benchrunner.report.results import IDENTIFYING, NONE, Row, results_table
+
+STYLES = {
+    "ok": "green",
+    "run": "green",
+    "yes": "green",
+    "unsupported": "yellow",
+    "skipped": "dim",
+    "no": "yellow",
+    "oom": "magenta",
+    "invalid": "red",
+    "timeout": "red",
+    "failed": "red",
+}
+"""First word of a line → its colour."""
+
+PIPED_WIDTH = 160
+INDENT = "    "
+
+
+def print_tables(tables: Tables) -> None:
+    """Results and compatibility on stdout, remarks about the files on stderr."""
+    width = _width()
+    above = [line for text in (tables.title, *tables.summary) for line in textwrap.wrap(single_line(text), width)]
+    _print([*above, ""])
+    _print_section("Measured", aligned(formatting.measured_table(tables.results), width))
+    _print_section("Not measured", with_reasons(formatting.unmeasured_table(tables.results), width))
+    for matrix in tables.matrices:
+        _print_section(matrix.title, matrix_lines(matrix, width))
+    _print(textwrap.wrap(LEGEND, width))
+    _print((line for note in tables.notes for line in textwrap.wrap(f"note: {single_line(note)}", width)), stderr=True)
+
+
+def print_plan(plan: Plan) -> None:
+    """Every planned cell: verdict, what tells it apart, predicted memory and time, and why it will not run."""
+    width = _width()
+    frame = plan_table(plan)
+    machine, count = plan.hardware, len(plan.cells)
+    cells = "1 cell" if count == 1 else f"{count:,} cells"
+    _print([f"{cells} planned for {machine.num_devices} × {machine.device_name} ({machine.name})", ""])
+    _print(with_reasons(frame, width))
+
+
+def print_doctor() -> None:
+    """What this machine is and what it can run."""
+    width = _width()
+    diagnosis = examine()
+    _print(_pairs(diagnosis.facts, width))
+    for axis, lines in diagnosis.axes.items():
+        frame = pd.DataFrame(lines, columns=["works", axis, "reason"])
+        _print_section(axis, with_reasons(frame.rename(columns={axis: "value"}), width))
+    _print_warnings(diagnosis, width)
+
+
+def plan_table(plan: Plan) -> pd.DataFrame:
+    """The plan as text: verdict, labels, prediction, reason."""
+    here = plan.hardware
+    rows = [
+        Row(planned=planned, record=None, sweep="", hardware="", device_name=here.device_name, torch=here.torch)
+        for planned in plan.cells
+    ]
+    frame = formatting.labels(results_table(rows, IDENTIFYING))
+    frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
+    predicted = [planned.predicted or {} for planned in plan.cells]
+    optional = {
+        "memory GiB ≥": [formatting.gib(one.get("peak_memory_bytes")) for one in predicted],
+        "step s ≥": [formatting.number(one.get("step_time_s")) for one in predicted],
+        "flags": [" ".join(planned.flags) or NONE for planned in plan.cells],
+    }
+    for name, texts in optional.items():
+        if set(texts) - {formatting.UNKNOWN, NONE}:
+            frame[name] = texts
+    frame["reason"] = [_verdict_reason(planned.reason_code, planned.reason) for planned in plan.cells]
+    return frame
+
+
+def _verdict_reason(code: str | None, reason: str | None) -> str:
+    return f"{code}: {reason}" if code else ""
+
+
+# --- layout --------------------------------------------------------------------------------------------------------
+
+
+def aligned(frame: pd.DataFrame, width: int) -> list[str]:
+    """Columns side by side, headings in several lines where `width` asks for it; else a `heading value` list a row."""
+    if not len(frame):
+        return []
+    heads, rows = [str(name) for name in frame.columns], _texts(frame)
+    cells = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    for headings in (
+        [[head] for head in heads],
+        [_broken(head, size) for head, size in zip(heads, cells, strict=True)],
+    ):
+        widths = [max(size, *map(len, heading)) for heading, size in zip(headings, cells, strict=True)]
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            return [_line(texts, widths) for texts in (*_heading_lines(headings), *rows)]
+    return [line for row in rows for line in _stacked(heads, row, width)]
+
+
+def _broken(head: str, size: int) -> list[str]:
+    """A heading in lines no longer than `size` or its longest part; breaks are at spaces and before slashes."""
+    parts = re.findall(r" ?/?[^ /]+", head)
+    limit = max(size, *(len(part.strip()) for part in parts))
+    lines = [""]
+    for part in parts:
+        if len((lines[-1] + part).strip()) <= limit:
+            lines[-1] = (lines[-1] + part).strip()
+        else:
+            lines.append(part.strip())
+    return lines
+
+
+def _heading_lines(headings: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Headings of several lines as lines of the table, the last ones side by side."""
+    height = max(map(len, headings))
+    padded = [[*[""] * (height - len(heading)), *heading] for heading in headings]
+    return [list(line) for line in zip(*padded, strict=True)]
+
+
+def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(text.ljust(size) for text, size in zip(texts, widths, strict=True)).rstrip()
+
+
+def with_reasons(frame: pd.DataFrame, width: int) -> list[str]:
+    """The table without its last column, whose text stands wrapped under each row."""
+    if not len(frame):
+        return []
+    names = [str(name) for name in frame.columns[:-1]]
+    ordered = sorted(names, key=lambda name: name not in ("status", "verdict", "works"))
+    head, *rows = _one_line_each(frame[ordered], width)
+    lines = head.split("\n") if head else []
+    for row, reason in zip(rows, frame.iloc[:, -1], strict=True):
+        lines += [*row.split("\n"), *_wrapped(single_line(str(reason)), width)]
+    return lines
+
+
+def _one_line_each(frame: pd.DataFrame, width: int) -> list[str]:
+    """A heading (empty when stacked) and one string a row, which may hold several lines."""
+    lines = aligned(frame, width)
+    heads = [str(name) for name in frame.columns]
+    height = len(lines) - len(frame)
+    if height >= 1 and lines[height - 1].split()[:1] == heads[0].split()[:1]:
+        return ["\n".join(lines[:height]), *lines[height:]]
+    return ["", *("\n".join(_stacked(heads, row, width)) for row in _texts(frame))]
+
+
+def _stacked(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
+    """One row as `first; heading value; heading value; …`, wrapped and indented."""
+    known = [(head, text) for head, text in zip(heads, row, strict=True) if text not in ("", formatting.UNKNOWN)]
+    text = "; ".join([row[0], *(f"{head} {value}" for head, value in known if head != heads[0])])
+    return textwrap.wrap(text, width, subsequent_indent=INDENT, break_on_hyphens=False)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False)
+
+
+def matrix_lines(matrix: Matrix, width: int) -> list[str]:
+    """A matrix as an aligned or stacked table."""
+    return aligned(matrix.frame.rename_axis(matrix.corner).reset_index(), width)
+
+
+def _texts(frame: pd.DataFrame) -> list[list[str]]:
+    return [[single_line(str(value)) for value in row] for row in frame.to_numpy().tolist()]
+
+
+def _pairs(facts: Iterable[tuple[str, str]], width: int) -> list[str]:
+    return [
+        line for label, text in facts for line in textwrap.wrap(f"{label}: {text}", width, subsequent_indent=INDENT)
+    ]
+
+
+# --- printing ------------------------------------------------------------------------------------------------------
+
+
+def _width() -> int:
+    return max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, 40)
+
+
+def _print_section(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        _print([title, "─" * len(title), *lines, ""])
+
+
+def _print_warnings(diagnosis: Diagnosis, width: int) -> None:
+    _print(
+        line for warning in diagnosis.warnings for line in textwrap.wrap(f"! {warning}", width, subsequent_indent="  ")
+    )
+
+
+def _print(lines: Iterable[str], *, stderr: bool = False) -> None:
+    """Lines as they are: coloured by their first word on a terminal, plain elsewhere."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.file.write("".join(f"{line}\n" for line in lines))
+        return
+    for line in lines:
+        first = line.partition(" ")[0]
+        console.print(Text(line, style=STYLES.get(first, "")), no_wrap=True, crop=False, overflow="ignore")

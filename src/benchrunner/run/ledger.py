@@ -1,0 +1,104 @@
+"""The records of a sweep while it runs: each is made, written and remembered here."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Any
+
+from benchrunner.core.files import write_json
+from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import Record, record_to_dict
+from benchrunner.core.text import first_line
+from benchrunner.outcome.evidence import Evidence
+from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.make_record import NEVER, Attempt, earlier_attempts, make_record
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.store.runs import ExitSummary, read_runs
+
+
+class Ledger:
+    """Slug → record."""
+
+    def __init__(
+        self,
+        paths: SweepPaths,
+        records: dict[str, Record],
+        environment: Mapping[str, Any],
+        flags: Sequence[str],
+    ) -> None:
+        self.paths, self.records, self.environment, self.flags = paths, records, environment, flags
+
+    def decided(self, cells: Iterable[PlannedCell]) -> None:
+        """Records of cells whose verdict stands in the plan; they can be rebuilt from it, so none is synced."""
+        for planned in cells:
+            outcome = Outcome(
+                status=planned.verdict,
+                reason_code=planned.reason_code,
+                reason=planned.reason,
+                evidence=planned.evidence,
+            )
+            self._keep(make_record(planned, outcome), sync=False)
+
+    def conclude(
+        self,
+        planned: PlannedCell,
+        outcome: Outcome,
+        evidence: Evidence | None = None,
+        attempt: Attempt = NEVER,
+        *,
+        sync: bool = True,
+    ) -> Record:
+        """Make and keep the record of a cell. Never raises: what goes wrong becomes the cell's verdict."""
+        if attempt.number:
+            known = {**self.environment, **attempt.environment}
+            earlier = earlier_attempts(self.records.get(planned.cell.slug), attempt.number)
+            attempt = replace(attempt, environment=known, flags=self.flags, earlier=earlier)
+        try:
+            record = make_record(planned, outcome, evidence, attempt)
+            json.dumps(record_to_dict(record), allow_nan=False)
+        except Exception as error:  # a rank's result of the wrong form ends here
+            record = make_record(planned, broken("runner", "the record could not be made", error), None, attempt)
+        try:
+            self._keep(record, sync=sync)
+        except OSError as error:  # a full disk loses this record, and no other
+            verdict = broken("write", "the record could not be written", error)
+            record = make_record(planned, verdict, None, attempt)
+            self.records[record.slug] = record
+        return record
+
+    def skip(self, cells: Sequence[PlannedCell], code: str, reason: str) -> None:
+        """These cells are not started; a verdict that one of them had from an attempt before stays."""
+        for planned in cells:
+            before = self.records.get(planned.cell.slug)
+            if before is None or before.attempt == 0:
+                self.conclude(planned, Outcome(status="skipped", reason_code=code, reason=reason), sync=False)
+
+    def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None, **more: Any) -> ExitSummary:
+        """Counts over all cells of the plan."""
+        records = [self.records.get(planned.cell.slug) for planned in cells]
+        return ExitSummary(
+            counts=dict(Counter(record.status if record else "skipped" for record in records)),
+            num_attempted=sum(record is not None and record.attempt > 0 for record in records),
+            interrupted_by=interrupted_by,
+            **more,
+        )
+
+    def keep_run(self, summary: ExitSummary, started_at: str) -> None:
+        """Add how this run over the sweep went to `runs.json`; a full disk is no reason to fail now."""
+        with suppress(OSError):
+            run = {"started_at": started_at, **asdict(summary)}
+            write_json(self.paths.runs, {"runs": [*read_runs(self.paths)[0], run]})
+
+    def _keep(self, record: Record, *, sync: bool = True) -> None:
+        self.records[record.slug] = record
+        path = self.paths.cell(record.slug).record
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record_to_dict(record), sync=sync)
+
+
+def broken(kind: str, what: str, error: BaseException) -> Outcome:
+    """The verdict on a cell that the runner itself could not handle."""
+    reason = f"{what}: {type(error).__name__}: {first_line(str(error)) or 'no message'}"
+    return Outcome(status="failed", reason_code=f"failed.{kind}", reason=reason)

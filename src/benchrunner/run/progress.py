@@ -1,0 +1,72 @@
+"""What a running sweep tells: one line a finished cell, time gone and left."""
+
+from collections.abc import Sequence
+
+from benchrunner.core.record import Record
+
+STATUS_WIDTH = 11
+
+
+def finished_line(record: Record, number: int, total: int) -> str:
+    """`[ 3/20] ok  12.3 ms  4,567 tok/s/device  …slug  5.2 s`: status, headline number or reason, cell, duration."""
+    wall = "" if record.wall_s is None else f"  ({format_duration(record.wall_s)})"
+    fault = f"  [fault {record.fault}]" if record.fault else ""
+    what = headline(record) if record.status == "ok" else f"{record.reason_code}: {record.reason}"
+    counter = f"[{number:>{len(str(total))}}/{total}]"
+    return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}  {what}{wall}{fault}"
+
+
+def headline(record: Record) -> str:
+    """The numbers of an `ok` cell that fit on its line."""
+    memory, mfu = record.metrics.get("peak_memory_allocated_bytes"), record.metrics.get("mfu")
+    parts = [
+        *_speed(record),
+        *_parity_errors(record),
+        None if mfu is None else f"MFU {mfu:.1%}",
+        None if memory is None else f"{memory / 2**30:.2f} GiB",
+        *record.flags,
+    ]
+    return "  ".join(part for part in parts if part) or "done"
+
+
+def _speed(record: Record) -> list[str]:
+    """What is decoded a second; a generation's step and rate are of prompt and answer together."""
+    decoding = record.metrics.get("decode_tokens_per_second")
+    if decoding is not None:
+        return [f"decodes {decoding:,.4g} tok/s"]
+    step, rate = record.metrics.get("step_time_median_s"), record.metrics.get("tokens_per_second_per_device")
+    steps = [] if step is None else [f"{step * 1000:.4g} ms"]
+    return steps if rate is None else [*steps, f"{rate:,.0f} tok/s/device"]
+
+
+def _parity_errors(record: Record) -> list[str]:
+    gradient, curve = (record.metrics.get(f"parity_{name}_error") for name in ("gradient", "curve"))
+    if gradient is None or curve is None:
+        return []
+    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats"]
+
+
+def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:
+    """`3/20 done, 0:42 elapsed, about 4:00 left`."""
+    left_s = estimate_left_s(num_done, num_cells, elapsed_s)
+    left = "" if not left_s else f", about {format_duration(left_s)} left"
+    return f"{num_done}/{num_cells} done, {format_duration(elapsed_s)} elapsed{left}"
+
+
+def shorten(slugs: Sequence[str]) -> str:
+    """The first two of what is running."""
+    return (", ".join(slugs[:2]) + (f" and {len(slugs) - 2} more" if len(slugs) > 2 else "")) or "nothing"
+
+
+def estimate_left_s(done: int, total: int, elapsed_s: float) -> float | None:
+    """Seconds left at the pace so far; null before the first cell has ended."""
+    return None if done == 0 else elapsed_s / done * (total - done)
+
+
+def format_duration(seconds: float) -> str:
+    """`4.2 s`, `3:05`, `1:02:03`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

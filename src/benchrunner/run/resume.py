@@ -1,0 +1,107 @@
+"""What a sweep already knows: its records, its unfinished attempts, and what it was measured with."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from benchrunner.core.paths import AttemptPaths, SweepPaths
+from benchrunner.core.record import Record
+from benchrunner.launch.processes import kill_marked
+from benchrunner.launch.variables import drop_cold_cache
+from benchrunner.machine.hardware import Hardware
+from benchrunner.outcome.evidence import Evidence, gather
+from benchrunner.outcome.make_record import Attempt
+from benchrunner.plan.plan import PlannedCell
+
+KEPT = frozenset({"ok", "invalid", "oom", "unsupported"})
+"""Statuses that a resumed sweep keeps; the others run again."""
+
+KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded"})
+
+
+def is_kept(record: Record, fault: str | None = None) -> bool:
+    """Whether a resumed sweep keeps this verdict instead of running the cell again.
+
+    One that was made under a planted fault is kept only while the same `fault` is planted.
+    """
+    return record.fault in (None, fault) and (record.status in KEPT or record.reason_code in KEPT_CODES)
+
+
+def left_to_do(
+    cells: Iterable[PlannedCell],
+    records: Mapping[str, Record],
+    hardware: Hardware,
+    fault: str | None = None,
+    *,
+    keep_inferred: bool = True,
+) -> list[PlannedCell]:
+    """The cells that are to be launched: planned to run, or skipped for devices that are here now; and not kept."""
+
+    def is_settled(record: Record | None) -> bool:
+        return record is not None and is_kept(record, fault) and (keep_inferred or "inferred" not in record.flags)
+
+    runnable = [planned for planned in cells if planned.verdict == "run" or _has_devices_now(planned, hardware)]
+    return [planned for planned in runnable if not is_settled(records.get(planned.cell.slug))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which of the cells that are left are run now."""
+
+    statuses: frozenset[str] = frozenset()
+    """Those that ended so; empty: any. A cell without a record is `skipped`."""
+    cells: tuple[str, ...] = ()
+    """Patterns (`*`, `?`, `[…]`) of a slug or id; empty: all."""
+
+    def takes(self, planned: PlannedCell, record: Record | None) -> bool:
+        """Whether a cell is run."""
+        status = record.status if record else "skipped"
+        names = (planned.cell.slug, planned.cell.cell_id)
+        fits = any(fnmatchcase(name, pattern) for name in names for pattern in self.cells)
+        return (not self.statuses or status in self.statuses) and (not self.cells or fits)
+
+
+def _has_devices_now(planned: PlannedCell, hardware: Hardware) -> bool:
+    on_gpus = hardware.is_present and hardware.device_type == "cuda"
+    return planned.reason_code == "skipped.devices" and on_gpus and planned.cell.sizes.devices <= hardware.num_devices
+
+
+# --- attempts without a record -------------------------------------------------------------------------------------
+
+
+def recover(planned: PlannedCell, paths: SweepPaths, known: int = 0) -> tuple[Evidence, Attempt] | None:
+    """The last attempt of a cell, if every rank reached its end although no record was written; else null.
+
+    `known` is the attempt that the cell's record is of.
+
+    Whatever the attempt left running or in its cold cache is removed.
+    """
+    place = paths.cell(planned.cell.slug)
+    number = place.num_attempts()
+    if number <= known:
+        return None
+    attempt = place.attempt(number)
+    drop_cold_cache(attempt)
+    try:
+        document = json.loads(attempt.cell.read_text(encoding="utf-8"))
+        kill_marked(str(document["marker"]))
+        evidence = gather(attempt, planned.cell.sizes.world_size)
+        return (evidence, _attempt(number, document, attempt)) if evidence.is_complete() else None
+    except (OSError, ValueError, KeyError, TypeError):  # killed while it wrote: nothing to take over
+        return None
+
+
+def _attempt(number: int, document: Mapping[str, Any], paths: AttemptPaths) -> Attempt:
+    return Attempt(
+        number=number,
+        started_at=document["started_at"],
+        wall_s=max(0.0, paths.rank(0).stat().st_mtime - paths.cell.stat().st_mtime),
+        devices=document["devices"],
+        fault=document["fault"],
+        hardware=document["hardware"],
+    )
+
+
+# --- machine and software ------------------------------------------------------------------------------------------

@@ -1,0 +1,158 @@
+"""One cell at work: looked at again and again until its job has gone, ended when it is overdue or stuck."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchrunner.core.heartbeat import read_beat
+from benchrunner.core.record import PHASES, RankFile, rank_file_from_dict
+from benchrunner.launch.job import Handle, Job
+from benchrunner.machine.devices import Probe
+from benchrunner.outcome.evidence import Evidence, Stop, gather
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.limits import phase_limits_s
+
+LOOK_S = 0.5
+"""Between two looks at the rank files."""
+
+DUMP_S = 1.0
+"""From asking the ranks for their stacks to ending them."""
+
+STUCK_S = 10.0
+"""A job is ended so long after one of its ranks failed, should torchrun not have managed to."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """A job and what is known about it so far. Times are the loop clock's seconds."""
+
+    planned: PlannedCell
+    job: Job
+    handle: Handle
+    places: tuple[int, ...]
+    """What it holds of the pool."""
+    started_s: float
+    looked_s: float = 0.0
+    failed_s: float | None = None
+    """When a rank was first seen to have failed."""
+    stop: Stop | None = None
+    terminate_s: float | None = None
+    """When the job is to be told to end."""
+    beside: set[str] = field(default_factory=set)
+    """The cells that ran at the same time, if only for a moment."""
+    limits_s: Mapping[str, float] = field(init=False)
+    """Phase → seconds without progress."""
+    _seen: Mapping[int, tuple[str, int]] | None = None
+    """Rank → its phase and steps, when something last changed."""
+    _progress_s: float = 0.0
+    """When that was."""
+
+    def __post_init__(self) -> None:
+        self.limits_s = phase_limits_s(self.planned, str(self.job.hardware["device_type"]))
+
+    def meet(self, others: "Iterable[Running]") -> None:
+        """This job starts while the others run."""
+        for other in others:
+            self.beside.add(other.job.cell.slug)
+            other.beside.add(self.job.cell.slug)
+
+    def step(self, now_s: float) -> int | None:
+        """Look once; the job's exit code when it has gone, else null."""
+        code = self.handle.poll()
+        if code is not None:
+            return code
+        if self.stop is None and now_s >= self.looked_s + LOOK_S:
+            self.looked_s = now_s
+            self._look(now_s)
+        if self.terminate_s is not None and now_s >= self.terminate_s:
+            self.terminate_s = None
+            self.handle.terminate()
+        return None
+
+    def interrupt(self, kind: str = "interrupted") -> None:
+        """End the job because the sweep is to end; `kind`: interrupted | budget."""
+        self.stop = self.stop or Stop(kind=kind)
+        self.terminate_s = None
+        self.handle.terminate()
+
+    def evidence(self, code: int) -> Evidence:
+        """What the job left, once it has gone."""
+        world_size = self.planned.cell.sizes.world_size
+        kills = self.handle.num_oom_kills()
+        return gather(self.job.paths, world_size, code=code, stop=self.stop, num_oom_kills=kills)
+
+    def _look(self, now_s: float) -> None:
+        if self.handle.is_waiting():  # in somebody else's queue
+            self.started_s = now_s
+            return
+        statuses, num_unreadable = self._rank_files()
+        gone = self._silent_ranks(statuses)
+        failed = num_unreadable > 0 or any(status.state == "error" for status in statuses)
+        if self.failed_s is None and (failed or gone):
+            self.failed_s = now_s
+        if self.failed_s is not None and now_s >= self.failed_s + STUCK_S:
+            self.stop, self.terminate_s = Stop(kind="stuck", gone=gone), now_s
+        elif overdue := self._overdue(statuses, now_s):
+            limit_s, phase = overdue
+            self.stop = Stop(kind="timeout", limit_s=limit_s, phase=phase, gone=gone)
+            self.terminate_s = now_s + DUMP_S
+            self.handle.dump_stacks()
+
+    def _rank_files(self) -> tuple[list[RankFile], int]:
+        """The rank files that can be read, and how many cannot."""
+        files = [_read(path) for path in self.job.paths.root.glob("rank*.json")]
+        known = [status for status in files if status is not None]
+        return known, len(files) - len(known)
+
+    def _silent_ranks(self, statuses: list[RankFile]) -> frozenset[int]:
+        """The ranks that have gone without a word."""
+        alive = set(self.handle.pids())
+        running = [status for status in statuses if status.state == "running"]
+        return frozenset(status.rank for status in running if alive and status.pid not in alive)
+
+    def _overdue(self, statuses: list[RankFile], now_s: float) -> tuple[float, str | None] | None:
+        """The limit that has passed, with its phase, or null for the limit of the whole cell; else null."""
+        whole_s = float(self.planned.cell.get("timeout_s"))
+        if now_s >= self.started_s + whole_s:
+            return whole_s, None
+        seen = {status.rank: (_stage(status), read_beat(self.job.paths.beat(status.rank))) for status in statuses}
+        if seen != self._seen:
+            self._seen, self._progress_s = seen, now_s
+        phase = self._last_phase(seen)
+        return (self.limits_s[phase], phase) if now_s >= self._progress_s + self.limits_s[phase] else None
+
+    def _last_phase(self, seen: Mapping[int, tuple[str, int]]) -> str:
+        """The phase of the rank furthest behind: the others wait for it. A rank without a file has not started."""
+        if len(seen) < self.planned.cell.sizes.world_size:
+            return PHASES[0]
+        return min((stage for stage, _ in seen.values()), key=PHASES.index)
+
+
+def _stage(status: RankFile) -> str:
+    """The phase that a rank is in; one that is done has only to leave."""
+    return PHASES[-1] if status.state == "done" or status.phase not in PHASES else status.phase
+
+
+@dataclass(slots=True, kw_only=True)
+class Draining:
+    """A job that has ended, and its devices until they are empty."""
+
+    run: Running
+    since_s: float
+
+    def held(self, probe: Probe) -> dict[int, str]:
+        """Devices that are not empty yet, each with what is on it."""
+        if pids := self.run.handle.pids():
+            why = f"processes {', '.join(map(str, pids))} of the cell cannot be killed"
+            return dict.fromkeys(self.run.places, why)
+        found = {device: probe.occupants(device) for device in self.run.places}
+        return {device: why for device, why in found.items() if why is not None}
+
+
+def _read(path: Path) -> RankFile | None:
+    """A rank file is written atomically, so one that cannot be read is garbage."""
+    try:
+        return rank_file_from_dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None

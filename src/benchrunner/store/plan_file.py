@@ -1,0 +1,222 @@
+"""plan.json: the frozen matrix, written once, read by all that follows; and the document of `bench plan --json`."""
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchrunner.core import arithmetic
+from benchrunner.core.axes import AXES
+from benchrunner.core.cell import (
+    Cell,
+    Sizes,
+    identity_overrides,
+)
+from benchrunner.core.errors import SweepDirError, UsageError
+from benchrunner.core.files import write_text
+from benchrunner.core.paths import PLAN, SweepPaths
+from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.plan import Plan, PlannedCell
+
+if TYPE_CHECKING:
+    pass
+
+
+SCHEMA_VERSION = 1
+
+
+def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
+    """Create the sweep's directory with its `plan.json`; it appears under its name only when it is complete.
+
+    Returns:
+        `out_dir/<sweep>/<stamp>`; the stamp is exclusive.
+
+    Raises:
+        UsageError: the place cannot be written.
+    """
+    home = Path(out_dir) / plan.sweep_name
+    stamp = datetime.fromisoformat(plan.created_at).strftime("%Y%m%dT%H%M%SZ")
+    temporary = home / f".tmp-{stamp}-{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True)
+        write_text(temporary / PLAN, json.dumps(plan_to_dict(plan), separators=(",", ":"), allow_nan=False) + "\n")
+        final = _rename_exclusively(temporary, home, stamp)
+        _point_latest(Path(out_dir), final)
+    except OSError as error:
+        raise UsageError(f"out_dir: cannot write {home}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _rename_exclusively(temporary: Path, home: Path, stamp: str) -> Path:
+    """A rename onto a directory that holds files fails, so two sweeps never share one."""
+    number = 1
+    while True:
+        final = home / (stamp if number == 1 else f"{stamp}-{number}")
+        if not final.exists():
+            try:
+                temporary.rename(final)
+                return final
+            except OSError:
+                if not final.exists():
+                    raise
+        number += 1
+
+
+def _point_latest(out_dir: Path, final: Path) -> None:
+    link = out_dir / f".latest-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(final.relative_to(out_dir), target_is_directory=True)
+    if (out_dir / "latest").is_dir() and not (out_dir / "latest").is_symlink():
+        link.unlink()
+        return
+    link.replace(out_dir / "latest")
+
+
+def load_plan(directory: str | os.PathLike[str]) -> Plan:
+    """The plan of a sweep's directory, every cell as it was planned.
+
+    Raises:
+        SweepDirError: no sweep, a damaged file, or one of another version.
+    """
+    path = SweepPaths(Path(directory)).plan
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepDirError(f"{directory}: not a sweep: cannot read {PLAN} ({error.strerror})") from error
+    except ValueError as error:
+        raise SweepDirError(f"{path}: damaged: {error}") from error
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        found = data.get("schema_version") if isinstance(data, dict) else None
+        raise SweepDirError(f"{path}: schema_version {found!r}, this benchrunner reads {SCHEMA_VERSION}")
+    try:
+        return plan_from_dict(data)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise SweepDirError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data: each option once, and of each cell its options and the leaves that it changed."""
+    sections = _Sections()
+    cells = [planned.cell for planned in plan.cells]
+    common = {key: value for key, value in cells[0].config.items() if all(cell.config[key] is value for cell in cells)}
+    settings = _common_settings(cells)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchrunner": plan.benchrunner,
+        "created_at": plan.created_at,
+        "sweep_name": plan.sweep_name,
+        "words": plan.words,
+        "hardware": asdict(plan.hardware),
+        "common": common,
+        "settings": settings,
+        "cells": [_cell_entry(planned, common, settings, sections) for planned in plan.cells],
+        "sections": sections.values,
+    }
+
+
+class _Sections:
+    """Each shared part of the configurations once: key → list of values."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Any]] = {}
+        self.places: dict[tuple[str, int], int] = {}
+
+    def place(self, key: str, value: Mapping[str, Any]) -> int:
+        """Where in the list of `key` this very dict stands."""
+        if (key, id(value)) not in self.places:
+            self.places[key, id(value)] = len(self.values.setdefault(key, []))
+            self.values[key].append(value)
+        return self.places[key, id(value)]
+
+
+def _common_settings(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Changed leaves that do not tell cells apart: the same for the whole sweep."""
+    first = cells[0].overrides
+    return {key: value for key, value in first.items() if key not in identity_overrides(first)}
+
+
+def _cell_entry(
+    planned: PlannedCell, common: Mapping[str, Any], settings: Mapping[str, Any], sections: _Sections
+) -> dict[str, Any]:
+    cell = planned.cell
+    own = [(key, value) for key, value in cell.config.items() if key not in common]
+    entry = {
+        "cell_id": cell.cell_id,
+        "config_digest": cell.config_digest,
+        "slug": cell.slug,
+        "options": {key: sections.place(key, value) for key, value in own if isinstance(value, Mapping)},
+        "scalars": {key: value for key, value in own if not isinstance(value, Mapping)},
+        "overrides": {key: value for key, value in cell.overrides.items() if key not in settings},
+        "sizes": [getattr(cell.sizes, name) for name in Sizes.__slots__],
+        "verdict": planned.verdict,
+        "reason_code": planned.reason_code,
+        "reason": planned.reason,
+        "flags": planned.flags,
+        "predicted": planned.predicted,
+        "evidence": planned.evidence,
+    }
+    return {key: value for key, value in entry.items() if value not in (None, {}, [])}
+
+
+def plan_from_dict(data: Mapping[str, Any]) -> Plan:
+    """The inverse of `plan_to_dict`."""
+    fields = {name: data[name] for name in ("sweep_name", "words", "created_at", "benchrunner")}
+    return Plan(
+        cells=[_cell_from(entry, data) for entry in data["cells"]], hardware=Hardware(**data["hardware"]), **fields
+    )
+
+
+def _cell_from(entry: Mapping[str, Any], data: Mapping[str, Any]) -> PlannedCell:
+    config = {**data["common"], **entry.get("scalars", {})}
+    for key, place in entry.get("options", {}).items():
+        config[key] = data["sections"][key][place]
+    cell = Cell(
+        cell_id=entry["cell_id"],
+        config_digest=entry["config_digest"],
+        slug=entry["slug"],
+        axes={group: config[group]["name"] for group in AXES},
+        overrides={**entry.get("overrides", {}), **data["settings"]},
+        config=config,
+        sizes=Sizes(**dict(zip(Sizes.__slots__, entry["sizes"], strict=True))),
+    )
+    rest = {name: entry[name] for name in ("reason_code", "reason", "flags", "predicted", "evidence") if name in entry}
+    return PlannedCell(cell=cell, verdict=entry["verdict"], **rest)
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan for other programs: `bench plan --json`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "hardware": asdict(plan.hardware),
+        "cells": [_document_entry(planned) for planned in plan.cells],
+    }
+
+
+def _document_entry(planned: PlannedCell) -> dict[str, Any]:
+    cell, sizes = planned.cell, planned.cell.sizes
+    return {
+        "cell_id": cell.cell_id,
+        "config_digest": cell.config_digest,
+        "slug": cell.slug,
+        "axes": dict(cell.axes),
+        "overrides": shlex.join(cell.words()),
+        "micro_batch_size": sizes.micro_batch_size,
+        "global_batch_size": sizes.global_batch_size,
+        "seq_len": sizes.seq_len,
+        "devices": sizes.devices,
+        "nodes": sizes.nodes,
+        "world_size": sizes.world_size,
+        "num_parameters": arithmetic.num_parameters(cell.config["model"]),
+        "verdict": planned.verdict,
+        "reason_code": planned.reason_code,
+        "reason": planned.reason,
+        "flags": planned.flags,
+        "predicted": planned.predicted,
+    }

@@ -1,0 +1,1 @@
+"""What each option of an axis does to the model: mirrors conf/."""

@@ -1,0 +1,1 @@
+"""Number formats: what each precision does to parameters, linears and gradients."""

@@ -1,0 +1,1 @@
+"""Planted faults: deaths, and lies that only a check can tell."""

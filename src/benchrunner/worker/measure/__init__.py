@@ -1,0 +1,1 @@
+"""The measured window: times, memory, the driver's view."""

@@ -1,0 +1,1 @@
+"""The decoder of every model family, its cache and its weights."""

@@ -1,0 +1,1 @@
+"""One step's work: its data, its tokens and FLOPs, the training loop, decoding."""

@@ -1,0 +1,78 @@
+"""What a validity check says, and the facts that checks judge."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from benchrunner.core import arithmetic
+from benchrunner.core.cell import Cell
+from benchrunner.worker.context import Context
+from benchrunner.worker.engines.built import Built
+from benchrunner.worker.validity.probe import Probes
+from benchrunner.worker.validity.sampling import Samples
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The word of one check: ok true, false, or null where it cannot tell; texts and numbers for a reader."""
+
+    ok: bool | None
+    expected: Any = None
+    observed: Any = None
+    note: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in the record; the note only when there is one."""
+        found = {"ok": self.ok, "expected": self.expected, "observed": self.observed}
+        return found if self.note is None else found | {"note": self.note}
+
+
+def unknown(why: str) -> Finding:
+    """A check that does not apply, or cannot tell."""
+    return Finding(ok=None, note=why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One rank's facts. What a workload does not have is empty, and the checks that need it do not apply."""
+
+    context: Context
+    built: Built
+    result: Mapping[str, Any]
+    """What the workload measured: step times, losses, compile counters, tokens."""
+    probes: Probes
+    rest_bytes: int
+    """Of all parameters on this rank between the steps."""
+    scale_bytes: int = 0
+    """Of the scales of 4-bit weights, which no strategy shards."""
+    initial: Samples = field(default_factory=dict)
+    """Parameters before the first step."""
+    final: Samples = field(default_factory=dict)
+    """Parameters after the last step."""
+    packed: Samples = field(default_factory=dict)
+    """Bits and scales of 4-bit weights."""
+    optimizer: "Optimizer | None" = None
+    num_steps: int = 0
+    """Optimizer steps applied, or passes run."""
+    consumed: Sequence[tuple[Tensor, Tensor]] = ()
+    """Tokens and targets of the measured steps and the warm-up."""
+
+    @property
+    def cell(self) -> Cell:
+        """The label that the run has to deserve."""
+        return self.context.cell
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether the base is frozen."""
+        return self.cell.config["workload"]["name"] in arithmetic.PEFT_WORKLOADS
+
+    @property
+    def several_ranks(self) -> bool:
+        """Whether there is anybody to agree with."""
+        return self.context.world_size > 1

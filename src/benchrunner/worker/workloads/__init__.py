@@ -1,0 +1,1 @@
+"""What a cell measures: training, forward passes, generation, parity."""

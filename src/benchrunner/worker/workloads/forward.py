@@ -1,0 +1,113 @@
+"""The forward loop: logits of a whole batch in inference mode, nothing else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchrunner.worker.axes.attention import attention_backend, chosen_backend
+from benchrunner.worker.context import Context
+from benchrunner.worker.engines.built import Built
+from benchrunner.worker.engines.engine import build
+from benchrunner.worker.measure.window import Steps, measure
+from benchrunner.worker.steps import data
+from benchrunner.worker.validity.checks import check_inference
+from benchrunner.worker.validity.finding import Finding
+from benchrunner.worker.workloads.result import rank_result
+
+LOGITS_TOLERANCE = 0.25
+"""Of their spread: the last tokens of one batch are few."""
+
+MEDIAN_OF_NORMAL = 0.6745
+"""Median of |x| ÷ standard deviation: a tied head gives each token a large logit for itself, which this leaves out."""
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Run forward passes as the cell says and return the rank's result (keys: docs/metrics.md).
+
+    Raises:
+        FloatingPointError: a logit is not finite.
+    """
+    with attention_backend(context.cell), inference(context) as built:
+        loop = ForwardLoop(context, built)
+        window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
+        choices = {"attention": chosen_backend(context.cell, context.device)} | built.choices
+        result = rank_result(context, built, window) | {"losses": [], "choices": choices}
+        checks = check_inference(context, built, result, loop.probe)
+        return result | {"checks": checks | {"work": loop.check_work(), "logits": loop.check_logits()}}
+
+
+@contextmanager
+def inference(context: Context) -> Iterator[Built]:
+    """The built model; inside, nothing is recorded for a backward pass.
+
+    It is built outside: parameters that inference mode makes cannot be changed by anything else.
+    """
+    context.phase("build")
+    built = build(context)
+    built.model.eval()
+    with torch.inference_mode():
+        yield built
+
+
+class ForwardLoop:
+    """The batches drawn, and what became of them."""
+
+    def __init__(self, context: Context, built: Built) -> None:
+        self.context = context
+        self.built = built
+        self._cell = context.cell
+        self._batches: dict[int, list[Tensor]] = {}
+        self._num_steps = 0
+        self._num_tokens = 0
+
+    def prepare(self, steps: range) -> None:
+        """Draw the batches of these steps onto the device."""
+        for step in steps:
+            self._batches[step] = data.draw_step(self._cell, step, self.context.rank, self.context.device)
+
+    def step(self, step: int) -> None:
+        """One pass over this rank's part of the global batch; nothing here waits for the device."""
+        self._num_tokens += sum(self.logits(batch).shape[:2].numel() for batch in self._batches.pop(step))
+        self._num_steps += 1
+
+    def probe(self) -> int:
+        """One more pass; returns how many tokens it processed."""
+        return self.logits(self._first_batch()).shape[:2].numel()
+
+    def _first_batch(self) -> Tensor:
+        return data.draw_step(self._cell, 0, self.context.rank, self.context.device)[0]
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """The logits [B, T, vocabulary] of a batch [B, T + 1], whose last tokens are targets that nobody asks for."""
+        tokens = batch[:, :-1]
+        if self.context.fault_is("short_batch"):
+            tokens = tokens[:, : tokens.shape[1] // 2]
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        with self.built.forward_context():
+            logits: Tensor = self.built.model(tokens)
+        return logits
+
+    def check_work(self) -> dict[str, Any]:
+        """Tokens that logits came back for, a step of this rank."""
+        sizes = self._cell.sizes
+        expected = sizes.global_batch_size // sizes.world_size * sizes.seq_len
+        observed = self._num_tokens / max(self._num_steps, 1)
+        told = f"{expected} tokens a step and rank"
+        return Finding(ok=observed == expected, expected=told, observed=f"{observed:g}").as_dict()
+
+    def check_logits(self) -> dict[str, Any]:
+        """From our own init logits are normal with standard deviation σ·√d: norms and blocks are alive."""
+        model = self._cell.config["model"]
+        logits = self.logits(self._first_batch())[:, -1].float()
+        if not torch.isfinite(logits).all():
+            raise FloatingPointError("the logits are not finite")
+        expected = model["init_std"] * model["d_model"] ** 0.5
+        observed = logits.abs().median().item() / MEDIAN_OF_NORMAL
+        return Finding(
+            ok=abs(observed / expected - 1) < LOGITS_TOLERANCE,
+            expected=f"standard deviation {expected:.3f} ± {LOGITS_TOLERANCE:.0%}",
+            observed=f"{observed:.3f}",
+        ).as_dict()

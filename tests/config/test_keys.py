@@ -1,0 +1,61 @@
+import pytest
+
+from benchrunner.config import keys
+from benchrunner.config.schema import CHOICES, NOT_NEGATIVE, POSITIVE
+from benchrunner.core.errors import ConfigError
+
+
+def test_leaves_are_dotted_and_lists_are_leaves():
+    assert keys.flatten({"a": {"b": 1, "c": [1, {"d": 2}]}, "e": None}) == {"a.b": 1, "a.c": [1, {"d": 2}], "e": None}
+
+
+@pytest.mark.parametrize("key", ["seq_len", "model", "model.d_model", "hardware.peak_flops.bf16", "sweep.exclude"])
+def test_keys_and_sections_of_the_schema_exist(key):
+    keys.check_key(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("sec_len", r"^sec_len: no such key \(did you mean seq_len\?\); groups and keys: model, .*seq_len"),
+        ("modle", r"did you mean model\?"),
+        ("model.heads", r"did you mean model\.\w*heads\?\); keys of model: bias"),
+        ("d_model", r"did you mean model.d_model\?"),
+        ("model.d_model.x", "no such key"),
+        ("seq_len.x", "no such key"),
+    ],
+)
+def test_another_key_is_named_with_its_neighbours(key, message):
+    with pytest.raises(ConfigError, match=message):
+        keys.check_key(key)
+
+
+def test_rules_about_values_name_keys_that_exist():
+    assert {*CHOICES, *POSITIVE, *NOT_NEGATIVE, keys.EVERY} <= keys.leaf_types().keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("micro_batch_size", "an integer"), ("seq_len", "an integer or null"), ("timeout_s", "a number"),
+        ("model.bias", "true or false"), ("compile.dynamic", "true or false or null"), ("out_dir", "text"),
+        ("sweep.include", "a list"), ("hardware.peak_flops", "a mapping"),
+    ],
+)  # fmt: skip
+def test_types_have_names(key, name):
+    assert keys.type_name(key) == name
+
+
+def test_null_is_no_wrong_value():
+    keys.check_values({"seq_len": None, "compile": {"mode": None}, "activation_checkpointing": {"every": None}})
+
+
+@pytest.mark.parametrize("every", ["per_op", "1/2", "3/3", "2/7"])
+def test_fractions_of_the_blocks(every):
+    keys.check_value(keys.EVERY, every)
+
+
+@pytest.mark.parametrize("every", ["0/2", "3/2", "1/0", "half", "1/2/3", "-1/2", "0.5", ""])
+def test_what_is_no_fraction_of_the_blocks(every):
+    with pytest.raises(ConfigError, match="per_op"):
+        keys.check_value(keys.EVERY, every)

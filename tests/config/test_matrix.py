@@ -1,0 +1,77 @@
+import pytest
+
+from benchrunner.config.matrix import Matrix, Pieces, build_rows
+from benchrunner.core.errors import ConfigError
+from samples import make_config
+
+USUAL = {
+    "model": "debug", "workload": "train", "strategy": "single", "precision": "bf16", "compile": "eager",
+    "activation_checkpointing": "none", "engine": "native", "optimizer": "adamw",
+}  # fmt: skip
+
+
+def make_pieces(exclude=(), **changes):
+    base = make_config(USUAL, {"sweep.exclude": list(exclude), **changes})
+    strategies = {name: make_config({**USUAL, "strategy": name}, {})["strategy"] for name in ("single", "ddp")}
+    untouched = make_config(USUAL, {})
+    pristine = {group: {untouched[group]["name"]: untouched[group]} for group in (*USUAL, "launcher", "hardware")}
+    pristine["strategy"] = strategies
+    return Pieces(base=base, options={"strategy": strategies}, pristine=pristine, defaults=untouched)
+
+
+def rows_of(axes, **pieces):
+    return build_rows([Matrix(axes=axes)], make_pieces(**pieces))
+
+
+def test_an_empty_product_is_one_row():
+    [row] = rows_of({})
+    assert (row.axes, row.overrides, row.excluded_reason) == (USUAL, {}, None)
+
+
+def test_changes_of_the_fixed_part_are_in_every_row():
+    rows = rows_of({"strategy": ("single", "ddp")}, seq_len=8, timeout_s=5.0, out_dir="elsewhere")
+    assert [row.overrides for row in rows] == [{"seq_len": 8, "timeout_s": 5.0}] * 2
+
+
+def test_equal_cells_of_two_products_are_one_row():
+    matrices = [Matrix(axes={"strategy": ("ddp", "single")}), Matrix(axes={"seq_len": (None, 8)})]
+    rows = build_rows(matrices, make_pieces())
+    assert [(row.axes["strategy"], row.config["seq_len"]) for row in rows] == [
+        ("ddp", None),
+        ("single", None),
+        ("single", 8),
+    ]
+
+
+def test_shared_dicts_are_never_changed():
+    pieces = make_pieces()
+    before = dict(pieces.base["model"])
+    rows = build_rows([Matrix(axes={"model.num_layers": (1, 2)})], pieces)
+    assert [row.config["model"]["num_layers"] for row in rows] == [1, 2]
+    assert pieces.base["model"] == before
+
+
+@pytest.mark.parametrize(
+    ("match", "struck"),
+    [
+        ({"strategy": "ddp"}, [False, False, True, True]),
+        ({"strategy": "d*|x"}, [False, False, True, True]),
+        ({"strategy": "!ddp"}, [True, True, False, False]),
+        ({"seq_len": 8}, [True, False, True, False]),
+        ({"seq_len": ">=16", "strategy": "single"}, [False, True, False, False]),
+        ({"model": {"num_layers": "<3"}}, [False] * 4),
+        ({"model.num_layers": 4}, [True] * 4),
+        ({"launcher": "local"}, [True] * 4),
+    ],
+)
+def test_excluded_rows_stay_with_their_reason(match, struck):
+    rows = rows_of({"strategy": ("single", "ddp"), "seq_len": (8, 16)}, exclude=[{"match": match, "reason": "why"}])
+    assert [row.excluded_reason for row in rows] == ["why" if hit else None for hit in struck]
+
+
+@pytest.mark.parametrize(
+    "entry", [{"match": {"strategy": "x"}}, {"match": "x", "reason": "y"}, {"match": {}, "reason": "y"}]
+)
+def test_an_entry_without_match_or_reason_is_refused(entry):
+    with pytest.raises(ConfigError, match=r"sweep\.exclude"):
+        rows_of({}, exclude=[entry])

@@ -1,0 +1,154 @@
+"""The declared sweeps hold what their headers say."""
+
+import itertools
+import re
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from benchrunner.config.hydra_app import expand, list_options
+from benchrunner.config.schema import CHOICES
+from benchrunner.core.axes import AXES, NOT_IDENTITY
+from benchrunner.core.paths import config_dir
+from benchrunner.plan.planner import make_plan
+from benchrunner.plan.rules import load_rules
+from samples import CPU
+
+SWEEPS = sorted((config_dir() / "sweeps").glob("*.yaml"))
+RULES = load_rules(config_dir() / "compat.yaml")
+ANY_CPU = replace(CPU, is_present=False)
+"""Every library is assumed."""
+SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
+
+
+@cache
+def declared(name):
+    """A sweep's expansion."""
+    return expand([f"+sweeps={name}"], multirun=False)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_header_names_purpose_cells_and_device_time(path):
+    text = path.read_text()
+    assert "# Purpose:" in text and "# Device time:" in text
+    line = re.search(r"# Cells: (.*)", text)[1]
+    claimed = int(re.search(r"= (\d+)", line)[1] if "=" in line else re.search(r"\d+", line)[0])
+    rows = declared(path.stem).rows
+    assert sum(row.excluded_reason is None for row in rows) == claimed
+
+
+def test_smoke_covers_every_pair_of_values_once_each():
+    rows = declared("smoke").rows
+    for one, other in itertools.combinations(SMOKE_AXES, 2):
+        seen = {(row.axes[one], row.axes[other]) for row in rows}
+        values = ({row.axes[axis] for row in rows} for axis in (one, other))
+        assert seen == set(itertools.product(*values))
+
+
+def test_smoke_has_one_cold_cell_and_shares_the_other_caches():
+    rows = declared("smoke").rows
+    assert [row.config["compile"]["cache"] for row in rows].count("cold") == 1
+
+
+# --- cpu-full: every option that works without CUDA
+
+NEEDS_CUDA = {
+    "compile.mode": {"reduce-overhead"},
+    "precision.recipe": {"delayed", "current", "block"},
+    "strategy.backward_prefetch": {"none", "pre", "post"},
+    "attention": {"cudnn", "efficient"},
+}
+"""Choices that no CPU runs, whatever they are combined with."""
+OF_THE_OPTION = {"strategy.kind", "precision.backend"}
+"""Choices that an axis value makes."""
+FAMILY = (
+    "norm", "mlp", "positions", "rotary_fraction", "bias", "head_bias", "parallel_residual", "shared_norm",
+    "tie_embeddings",
+)  # fmt: skip
+"""What tells families of models apart, beside the sharing of key-value heads."""
+COVERED_AXES = [axis for axis in AXES if axis != "model"]
+PRODUCT = {axis: [option.name for option in list_options(axis) if option.alias_of is None] for axis in COVERED_AXES}
+
+
+def launched(expansion):
+    """The cells that a CPU would run."""
+    return [planned.cell for planned in make_plan(expansion, ANY_CPU, RULES).cells if planned.verdict == "run"]
+
+
+def on_cpu(*words):
+    return launched(expand(words, multirun=True))
+
+
+@pytest.fixture(scope="module")
+def cpu_full():
+    return launched(declared("cpu-full"))
+
+
+@pytest.fixture(scope="module")
+def possible():
+    """Every combination of axis values that a CPU runs."""
+    return on_cpu("micro_batch_size=2", *(f"{axis}={','.join(values)}" for axis, values in PRODUCT.items()))
+
+
+def test_nothing_in_cpu_full_is_ruled_out(cpu_full):
+    assert len(cpu_full) == len(declared("cpu-full").rows)
+
+
+@pytest.mark.parametrize("axis", COVERED_AXES)
+def test_cpu_full_has_every_axis_value_that_a_cpu_runs(cpu_full, possible, axis):
+    assert {cell.axes[axis] for cell in cpu_full} == {cell.axes[axis] for cell in possible}
+
+
+def test_cpu_full_covers_every_pair_that_a_cpu_runs(cpu_full, possible):
+    def pairs(cells):
+        for cell in cells:
+            values = [(axis, cell.axes[axis]) for axis in COVERED_AXES]
+            yield from itertools.combinations(values, 2)
+
+    missing = {pair for pair in set(pairs(possible)) - set(pairs(cpu_full)) if ("compile", "thunder") not in pair}
+    assert not missing
+
+
+@pytest.mark.parametrize("key", sorted(set(CHOICES) - OF_THE_OPTION - NOT_IDENTITY))
+def test_cpu_full_has_every_choice_inside_a_group(cpu_full, key):
+    seen = {cell.get(key) for cell in cpu_full} - {None}
+    assert seen == set(CHOICES[key]) - NEEDS_CUDA.get(key, set())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("activation_checkpointing.every", "per_op"),
+        ("strategy.accumulation_sync", "last"),
+        ("precision.pad", True),
+        ("compile.dynamic", True),
+        ("compile.dynamic", None),
+        ("compile.fullgraph", True),
+        ("optimizer.clip_norm", 1.0),
+        ("model.dropout", 0.1),
+        ("generate.temperature", 0.0),
+        ("generate.top_k", 50),
+        ("workload.loss_chunk_tokens", 64),
+    ],
+    ids=str,
+)
+def test_cpu_full_turns_every_switch(cpu_full, words):
+    assert words[1] in [cell.get(words[0]) for cell in cpu_full]
+
+
+def test_what_cpu_full_leaves_out_runs_on_no_cpu():
+    axes = [f"{axis}={','.join(PRODUCT[axis])}" for axis in ("strategy", "precision", "engine")]
+    for key, values in NEEDS_CUDA.items():
+        swept = f"{key}={','.join(sorted(values))}"
+        assert not on_cpu(*axes, "workload=lora,forward", "compile=inductor", swept), key
+
+
+def test_cpu_full_has_a_model_of_every_family(cpu_full):
+    def families(cells):
+        for model in (cell.config["model"] for cell in cells):
+            heads = model["num_kv_heads"]
+            shared = "one" if heads == 1 else "own" if heads == model["num_heads"] else "groups"
+            yield (shared, *(model[key] for key in FAMILY))
+
+    assert set(families(cpu_full)) == set(families(on_cpu("workload=parity", "model=glob(*)")))

@@ -1,0 +1,122 @@
+import re
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchrunner.core.axes import AXES
+from benchrunner.core.cell import (
+    SLUG_BYTES,
+    cell_from_dict,
+    cell_to_dict,
+    config_digest,
+    derive_sizes,
+    format_value,
+    identity,
+    make_slug,
+)
+from samples import make_cell
+
+USUAL = dict(zip(AXES, ("debug", "train", "single", "bf16", "eager", "none", "native", "adamw"), strict=True))
+
+GOLDEN = {
+    "7b6d6adc2443": ({}, {}),
+    "3efe098fa922": ({"model": "llama2-7b", "strategy": "fsdp_stage3"}, {}),
+    "f646f9f356a4": ({"strategy": "ddp"}, {"micro_batch_size": 2}),
+    "9472849ffd8a": ({"precision": "fp8"}, {"precision.recipe": "current"}),
+    "5d928abce194": ({"workload": "generate"}, {"generate.top_k": None, "generate.temperature": 0.8}),
+    "46c2a16db883": ({"compile": "inductor"}, {"compile.mode": "max-autotune", "compile.fullgraph": True}),
+    "825a2785ba64": ({"activation_checkpointing": "selective"}, {"activation_checkpointing.every": "1/4"}),
+    "06d06a70c0a8": ({"optimizer": "sgd"}, {"optimizer.lr": 1e-5}),
+    "3c501845e853": ({"model": "gpt2-125m"}, {"model.num_layers": 3, "seq_len": 1024, "devices": 4}),
+    "5ba3b4544195": ({"engine": "fabric"}, {"measure.steps": 3, "timeout_s": 60.0, "hardware": "cpu", "seed": 1}),
+}
+
+
+@pytest.mark.parametrize(("cell_id", "chosen"), GOLDEN.items())
+def test_ten_ids_never_change(cell_id, chosen):
+    """Locks, resume and history stand on them: a failure here is a break of every lock file there is."""
+    axes, overrides = chosen
+    assert identity({**USUAL, **axes}, overrides) == cell_id
+
+
+def test_order_and_settings_of_the_sweep_are_no_part_of_the_identity():
+    one = identity(USUAL, {"seq_len": 8, "micro_batch_size": 2})
+    other = identity(dict(reversed(USUAL.items())), {"micro_batch_size": 2, "seq_len": 8, "measure.steps": 3})
+    assert one == other
+    assert one != identity(USUAL, {"seq_len": 8})
+
+
+def test_a_slug_is_a_short_file_name_that_ends_in_the_id():
+    overrides = {"model.num_layers": 3, "activation_checkpointing.every": "1/4", "attention": "Ünïcode ../x"}
+    for changed in ({}, overrides, {f"key{i}": i for i in range(40)}):
+        slug = make_slug(USUAL, changed, "0123456789ab")
+        assert re.fullmatch(r"[a-z0-9._-]+", slug)
+        assert len(slug.encode()) <= SLUG_BYTES
+        assert slug.endswith("-012345")
+    assert "num_layers-3" in make_slug(USUAL, overrides, "0123456789ab")
+
+
+def test_settings_of_the_sweep_are_not_in_the_slug():
+    assert make_slug(USUAL, {"measure.steps": 3}, "0123456789ab") == make_slug(USUAL, {}, "0123456789ab")
+
+
+def parse(text):
+    return OverridesParser.create().parse_overrides([f"key={text}"])[0].value()
+
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
+    | st.sampled_from(["null", "True", "inf", "1e5", "1/2", "a,b", "it's", "\\'", "\\", "a\\\\", "[x]", "{", ""])
+)  # fmt: skip
+
+
+@given(
+    LEAVES
+    | st.lists(LEAVES, max_size=3)
+    | st.dictionaries(st.from_regex(r"[a-z_]{1,5}", fullmatch=True), LEAVES, max_size=3)
+)
+def test_hydra_reads_back_every_formatted_value(value):
+    read = parse(format_value(value))
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_cell_survives_its_file():
+    cell = make_cell(strategy="fsdp_stage3", leaves={"model.num_layers": 2})
+    assert cell_from_dict(cell_to_dict(cell)) == cell
+
+
+def test_words_repeat_every_change():
+    cell = make_cell(strategy="ddp", leaves={"micro_batch_size": 2})
+    assert cell.words()[: len(AXES)] == [f"{group}={name}" for group, name in cell.axes.items()]
+    assert "micro_batch_size=2" in cell.words()
+
+
+def test_the_digest_sees_every_default_but_no_prose():
+    config = dict(make_cell().config)
+    before = config_digest(config)
+    assert config_digest({**config, "measure": {**config["measure"], "steps": 99}}) != before
+    assert config_digest({**config, "model": {**config["model"], "norm_eps": 1e-6}}) != before
+    assert config_digest({**config, "model": {**config["model"], "description": "other words"}}) == before
+    assert config_digest({**config, "timeout_s": 1.0, "out_dir": "elsewhere", "launcher": {"name": "slurm"}}) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "visible", "expected"),
+    [
+        ("single", {}, 8, {"devices": 1, "world_size": 1, "global_batch_size": 1, "accumulation_steps": 1}),
+        ("ddp", {}, 8, {"devices": 8, "world_size": 8, "global_batch_size": 8}),
+        ("ddp", {"devices": 2, "nodes": 2, "micro_batch_size": 3}, 8, {"world_size": 4, "global_batch_size": 12}),
+        ("ddp", {"global_batch_size": 32, "micro_batch_size": 2}, 4, {"accumulation_steps": 4}),
+        ("ddp", {"global_batch_size": 9, "micro_batch_size": 2}, 4, {"accumulation_steps": 0}),
+        ("single", {"seq_len": 64}, 1, {"seq_len": 64}),
+        ("single", {}, 1, {"seq_len": 128}),
+    ],
+)
+def test_sizes_follow_from_scalars_and_visible_devices(kind, changes, visible, expected):
+    config = {**make_cell(strategy=kind).config, **changes}
+    sizes = derive_sizes(config, visible)
+    assert {name: getattr(sizes, name) for name in expected} == expected

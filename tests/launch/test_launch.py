@@ -1,0 +1,172 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+from benchrunner.core.cell import cell_from_dict
+from benchrunner.core.faults import Fault
+from benchrunner.core.paths import AttemptPaths
+from benchrunner.launch import job, launchers, local, processes, variables
+from samples import CPU, H200, make_cell
+
+
+def make_job(tmp_path, cell=None, hardware=CPU, devices=(), fault=None):
+    return job.Job(
+        cell=cell or make_cell(),
+        paths=AttemptPaths(tmp_path / "attempt-1"),
+        devices=devices,
+        marker=uuid.uuid4().hex,
+        hardware=dataclasses.asdict(hardware),
+        fault=fault,
+    )
+
+
+def test_cell_json_holds_what_the_ranks_need(tmp_path):
+    job = make_job(tmp_path, make_cell(strategy="ddp"), fault=Fault(kind="oom", rank=1))
+    job.write_job(job)
+    document = json.loads(job.paths.cell.read_text())
+    assert cell_from_dict(document["cell"]) == job.cell
+    assert document["hardware"]["device_type"] == "cpu"
+    assert document["fault"] == "oom@1"
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices", "expected"),
+    [(None, (1, 3), "1,3"), ("4,5,6,7", (0, 2), "4,6"), ("GPU-aa, GPU-bb", (1,), "GPU-bb"), ("", (0,), "0")],
+)
+def test_devices_are_mapped_through_ours(tmp_path, visible, devices, expected):
+    found = variables.device_variables(make_job(tmp_path, hardware=H200, devices=devices), visible)
+    assert found == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": expected}
+
+
+def test_a_cpu_job_sees_no_gpu(tmp_path):
+    assert variables.device_variables(make_job(tmp_path), "0,1") == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_the_environment_of_a_job(tmp_path):
+    job = make_job(tmp_path, make_cell(strategy="ddp"))
+    env = variables.job_environment(job, {"HF_TOKEN": "x", "NCCL_DEBUG": "INFO", "HOME": "/home/me"})
+    assert "HF_TOKEN" not in env
+    assert env["NCCL_DEBUG"] == "INFO"
+    assert env[processes.MARKER_VARIABLE] == job.marker
+    assert int(env["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def test_threads_that_the_user_chose_stay(tmp_path):
+    assert variables.job_environment(make_job(tmp_path), {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+
+
+def test_threads_are_an_equal_share(tmp_path):
+    assert variables.num_threads(make_job(tmp_path, make_cell(4, strategy="ddp")), 8) == 2
+    assert variables.num_threads(make_job(tmp_path, make_cell(4, strategy="ddp")), 2) == 1
+    assert variables.num_threads(make_job(tmp_path, hardware=H200), 32) == 8
+    assert variables.num_threads(make_job(tmp_path, hardware=H200), 640) == variables.MAX_THREADS
+
+
+def test_a_cold_cell_has_a_cache_of_its_own(tmp_path):
+    cold = make_job(tmp_path, make_cell(compile="inductor"))
+    home = variables.cache_variables(cold, {})["TORCHINDUCTOR_CACHE_DIR"]
+    assert home == str(cold.paths.cache / "inductor")
+    cold.paths.cache.mkdir(parents=True)
+    variables.drop_cold_cache(cold.paths)
+    assert not cold.paths.cache.exists()
+
+
+def test_other_cells_share_the_users_cache_with_those_of_their_attention(tmp_path):
+    leaves = {"compile.cache": "shared"}
+    shared = make_job(tmp_path, make_cell(compile="inductor", leaves=leaves))
+    flash = make_job(tmp_path, make_cell(compile="inductor", leaves=leaves | {"attention": "flash"}))
+    caches = [
+        variables.cache_variables(job, {"XDG_CACHE_HOME": "/xdg"})["TRITON_CACHE_DIR"]
+        for job in (shared, make_job(tmp_path), flash)
+    ]
+    assert caches[0] == caches[1] == "/xdg/benchrunner/attention-auto/triton"
+    assert caches[2] != caches[0]
+
+
+def test_the_local_launcher_is_the_default():
+    assert isinstance(launchers.launcher_for({"launcher": {"name": "local"}}), local.LocalLauncher)
+
+
+def sleeper(marker, code="import time; time.sleep(60)"):
+    env = os.environ | {processes.MARKER_VARIABLE: marker}
+    return subprocess.Popen([sys.executable, "-c", code], env=env, start_new_session=True)
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_processes_are_found_and_killed_by_their_marker():
+    marker = uuid.uuid4().hex
+    mine, other = sleeper(marker), sleeper(uuid.uuid4().hex)
+    try:
+        wait_for(lambda: processes.marked_pids(marker) == [mine.pid])
+        assert processes.kill_marked(marker) == [mine.pid]
+        assert mine.wait(10) == -signal.SIGKILL
+        assert processes.marked_pids(marker) == []
+        assert other.poll() is None
+    finally:
+        mine.kill()
+        other.kill()
+
+
+def test_a_signal_to_a_process_that_has_gone_is_no_error():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    processes.send_signal([gone.pid], signal.SIGTERM)
+
+
+def test_oom_kills_are_counted_where_the_kernel_tells(tmp_path):
+    file = tmp_path / "memory.events"
+    file.write_text("low 0\noom 3\noom_kill 2\n")
+    assert processes._read_counter(file, "oom_kill") == 2
+    assert processes._read_counter(file, "absent") is None
+    assert processes._read_counter(tmp_path / "absent", "oom_kill") is None
+
+
+STUBBORN = (
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+    "print('\\x1b[31mready\\x1b[0m', flush=True)\n"
+    "time.sleep(60)\n"
+)
+
+
+def test_a_job_that_ignores_sigterm_goes_with_its_grandchildren(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "GRACE_S", 0.2)
+    job = make_job(tmp_path)
+    job.paths.root.mkdir()
+    env = os.environ | {processes.MARKER_VARIABLE: job.marker}
+    command = [sys.executable, "-c", STUBBORN]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    handle = local.LocalHandle(job, process)
+    wait_for(lambda: job.paths.agent_log.exists() and job.paths.agent_log.read_text() == "ready\n")
+    assert len(handle.pids()) == 2
+    assert handle.poll() is None
+    handle.terminate()
+    wait_for(lambda: handle.poll() is not None)
+    assert handle.poll() == -signal.SIGKILL
+    assert handle.pids() == []
+
+
+def test_a_grandchild_that_outlives_its_job_is_ended(tmp_path):
+    job = make_job(tmp_path)
+    job.paths.root.mkdir()
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    env = os.environ | {processes.MARKER_VARIABLE: job.marker}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE)
+    handle = local.LocalHandle(job, process)
+    wait_for(lambda: handle.poll() is not None)
+    assert handle.poll() == 0
+    assert handle.pids() == []

@@ -1,0 +1,149 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from benchrunner.config import hydra_app
+from benchrunner.config.matrix import Row
+from benchrunner.core import paths
+from benchrunner.core.errors import SweepDirError, UsageError
+from benchrunner.core.paths import CHECKOUT
+from benchrunner.plan import planner, rules
+from benchrunner.store import plan_file
+from samples import CPU, H200, make_cell
+
+WORDS = [
+    "strategy=single,fsdp",
+    "model=debug,llama2-7b",
+    "model.num_layers=2,3",
+    "seq_len=64",
+    "measure.steps=3",
+    "precision=bf16,fp8",
+    "launcher=slurm",
+    "sweep.exclude=[{match:{seq_len:64,strategy:single,precision:fp8},reason:no}]",
+]
+
+
+def make_plan(words=WORDS, hardware=H200):
+    expansion = hydra_app.expand(words, multirun=True)
+    return planner.make_plan(expansion, hardware, rules.load_rules(paths.config_dir() / "compat.yaml"))
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return make_plan()
+
+
+def test_cells_keep_the_order_of_the_words(planned):
+    found = [
+        (item.cell.axes["strategy"], item.cell.axes["model"], item.cell.get("model.num_layers"))
+        for item in planned.cells
+    ]
+    assert len(found) == 16
+    assert found[::2][:4] == [
+        ("single", "debug", 2),
+        ("single", "debug", 3),
+        ("single", "llama2-7b", 2),
+        ("single", "llama2-7b", 3),
+    ]
+
+
+def test_struck_out_and_ruled_out_cells_stay_in_the_plan(planned):
+    codes = {item.reason_code for item in planned.cells}
+    assert "skipped.excluded" in codes
+    assert all(item.reason for item in planned.cells if item.verdict != "run")
+
+
+def test_the_file_gives_back_every_cell_exactly(planned, tmp_path):
+    directory = plan_file.write_plan(planned, tmp_path)
+    assert plan_file.load_plan(directory) == planned
+
+
+def test_a_moved_directory_still_loads(planned, tmp_path):
+    directory = plan_file.write_plan(planned, tmp_path / "a")
+    moved = directory.rename(tmp_path / "elsewhere")
+    assert plan_file.load_plan(moved) == planned
+    assert str(tmp_path) not in (moved / "plan.json").read_text()
+
+
+def test_every_option_is_written_once(planned):
+    data = plan_file.plan_to_dict(planned)
+    assert len(data["sections"]["strategy"]) == 2
+    assert len(data["sections"]["model"]) == 4
+    assert data["common"]["optimizer"]["name"] == "adamw"
+    assert data["settings"] == {"measure.steps": 3, "launcher": "slurm"}
+    assert all("measure.steps" not in entry["overrides"] for entry in data["cells"])
+
+
+def test_the_directory_is_stamped_exclusively_and_latest_points_to_it(planned, tmp_path):
+    first, second = plan_file.write_plan(planned, tmp_path), plan_file.write_plan(planned, tmp_path)
+    assert second.name == f"{first.name}-2"
+    assert (tmp_path / "latest").resolve() == second.resolve()
+    assert sorted(path.name for path in (tmp_path / "cli").iterdir()) == [first.name, second.name]
+
+
+def test_an_unwritable_place_is_one_message(planned, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="out_dir"):
+        plan_file.write_plan(planned, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "not a sweep"), ("{", "damaged"), ("[]", "schema_version None"), ('{"schema_version": 99}', "reads 1"),
+        ('{"schema_version": 1, "cells": [{}]}', "damaged"),
+    ],
+)  # fmt: skip
+def test_what_is_no_plan_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(SweepDirError, match=message):
+        plan_file.load_plan(tmp_path)
+
+
+def test_the_document_has_the_promised_fields(planned):
+    document = json.loads(json.dumps(plan_file.plan_document(planned), allow_nan=False))
+    assert document.keys() == {"schema_version", "hardware", "cells"}
+    assert document["cells"][0].keys() == {
+        "cell_id", "config_digest", "slug", "axes", "overrides", "micro_batch_size", "global_batch_size", "seq_len",
+        "devices", "nodes", "world_size", "num_parameters", "verdict", "reason_code", "reason", "flags", "predicted",
+    }  # fmt: skip
+    assert document["cells"][4]["num_parameters"] == 666914816
+
+
+def test_the_words_of_a_cell_give_the_same_cell_again():
+    words = ["compile=inductor", "compile.mode=max-autotune", "activation_checkpointing=selective", "hardware=cpu"]
+    made = make_plan([*words, "activation_checkpointing.every=1/4", "measure.steps=3", "timeout_s=7"], CPU)
+    [first] = made.cells
+    [again] = make_plan(first.cell.words(), CPU).cells
+    assert again.cell == first.cell
+
+
+def test_slugs_stay_unique_when_ids_begin_alike(monkeypatch):
+    monkeypatch.setattr(planner, "make_slug", lambda axes, overrides, cell_id: "x" * 93 + "-012345")
+    rows = [Row(axes=cell.axes, overrides=cell.overrides, config=cell.config) for cell in map(with_seed, range(3))]
+    slugs = [cell.slug for cell in planner.make_cells(rows, CPU)]
+    assert len(set(slugs)) == 3
+    assert all(len(slug) <= 100 for slug in slugs)
+
+
+def with_seed(seed):
+    return make_cell(leaves={"seed": seed})
+
+
+def test_a_cpu_gets_two_ranks():
+    assert {item.cell.sizes.world_size for item in make_plan(["strategy=ddp"], CPU).cells} == {2}
+    assert {item.cell.sizes.world_size for item in make_plan(["strategy=ddp"], replace(H200, num_devices=8)).cells} == {
+        8
+    }
+
+
+def test_ten_thousand_cells_are_planned_without_torch():
+    script = CHECKOUT / "benchmarks" / "plan_10k.py"
+    done = subprocess.run([sys.executable, script, "--skip-hydra"], capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["num_cells"] >= 10_000
+    assert result["torch_imported"] is False

@@ -1,0 +1,107 @@
+from dataclasses import replace
+
+import pytest
+
+from benchrunner.plan.rules import load_rules
+from benchrunner.plan.verdict import Judge
+from samples import CPU, H200, make_cell
+
+RULE = """
+- id: no_ddp
+  match: {strategy: ddp}
+  reason: "{strategy} is not for seq_len={seq_len}"
+  evidence: a test
+"""
+
+
+@pytest.fixture
+def rules(tmp_path):
+    path = tmp_path / "compat.yaml"
+    path.write_text(RULE)
+    return load_rules(path)
+
+
+def decide(cell, hardware=H200, rules=(), launch=False, excluded=None, num_cores=2):
+    return Judge(hardware, rules, launch, num_cores).decide(cell, excluded)
+
+
+def test_a_small_cell_runs():
+    verdict = decide(make_cell())
+    assert (verdict.verdict, verdict.reason_code, verdict.reason, verdict.flags) == ("run", None, None, [])
+    assert verdict.predicted["peak_memory_bytes"] > 0
+
+
+def test_a_rule_decides_with_reason_and_evidence(rules):
+    verdict = decide(make_cell(strategy="ddp"), rules=rules)
+    assert (verdict.verdict, verdict.reason_code) == ("unsupported", "rule.no_ddp")
+    assert verdict.reason == "ddp is not for seq_len=128"
+    assert verdict.evidence == {"rule": "no_ddp", "evidence": "a test"}
+
+
+def test_probing_runs_what_a_rule_forbids_and_says_so(rules):
+    verdict = decide(make_cell(strategy="ddp", leaves={"compat": "probe"}), rules=rules)
+    assert (verdict.verdict, verdict.flags) == ("run", ["probe:no_ddp"])
+
+
+def test_struck_out_comes_before_ruled_out(rules):
+    verdict = decide(make_cell(strategy="ddp"), rules=rules, excluded="too dear")
+    assert (verdict.verdict, verdict.reason_code, verdict.reason) == ("skipped", "skipped.excluded", "too dear")
+
+
+def test_more_devices_than_there_are():
+    verdict = decide(make_cell(visible_devices=8, strategy="ddp"))
+    assert (verdict.reason_code, verdict.reason) == ("skipped.devices", "needs 8 devices a node, 4 visible")
+
+
+def test_a_machine_that_is_not_here_is_planned_for_but_not_launched():
+    elsewhere = replace(H200, is_present=False)
+    assert decide(make_cell(), elsewhere).verdict == "run"
+    verdict = decide(make_cell(), elsewhere, launch=True)
+    assert (verdict.reason_code, "h200-sxm-141gb is not in this machine" in verdict.reason) == ("skipped.devices", True)
+
+
+LARGE = {
+    "model.num_layers": 80,
+    "model.d_model": 8192,
+    "model.d_ff": 28672,
+    "model.num_heads": 64,
+    "model.num_kv_heads": 8,
+}
+
+
+def test_weights_beyond_the_device_are_a_predicted_oom_in_gib():
+    verdict = decide(make_cell(leaves=LARGE))
+    assert (verdict.verdict, verdict.reason_code) == ("skipped", "skipped.predicted_oom")
+    assert "GiB a device, the device has 140.4 GiB" in verdict.reason
+
+
+def test_the_emulated_limit_counts_when_it_is_smaller():
+    verdict = decide(make_cell(leaves={"memory_limit_gib": 0.001}))
+    assert verdict.reason_code == "skipped.predicted_oom"
+    assert "memory_limit_gib is 1.0 MiB" in verdict.reason
+    assert decide(make_cell(leaves={"memory_limit_gib": 1000.0})).verdict == "run"
+
+
+def test_ranks_on_a_cpu_share_its_ram():
+    hardware = replace(CPU, memory_bytes=10 * 2**20)
+    assert decide(make_cell(), hardware).verdict == "run"
+    verdict = decide(make_cell(strategy="ddp"), hardware)
+    assert verdict.reason_code == "skipped.predicted_oom"
+    assert "share of the RAM" in verdict.reason
+
+
+def test_a_large_model_is_not_tried_on_a_cpu():
+    verdict = decide(make_cell(leaves=LARGE), replace(CPU, memory_bytes=2**42))
+    assert verdict.reason_code == "skipped.devices"
+    assert verdict.reason.startswith("no accelerator is visible, and its steps take at least")
+    assert decide(make_cell(leaves={**LARGE, "timeout_s": 1e12}), replace(CPU, memory_bytes=2**42)).verdict == "run"
+
+
+def test_an_estimate_only_warns():
+    cell = make_cell(leaves={"memory_limit_gib": 0.012, "micro_batch_size": 8})
+    verdict = decide(cell)
+    assert (verdict.verdict, verdict.flags) == ("run", ["memory_tight"])
+
+
+def test_unknown_memory_forbids_nothing():
+    assert decide(make_cell(leaves=LARGE), replace(H200, memory_bytes=None)).verdict == "run"

@@ -1,0 +1,276 @@
+"""Results and compatibility tables as data."""
+
+import io
+
+import pandas as pd
+import pytest
+
+from benchrunner.report import csv_file, formatting
+from benchrunner.report.compatibility import COLUMNS as PAIR_COLUMNS
+from benchrunner.report.compatibility import (
+    KINDS,
+    MARKS,
+    Pair,
+    compatibility_table,
+    count_pairs,
+    feature_matrix,
+    kind_of,
+    pair_matrices,
+)
+from benchrunner.report.content import make_tables
+from benchrunner.report.results import COLUMNS, NO_RECORD, constant_text, results_table
+from samples import H200, make_cell, make_record, make_row, make_rows
+
+FROZEN = (
+    "cell_id slug status reason_code reason flags model workload strategy precision compile activation_checkpointing "
+    "engine micro_batch_size global_batch_size seq_len world_size step_time_median_s step_time_p10_s step_time_p90_s "
+    "tokens_per_second_per_device model_flops_per_second_per_device mfu peak_memory_allocated_bytes "
+    "peak_memory_reserved_bytes num_alloc_retries compile_time_s num_parameters num_trainable_parameters "
+    "optimizer settings devices nodes accumulation_steps hardware device_name torch sweep step_time_min_s "
+    "step_time_rank_skew samples_per_second hardware_flops_per_second_per_device run_peak_memory_allocated_bytes "
+    "predicted_peak_memory_bytes first_step_s num_graphs num_graph_breaks num_recompiles energy_j_per_step "
+    "gpu_utilization_mean gpu_utilization_sd sm_clock_mhz_mean first_loss final_loss attention time_to_first_token_s "
+    "time_per_output_token_s prefill_tokens_per_second decode_tokens_per_second bandwidth_utilization attempt wall_s "
+    "config_digest command parity_gradient_error parity_cosine parity_curve_error"
+)
+"""Other programs read these: a new column is appended, a renamed one raises the schema version."""
+
+
+def test_the_columns_are_frozen():
+    assert list(COLUMNS) == FROZEN.split()
+
+
+def test_one_row_a_planned_cell_whatever_became_of_it():
+    results = results_table(make_rows())
+    assert results["status"].tolist() == ["ok", "oom", "unsupported", "unsupported", "skipped", "failed", "ok"]
+    assert results["reason_code"].tolist()[:5] == [
+        "none",
+        "oom.device",
+        "runtime.dtype",
+        "rule.nf4_train",
+        NO_RECORD,
+    ]
+    assert results["num_parameters"].notna().all() and results["num_trainable_parameters"].notna().all()
+
+
+def test_no_text_stands_among_numbers_and_no_field_is_blank():
+    text = csv_file.to_csv(results_table(make_rows()))
+    read = pd.read_csv(io.StringIO(text), keep_default_na=False)
+    assert not (read == "").any().any()
+    numbers = pd.read_csv(io.StringIO(text))
+    for name, (kind, _) in COLUMNS.items():
+        assert kind == "text" or pd.api.types.is_numeric_dtype(numbers[name]), name
+
+
+def test_integers_stay_integers_beside_missing_ones():
+    lines = csv_file.to_csv(results_table(make_rows())[["peak_memory_allocated_bytes"]]).splitlines()
+    assert lines[1:3] == ["734003200", "NA"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        make_record(make_cell(), "invalid", "validity.sharded", "parameters are whole on every rank"),
+        make_record(make_cell(), fault="no_reduce"),
+    ],
+    ids=["invalid", "planted fault"],
+)
+def test_numbers_that_are_no_measurement_are_not_printed(record):
+    results = results_table([make_row(make_cell(), record)])
+    assert results["step_time_median_s"].isna().all() and results["peak_memory_allocated_bytes"].isna().all()
+
+
+def test_a_planted_fault_shows():
+    row = make_row(make_cell(), make_record(make_cell(), fault="no_reduce"), flags=["memory_tight"])
+    assert row.flags == ["memory_tight", "fault:no_reduce"]
+
+
+def test_a_nan_never_becomes_a_number():
+    record = make_record(make_cell(), metrics={"step_time_median_s": float("nan"), "mfu": "OOM"})
+    results = results_table([make_row(make_cell(), record)])
+    assert results["step_time_median_s"].isna().all() and results["mfu"].isna().all()
+
+
+def test_settings_paste_back():
+    row = make_row(make_cell(leaves={"seq_len": 64, "compile.mode": None}))
+    assert results_table([row])["settings"][0] == "seq_len=64 compile.mode=null"
+
+
+# --- compatibility -------------------------------------------------------------------------------------------------
+
+
+def test_ruled_out_and_refused_are_told_apart():
+    kinds = [kind_of(row) for row in make_rows()]
+    assert kinds == ["ok", "oom", "refused", "ruled", "not_run", "failed", "ok"]
+    missing = make_record(make_cell(), "unsupported", "missing.torchao", "no torchao", attempt=2)
+    assert kind_of(make_row(make_cell(), missing)) == "refused"
+    assert kind_of(make_row(make_cell(), make_record(make_cell(), "unsupported", "rule.x", "r", attempt=0))) == "ruled"
+
+
+def pair(*kinds):
+    made = Pair()
+    made.kinds.update(kinds)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kinds", "mark", "text"),
+    [
+        ([], "not_in_sweep", "– not in sweep"),
+        (["not_run"], "not_run", "– not run"),
+        (["ok", "ok"], "works", "✓ 2/2"),
+        (["ok", "not_run"], "works", "✓ 1/2"),
+        (["ruled"], "ruled_out", "✗ rule 1/1"),
+        (["refused"], "refused", "✗ refused 1/1"),
+        (["oom", "oom", "not_run"], "oom", "OOM 2/3"),
+        (["ok", "ruled", "not_run"], "mixed", "✓ 1 · ✗ rule 1 · – not run 1"),
+        (["failed", "timeout", "invalid"], "mixed", "timeout 1 · failed 1 · invalid 1"),
+    ],
+)
+def test_marks(kinds, mark, text):
+    assert (pair(*kinds).mark, pair(*kinds).text) == (mark, text)
+
+
+def test_a_rule_that_is_proved_wrong_shows():
+    cell = make_cell(precision="fp8")
+    rows = [make_row(cell, make_record(cell), flags=["probe:fp8_capability"])]
+    long = compatibility_table(count_pairs(rows))
+    assert (long["num_contradicted"] == 1).all()
+    assert feature_matrix(rows, count_pairs(rows)).frame.iloc[0, 0] == "✓ 1/1 (against a rule: 1)"
+    notes = make_tables("t", rows, [], []).notes
+    assert any("although a rule calls it impossible (probe:fp8_capability)" in note for note in notes)
+
+
+def test_the_long_table_counts_every_cell_once_a_pair_of_axes():
+    rows = make_rows()
+    long = compatibility_table(count_pairs(rows))
+    assert tuple(long.columns) == PAIR_COLUMNS
+    for _, part in long.groupby(["axis_a", "axis_b"]):
+        assert part["num_cells"].sum() == len(rows)
+    assert (long[[f"num_{kind}" for kind in KINDS]].sum(axis=1) == long["num_cells"]).all()
+    assert set(long["mark"]) <= set(MARKS)
+    assert not (long == "").any().any() and long.notna().all().all()
+
+
+def parity_row(ok, status="ok", **axes):
+    cell = make_cell(workload="parity", **axes)
+    checks = {"parity": {"ok": ok, "expected": "e", "observed": "o"}}
+    return make_row(cell, make_record(cell, status, checks=checks))
+
+
+def test_running_and_computing_the_right_thing_stand_apart():
+    cell = make_cell(precision="fp8")
+    rows = [make_row(cell, make_record(cell)), parity_row(True), parity_row(False, "invalid", precision="fp8")]
+    long = compatibility_table(count_pairs(rows)).set_index(["value_a", "value_b"])
+    assert long.loc[("single", "fp8"), ["num_cells", "mark", "num_parity", "num_wrong", "computes"]].tolist() == [
+        1, "works", 1, 1, "wrong",
+    ]  # fmt: skip
+    assert long.loc[("single", "bf16"), ["num_cells", "num_parity", "num_right", "computes"]].tolist() == [
+        0, 1, 1, "right",
+    ]  # fmt: skip
+    texts = feature_matrix(rows, count_pairs(rows)).frame["single"]
+    assert texts["precision fp8"] == "✓ 1/1; wrong 1/1"
+    assert texts["precision bf16"] == "– not in sweep; right 1/1"
+    assert texts["compile eager"] == "✓ 1/1; right 1/2, wrong 1/2"
+
+
+def test_parity_shows_its_errors_and_misses_no_speed():
+    cell = make_cell(workload="parity")
+    metrics = {"parity_gradient_error": 0.0187, "parity_cosine": 1 - 1.9e-4, "parity_curve_error": 0.17}
+    tables = make_tables("t", [make_row(cell, make_record(cell, metrics=metrics))], [], [])
+    (shown,) = formatting.measured_table(tables.results).to_dict("records")
+    assert shown == {
+        "model": "debug", "gradient error": "0.019", "1 − cosine": "0.00019", "curve error nats": "0.17",
+        "flags": "none",
+    }  # fmt: skip
+    assert tables.notes == []
+
+
+def test_parity_without_an_answer():
+    unjudged = count_pairs([parity_row(None)])["strategy", "single", "precision", "bf16"]
+    assert (unjudged.computes, unjudged.text) == ("unjudged", "– not in sweep; unjudged 1/1")
+    cell = make_cell(workload="parity")
+    failed = count_pairs([make_row(cell, make_record(cell, "oom", "oom.device", "r"))])
+    assert failed["strategy", "single", "precision", "bf16"].text == "– not in sweep; not compared"
+    alone = count_pairs([make_row(make_cell(), make_record(make_cell()))])
+    assert alone["strategy", "single", "precision", "bf16"].computes == "not_in_sweep"
+
+
+def test_pairs_that_no_cell_holds_are_listed():
+    long = compatibility_table(count_pairs(make_rows()))
+    absent = long[(long["value_a"] == "single") & (long["value_b"] == "nf4")]
+    assert absent["mark"].tolist() == ["not_in_sweep"] and absent["reason"].tolist() == ["none"]
+
+
+def test_matrices_leave_out_axes_that_do_not_vary():
+    rows = make_rows()
+    assert [matrix.title for matrix in pair_matrices(rows, count_pairs(rows))] == ["precision × compile"]
+    alone = [make_row(make_cell())]
+    assert pair_matrices(alone, count_pairs(alone)) == []
+
+
+# --- numbers for people --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.0123456, "0.01235"),
+        (0.5, "0.5000"),
+        (9.99999, "10.00"),
+        (12.3456, "12.35"),
+        (999.96, "1,000"),
+        (10368.1, "10,370"),
+        (1234567, "1,235,000"),
+        (-3.14159, "-3.142"),
+    ],
+)
+def test_significant(value, text):
+    assert formatting.significant(value) == text
+
+
+def test_printed_columns_are_those_that_tell_rows_apart():
+    results = results_table(make_rows())
+    measured = formatting.measured_table(results)
+    assert list(measured.columns)[:2] == ["strategy", "precision"]
+    assert "model" not in measured.columns and "MFU %" not in measured.columns
+    assert formatting.unknown_metrics(results) == ["MFU %"]
+    assert constant_text(results).startswith("model debug, workload train")
+
+
+def test_nothing_in_common_is_not_said():
+    other = {
+        "workload": "forward", "strategy": "ddp", "precision": "nf4", "compile": "inductor", "engine": "fabric",
+        "activation_checkpointing": "full", "optimizer": "sgd",
+    }  # fmt: skip
+    rows = [make_row(make_cell()), make_row(make_cell(leaves={"seq_len": 64}, model="other", **other))]
+    assert constant_text(results_table(rows)) == ""
+    assert make_tables("t", rows, [], []).summary == ["2 cells: 2 skipped."]
+
+
+def test_rows_of_different_machines_are_told_apart():
+    rows = [make_row(make_cell(), make_record(make_cell())), make_row(make_cell(), hardware=H200)]
+    assert list(formatting.labels(results_table(rows)).columns) == ["hardware", "torch"]
+
+
+def test_a_single_cell_has_a_label():
+    assert list(formatting.labels(results_table([make_row(make_cell())])).columns) == ["model"]
+
+
+def test_settings_show_only_what_tells_rows_apart():
+    rows = [make_row(make_cell(leaves={"seq_len": length, "seed": 7})) for length in (32, 64)]
+    assert list(formatting.labels(results_table(rows)).columns) == ["seq len"]
+    rows.append(make_row(make_cell(leaves={"seq_len": 64, "seed": 7, "compile.mode": "default"})))
+    frame = formatting.labels(results_table(rows))
+    assert frame["settings"].tolist() == ["none", "none", "compile.mode=default"]
+
+
+def test_workloads_are_features_where_there_are_several_of_them():
+    cells = [make_cell(workload=name, precision="bf16") for name in ("lora", "generate")]
+    rows = [make_row(cell, make_record(cell)) for cell in cells] + [parity_row(True)]
+    pairs = count_pairs(rows)
+    texts = feature_matrix(rows, pairs).frame["single"]
+    assert texts["workload lora"] == texts["workload generate"] == "✓ 1/1"
+    assert "workload parity" not in texts and texts["precision bf16"] == "✓ 2/2; right 1/1"
+    assert not any("workload" in key for key in count_pairs(rows[:1]))

@@ -1,0 +1,157 @@
+"""Markdown, CSV, HTML and terminal: snapshots, and text that tries to break them."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import snapshot
+from benchrunner.plan.plan import Plan
+from benchrunner.report import csv_file, html, markdown, terminal
+from benchrunner.report.content import Block, make_tables
+from samples import CPU, make_cell, make_record, make_row, make_rows, plan_cell
+
+BLOCK = Block("cli/one", [("Command", "bench -m strategy=single,ddp"), ("GPU", "none")])
+TABLES = make_tables("cli/one", make_rows(), ["cells/x is not in the plan and was skipped"], [BLOCK])
+HOSTILE = "a | b\n`c` <script>alert(1)</script> [x](http://y) \x1b[31m*d* \\| é ‮"
+
+
+@pytest.fixture(autouse=True)
+def piped(monkeypatch):
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def make_plan(cells):
+    return Plan(cells=cells, hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+
+
+def test_results_markdown():
+    snapshot.check("results.md", markdown.results_markdown(TABLES))
+
+
+def test_compatibility_markdown():
+    snapshot.check("compatibility.md", markdown.compatibility_markdown(TABLES))
+
+
+def test_results_csv():
+    snapshot.check("results.csv", csv_file.to_csv(TABLES.results))
+
+
+def test_compatibility_csv():
+    snapshot.check("compatibility.csv", csv_file.to_csv(TABLES.compatibility))
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_terminal_tables(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    terminal.print_tables(TABLES)
+    printed = capsys.readouterr()
+    assert max(map(len, printed.out.splitlines())) <= width
+    assert "\x1b" not in printed.out
+    assert "note: cells/x is not in the plan" in printed.err.replace("\n", " ")
+    snapshot.check(f"terminal-{width}.txt", printed.out)
+
+
+def test_reasons_are_never_cut(monkeypatch, capsys):
+    words = [f"word{number}" for number in range(200)]
+    cell = make_cell()
+    record = make_record(cell, "failed", "failed.exception", " ".join(words))
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal.print_tables(make_tables("t", [make_row(cell, record)], [], []))
+    assert " ".join(words) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_print_plan(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    cells = [
+        plan_cell(make_cell()),
+        plan_cell(make_cell(strategy="ddp"), flags=["memory_tight"]),
+        plan_cell(make_cell(precision="nf4"), "unsupported", "rule.nf4_train", "nf4 weights cannot train " * 5),
+    ]
+    terminal.print_plan(make_plan(cells))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    snapshot.check(f"plan-{width}.txt", out)
+
+
+def test_a_terminal_gets_colour(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal.print_plan(make_plan([plan_cell(make_cell())]))
+    out = capsys.readouterr().out
+    assert "\x1b[32mrun" in out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    monkeypatch.delenv("FORCE_COLOR")
+    terminal.print_plan(make_plan([plan_cell(make_cell())]))
+    assert capsys.readouterr().out == plain
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.names, self.text = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        assert not {name for name, _ in attrs} & {"onerror", "onclick", "src", "href"}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def hostile_tables():
+    cell = make_cell()
+    row = make_row(cell, make_record(cell, "failed", "failed.exception", HOSTILE, flags=[HOSTILE]))
+    return make_tables(HOSTILE, [row], [HOSTILE], [Block(HOSTILE, [("Command", HOSTILE)])])
+
+
+def test_html_holds_everything_and_loads_nothing():
+    page = Tags()
+    page.feed(html.to_html(TABLES))
+    assert "rank 1 ran out of memory" in page.text and "bench -m strategy=single,ddp" in page.text
+    assert "✗ refused 1/1" in page.text and "<b>never</b>" in page.text
+    assert not {"script", "link", "img", "iframe", "b"} & set(page.names)
+
+
+def test_hostile_text_cannot_inject_html():
+    page = Tags()
+    page.feed(html.to_html(hostile_tables()))
+    assert "script" not in page.names
+
+
+@pytest.mark.parametrize("write", [markdown.results_markdown, markdown.compatibility_markdown])
+def test_hostile_text_cannot_break_markdown(write):
+    text = write(hostile_tables())
+    assert "<script" not in text and "\x1b" not in text and not re.search(r"(?<!\\)\]\(", text)
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1
+
+
+@given(st.text(max_size=60))
+def test_any_text_stays_in_its_markdown_field(text):
+    table = markdown.to_markdown(pd.DataFrame({"a": [text], "b": ["x"]}))
+    lines = table.splitlines()
+    assert len(lines) == 3
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", lines[2])) == 3
+    assert "<" not in table
+
+
+@given(st.text(max_size=60))
+def test_any_text_stays_in_its_csv_field(text):
+    rows = list(csv.reader(io.StringIO(csv_file.to_csv(pd.DataFrame({"a": [text], "b": ["x"]})))))
+    assert rows == [["a", "b"], [text.one_line(text), "x"]] or not text.one_line(text)
+
+
+def test_ten_thousand_cells_can_be_laid_out():
+    cells = [plan_cell(make_cell(leaves={"seq_len": number})) for number in range(1, 10_001)]
+    frame = terminal.plan_table(make_plan(cells))
+    assert len(terminal.with_reasons(frame, 200)) == 10_001

@@ -1,0 +1,38 @@
+import pytest
+
+from benchrunner.run import progress
+from samples import make_cell, make_record
+
+
+def test_a_line_a_finished_cell():
+    cell = make_cell()
+    line = progress.finished_line(make_record(cell, flags=["unstable"]), 3, 20)
+    assert line == f"[ 3/20] ok          {cell.slug}  12.35 ms  10,368 tok/s/device  0.68 GiB  unstable  (12.5 s)"
+
+
+def test_what_a_workload_is_known_by():
+    parity = {"parity_gradient_error": 0.0187, "parity_curve_error": 0.17}
+    record = make_record(make_cell(), metrics=parity, flags=["unjudged"])
+    assert progress.headline(record) == "gradient error 0.019  curve error 0.17 nats  unjudged"
+    generation = {"step_time_median_s": 0.9, "tokens_per_second_per_device": 220.0, "decode_tokens_per_second": 228.24}
+    assert progress.headline(make_record(make_cell(), metrics=generation)) == "decodes 228.2 tok/s"
+
+
+def test_a_cell_without_numbers_tells_its_reason():
+    record = make_record(make_cell(), "failed", "failed.exit", "rank 0 exited", fault="exit")
+    assert progress.finished_line(record, 1, 1).endswith("failed.exit: rank 0 exited  (12.5 s)  [fault exit]")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.23, "4.2 s"), (185, "3:05"), (3723, "1:02:03")])
+def test_durations(seconds, text):
+    assert progress.format_duration(seconds) == text
+
+
+def test_the_pace():
+    assert progress.pace(0, 4, 3.0) == "0/4 done, 3.0 s elapsed"
+    assert progress.pace(2, 4, 60.0) == "2/4 done, 1:00 elapsed, about 1:00 left"
+
+
+def test_what_is_running_is_shortened():
+    assert progress.shorten([]) == "nothing"
+    assert progress.shorten(["a", "b", "c", "d"]) == "a, b and 2 more"

@@ -1,0 +1,99 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchrunner.machine.devices import Locks
+from benchrunner.run.schedule import Queue, make_pool
+from samples import CPU, H200, make_cell, plan_cell
+
+
+def cell(devices, number=0, nodes=1):
+    kind = "single" if devices == 1 else "ddp"
+    return plan_cell(make_cell(strategy=kind, leaves={"devices": devices, "seed": number, "nodes": nodes}))
+
+
+def test_cells_run_side_by_side_on_disjoint_devices():
+    queue = Queue([cell(1, n) for n in range(6)], make_pool(H200, is_local=True))
+    assert [devices for _, devices in queue.start()] == [(0,), (1,), (2,), (3,)]
+    assert queue.start() == []
+    queue.pool.give_back((2,))
+    assert [devices for _, devices in queue.start()] == [(2,)]
+    assert len(queue) == 1
+
+
+def test_the_largest_come_first_and_the_plan_decides_among_equals():
+    cells = [cell(1, 0), cell(2, 1), cell(4, 2), cell(1, 3)]
+    queue = Queue(cells, make_pool(H200, is_local=True))
+    order = []
+    while len(queue):
+        for planned, devices in queue.start():
+            order.append(cells.index(planned))
+            queue.pool.give_back(devices)
+    assert order == [2, 1, 0, 3]
+
+
+def test_a_cpu_runs_one_cell_at_a_time():
+    queue = Queue([cell(2, 0), cell(1, 1)], make_pool(CPU, is_local=True))
+    assert len(queue.start()) == 1
+    assert queue.start() == []
+
+
+def test_a_cluster_takes_many():
+    queue = Queue([cell(8, n) for n in range(10)], make_pool(H200, is_local=False))
+    assert len(queue.start()) == 10
+
+
+def test_devices_of_another_sweep_are_waited_for_inside_the_turnstile(tmp_path):
+    mine, others = Locks(tmp_path, "abcd"), Locks(tmp_path, "abcd")
+    queue = Queue([cell(2, 0), cell(1, 1)], make_pool(H200, is_local=True, locks=mine))
+    assert all(others.take(device) for device in range(4))
+    assert queue.start() == [] and queue.pool.is_contended
+    assert not others.enter()
+    others.give_back(3)
+    assert [devices for _, devices in queue.start()] == [(3,)]
+    others.give_back(0)
+    others.give_back(1)
+    assert [devices for _, devices in queue.start()] == [(0, 1)]
+    assert others.enter()
+
+
+def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
+    queue = Queue([cell(1, n) for n in range(3)], make_pool(CPU, is_local=True))
+    ((first, places),) = queue.start()
+    queue.pool.give_back(places)
+    queue.put_first(first)
+    assert queue.drop(lambda planned: planned.cell.get("seed") == 1)[0].cell.get("seed") == 1
+    assert queue.start()[0][0] is first and len(queue) == 1
+
+
+def test_the_given_order_can_be_kept():
+    cells = [cell(1, 0), cell(2, 1), cell(4, 2)]
+    queue = Queue(cells, make_pool(H200, is_local=True), largest_first=False)
+    assert [planned for planned, _ in queue.start()] == cells[:2]
+
+
+def test_what_can_never_run_here_is_told():
+    pool = make_pool(H200, is_local=True)
+    assert pool.obstacle(cell(4)) is None
+    assert pool.obstacle(cell(8)) == "needs 8 devices a node, 4 visible"
+    assert "needs 2 nodes" in pool.obstacle(cell(1, nodes=2))
+    assert "needs 2 nodes" in make_pool(CPU, is_local=True).obstacle(cell(1, nodes=2))
+    assert make_pool(H200, is_local=False).obstacle(cell(8, nodes=2)) is None
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_no_cell_starves_and_no_device_is_given_twice(needs, random):
+    cells = [cell(need, number) for number, need in enumerate(needs)]
+    queue = Queue(cells, make_pool(H200, is_local=True))
+    running, started, overtaken = [], [], 0
+    while len(queue) or running:
+        waiting_first = max((planned.cell.sizes.devices for planned in queue._waiting), default=0)
+        for planned, devices in queue.start():
+            assert not any(set(devices) & set(others) for _, others in running)
+            assert len(devices) == planned.cell.sizes.devices
+            overtaken = overtaken + 1 if planned.cell.sizes.devices < waiting_first else 0
+            assert overtaken <= 4
+            running.append((planned, devices))
+            started.append(planned)
+        if running:
+            queue.pool.give_back(running.pop(random.randrange(len(running)))[1])
+    assert sorted(map(id, started)) == sorted(map(id, cells))

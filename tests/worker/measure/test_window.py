@@ -1,0 +1,39 @@
+"""The window: what a compiler does late belongs to the warm-up, once."""
+
+import pytest
+import torch
+
+from benchrunner.worker.faults.lies import compile_something
+from benchrunner.worker.measure.window import Steps, measure
+from cells import make_cell, make_context
+
+WORDS = ["compile=inductor", "measure.warmup_steps=1", "measure.steps=3"]
+
+
+def run(*words, compiles):
+    """The steps that ran, and the window's result, when a compiler works in the steps that `compiles` says."""
+    torch._dynamo.reset()
+    ran, drawn = [], []
+
+    def step(index):
+        ran.append(index)
+        if compiles(index):
+            compile_something()
+
+    window = measure(make_context(make_cell(*WORDS, *words)), Steps(prepare=drawn.extend, run=step))
+    assert drawn == ran
+    assert len(window["step_times_s"]) == 3
+    return ran, window["compile"]["num_window_recompiles"]
+
+
+@pytest.mark.parametrize("dynamic", ["false", "true", "null"])
+def test_a_window_with_a_late_compilation_is_measured_once_more(dynamic):
+    assert run(f"compile.dynamic={dynamic}", compiles=lambda index: index == 2) == ([0, 1, 2, 3, 4, 5, 6], 0)
+
+
+def test_compiling_again_and_again_is_counted():
+    assert run("compile.dynamic=null", compiles=lambda index: True) == ([0, 1, 2, 3, 4, 5, 6], 3)
+
+
+def test_a_quiet_window_is_measured_once():
+    assert run(compiles=lambda index: index == 0) == ([0, 1, 2, 3], 0)

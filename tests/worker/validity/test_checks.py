@@ -1,0 +1,162 @@
+"""Every planted lie fails the check that is there for it; healthy cells fail none."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+from benchrunner.worker.axes import activation_checkpointing
+from benchrunner.worker.validity.checks import CHECKS
+from benchrunner.worker.validity.finding import Finding
+from benchrunner.worker.workloads import train
+from cells import SUPPORT, make_cell, make_context, torchrun
+
+JOB = SUPPORT / "validity_job.py"
+SMALL = "model.num_layers=2 model.vocab_size=256 seq_len=32 measure.steps=2 measure.warmup_steps=1"
+ALL = "strategy=single,ddp,fsdp_stage2,fsdp_stage3"
+FSDP = "strategy=fsdp_stage2,fsdp_stage3"
+
+HEALTHY = [
+    f"|{SMALL} {ALL} precision=bf16-mixed activation_checkpointing=none,selective",
+    f"|{SMALL} {ALL} precision=fp32 activation_checkpointing=full",
+    f"|{SMALL} strategy=fsdp_stage2 activation_checkpointing=selective activation_checkpointing.every=per_op",
+    f"|{SMALL} strategy=ddp,fsdp_stage3 global_batch_size=8 optimizer=sgd",
+    f"|{SMALL} strategy=fsdp_stage3 precision=fp8-torchao activation_checkpointing=full",
+    f"|{SMALL} strategy=ddp workload=lora precision=nf4",
+    f"|{SMALL} strategy=ddp workload=adapter workload.adapter_start_layer=1 activation_checkpointing=full"
+    " optimizer=sgd",
+]
+MANY = f"|{SMALL} {ALL} precision=fp32,bf16,bf16-mixed,fp8-torchao activation_checkpointing=none,full,selective"
+LIES = {
+    "gradients_reduced": [f"no_reduce|{SMALL} precision=fp32 strategy=ddp,fsdp_stage2,fsdp_stage3"],
+    "sharded": [f"no_shard|{SMALL} precision=bf16 {FSDP}"],
+    "recompute": [f"no_recompute|{SMALL} strategy=single,fsdp_stage3 activation_checkpointing=selective"],
+    "precision": [
+        f"no_convert|{SMALL} precision=bf16-mixed strategy=single,fsdp_stage3",
+        f"no_convert|{SMALL} precision=fp8-torchao",
+        f"no_convert|{SMALL} workload=lora precision=nf4",
+    ],
+    "first_loss": [f"zero_norm|{SMALL} strategy=single,fsdp_stage3"],
+    "trains": [f"frozen|{SMALL} strategy=single,ddp,fsdp_stage3"],
+    "shape": [f"wrong_shape|{SMALL} strategy=single,fsdp_stage2 activation_checkpointing=full"],
+    "work": [f"short_batch,same_data|{SMALL} strategy=ddp,fsdp_stage3"],
+}
+ALSO = {"zero_norm": {"trains"}}
+"""Norms of zero are dead for other checks too; the table names the first."""
+
+
+def run_job(cases, tmp_path_factory):
+    out = tmp_path_factory.mktemp("validity") / "rank"
+    shared = tmp_path_factory.getbasetemp().parent / "inductor"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(shared)}
+    job = subprocess.run(torchrun(JOB, str(out), *cases), env=env, capture_output=True, text=True)
+    assert job.returncode == 0, job.stderr[-3000:]
+    return [json.loads(Path(f"{out}{rank}").read_text()) for rank in (0, 1)]
+
+
+def failed(result):
+    return {name for name, check in result["checks"].items() if check["ok"] is False}
+
+
+def broken(result):
+    return {name: check for name, check in result["checks"].items() if "itself failed" in check.get("note", "")}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """One process group of two ranks runs all of them: by rank."""
+    return run_job([*HEALTHY, *(case for cases in LIES.values() for case in cases)], tmp_path_factory)
+
+
+def test_no_healthy_cell_fails_a_check(results):
+    healthy = [result for rank in results for result in rank if not result["fault"]]
+    assert len(healthy) == 2 * 18
+    assert_healthy(healthy)
+
+
+@pytest.mark.slow
+def test_no_cell_of_the_matrix_fails_a_check(tmp_path_factory):
+    assert_healthy([result for rank in run_job([MANY], tmp_path_factory) for result in rank])
+
+
+def assert_healthy(found):
+    for result in found:
+        assert failed(result) == set() and broken(result) == {}, result
+
+
+def test_what_applies_is_checked(results):
+    by_strategy = {result["axes"]["strategy"]: result["checks"] for result in results[0] if not result["fault"]}
+    judged = {
+        strategy: {name for name, check in checks.items() if check["ok"]} for strategy, checks in by_strategy.items()
+    }
+    everywhere = {"shape", "first_loss", "precision", "work", "trains", "recompute"}
+    assert judged["single"] == everywhere
+    assert judged["ddp"] == everywhere | {"gradients_reduced"}
+    assert judged["fsdp_stage2"] == judged["fsdp_stage3"] == everywhere | {"gradients_reduced", "sharded"}
+
+
+@pytest.mark.parametrize("check", LIES)
+def test_each_lie_fails_its_check(results, check):
+    words = [case.partition("|")[0] for case in LIES[check]]
+    kinds = {kind for text in words for kind in text.split(",")}
+    lied = [result for rank in results for result in rank if result["fault"] in kinds]
+    assert lied
+    for result in lied:
+        found = failed(result)
+        assert check in found and found <= {check} | ALSO.get(result["fault"], set()), result
+        assert next(name for name in result["checks"] if name in found) == check
+        assert result["checks"][check]["expected"] != result["checks"][check]["observed"]
+
+
+@pytest.mark.parametrize("every", ["1/1", "per_op"])
+def test_blocks_that_recompute_more_or_less_than_the_label_says_are_found_out(monkeypatch, every):
+    """Eagerly no call tells a kept product from one that is computed again."""
+    words = [*SMALL.split(), "activation_checkpointing=selective", f"activation_checkpointing.every={every}"]
+    assert train.run(make_context(make_cell(*words)))["checks"]["recompute"]["ok"] is True
+    how = {} if every == "per_op" else {"context_fn": activation_checkpointing.keep_products}
+
+    def otherwise(block, implementation, **options):
+        return checkpoint_wrapper(block, implementation, preserve_rng_state=options["preserve_rng_state"], **how)
+
+    monkeypatch.setattr(activation_checkpointing, "checkpoint_wrapper", otherwise)
+    check = train.run(make_context(make_cell(*words)))["checks"]["recompute"]
+    assert check["ok"] is False and "keep their products" in check["expected"]
+
+
+@pytest.mark.slow
+def test_compiled_cells_and_recompilation(tmp_path_factory):
+    cases = [
+        f"|{SMALL} compile=inductor strategy=single,ddp,fsdp_stage3 activation_checkpointing=none,full",
+        f"|{SMALL} compile=inductor compile.scope=model strategy=single,ddp,fsdp_stage2",
+        f"recompile|{SMALL} compile=inductor strategy=single,ddp",
+        f"no_recompute,no_reduce|{SMALL} compile=inductor strategy=ddp activation_checkpointing=full",
+    ]
+    expected = {"": set(), "recompile": {"compiled"}, "no_recompute": {"recompute"}, "no_reduce": {"gradients_reduced"}}
+    for result in [result for rank in run_job(cases, tmp_path_factory) for result in rank]:
+        assert failed(result) == expected[result["fault"]] and broken(result) == {}, result
+        assert result["checks"]["compiled"]["ok"] is (result["fault"] != "recompile")
+
+
+def test_a_check_that_raises_says_so_and_is_no_verdict(monkeypatch):
+    def fail(evidence):
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setitem(CHECKS, "shape", fail)
+    checks = train.run(make_context(make_cell(*SMALL.split())))["checks"]
+    assert checks["shape"]["ok"] is None and "ZeroDivisionError: of all things" in checks["shape"]["note"]
+    assert checks["work"]["ok"] is True
+
+
+def test_the_check_phase_shows_and_the_result_is_json():
+    context = make_context(make_cell(*SMALL.split()))
+    result = train.run(context)
+    assert context.status.phase == "check"
+    assert json.loads(json.dumps(result["checks"], allow_nan=False)) == result["checks"]
+
+
+def test_a_finding_has_a_note_only_when_there_is_one():
+    assert Finding(ok=True, expected=1, observed=1).as_dict() == {"ok": True, "expected": 1, "observed": 1}
+    assert Finding(ok=None, note="why").as_dict()["note"] == "why"

@@ -1,0 +1,45 @@
+"""Probe steps keep to their budget, and their arithmetic tells reduced gradients from others."""
+
+import pytest
+import torch
+
+from benchrunner.worker.validity.probe import BUDGET_S, plan_probes, reduction_error
+
+
+@pytest.mark.parametrize(
+    ("step_s", "micro_steps", "planned"),
+    [
+        (0.0, 1, (3, 1)),
+        (0.5, 1, (3, 1)),
+        (0.5, 8, (3, 2)),
+        (2.0, 1, (1, 1)),
+        (8.0, 8, (3, 1)),
+        (BUDGET_S + 1, 1, (0, 0)),
+    ],
+)
+def test_what_fits_the_budget(step_s, micro_steps, planned):
+    assert plan_probes(step_s, micro_steps) == planned
+    probes, each = planned
+    assert probes * each * step_s / micro_steps <= BUDGET_S
+    assert probes * each <= 4 * micro_steps
+
+
+def gradients():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1000, generator=generator), torch.randn(1000, generator=generator)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_the_mean_over_ranks_has_no_error_and_an_own_gradient_does(world_size):
+    first, second = gradients()
+    odd = world_size // 2
+    mean = (first * (world_size - odd) + second * odd) / world_size
+    assert reduction_error(first, second, mean, world_size) == pytest.approx(0.0, abs=1e-6)
+    own = max(reduction_error(first, second, kept, world_size) for kept in (first, second))
+    assert own >= 1 / 2 - 1e-6
+
+
+def test_gradients_that_are_alike_cannot_tell():
+    first, _ = gradients()
+    assert reduction_error(first, first * 1.01, first, 2) is None
+    assert reduction_error(torch.zeros(3), torch.zeros(3), torch.zeros(3), 2) is None

@@ -1,0 +1,107 @@
+"""What a generation reports: times of its parts, work done, bytes read, and whether the cache is right."""
+
+import json
+import statistics
+
+import pytest
+import torch
+
+from benchrunner.core import arithmetic
+from benchrunner.core.faults import parse_fault
+from benchrunner.outcome import metrics
+from benchrunner.worker.engines.engine import build
+from benchrunner.worker.steps.decoding import Decoding
+from benchrunner.worker.workloads import generate
+from cells import make_cell, make_context
+
+SMALL = [
+    "workload=generate",
+    "model.num_layers=2",
+    "model.vocab_size=96",
+    "generate.prompt_length=5",
+    "generate.new_tokens=8",
+    "generate.num_samples=4",
+]
+
+
+def make_loop(*words, fault=None):
+    context = make_context(cell := make_cell(*SMALL, *words), fault=parse_fault(fault))
+    loop = generate.GenerationLoop(context, Decoding(build(context), cell, context.device))
+    with torch.inference_mode():
+        loop.prepare(range(1))
+        loop.sample(0)
+    return loop
+
+
+@pytest.fixture(scope="module")
+def result():
+    return generate.run(make_context(make_cell(*SMALL, "micro_batch_size=2", "generate.top_k=10")))
+
+
+def test_samples_are_the_cold_one_and_those_of_the_window(result):
+    assert [sample["cold"] for sample in result["samples"]] == [True, False, False, False]
+    assert len(result["step_times_s"]) == 3
+    for sample, step_s in zip(result["samples"][1:], result["step_times_s"], strict=True):
+        assert 0 < sample["prefill_s"] + sample["decode_s"] <= step_s
+
+
+def test_metrics_are_medians_over_the_warm_samples(result):
+    warm, metrics = result["samples"][1:], result["metrics"]
+    first_s = statistics.median(sample["prefill_s"] for sample in warm)
+    token_s = statistics.median(sample["decode_s"] for sample in warm) / 7
+    assert metrics["time_to_first_token_s"] == first_s
+    assert metrics["prefill_tokens_per_second"] == pytest.approx(2 * 5 / first_s)
+    assert metrics["time_per_output_token_s"] == pytest.approx(token_s)
+    assert metrics["decode_tokens_per_second"] == pytest.approx(2 / token_s)
+    assert metrics["time_per_output_token_min_s"] <= metrics["time_per_output_token_s"]
+    assert metrics["bandwidth_utilization"] is None
+
+
+def test_a_step_is_a_sample_of_new_tokens(result):
+    assert result["tokens_per_step"] == 2 * 8
+    assert result["losses"] == []
+    assert result["num_parameters"] == arithmetic.num_parameters(make_cell(*SMALL).config["model"])
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_the_headline_has_the_metrics(result):
+    headline = metrics.headline(make_cell(*SMALL, "micro_batch_size=2"), [result], {})
+    assert headline["decode_tokens_per_second"] == result["metrics"]["decode_tokens_per_second"]
+    assert headline["tokens_per_second_per_device"] == 16 / headline["step_time_median_s"]
+
+
+def test_bandwidth_is_what_a_decode_reads():
+    cell = make_cell(*SMALL, "precision=fp32")
+    metrics = generate.generation_metrics(cell, 1e9, [{"prefill_s": 1.0, "decode_s": 0.7}])
+    read = 4 * arithmetic.matmul_parameters(cell.config["model"])
+    read += statistics.fmean(arithmetic.kv_cache_bytes(cell.config["model"], 1, 5 + index, 4) for index in range(1, 8))
+    assert metrics["bandwidth_utilization"] == pytest.approx(read / 0.1 / 1e9)
+
+
+def test_a_single_token_has_no_time_per_output_token():
+    result = generate.run(make_context(make_cell(*SMALL, "generate.new_tokens=1", "generate.num_samples=1")))
+    assert result["metrics"]["time_per_output_token_s"] is None
+    assert result["metrics"]["time_to_first_token_s"] > 0
+    assert [sample["cold"] for sample in result["samples"]] == [True, False]
+
+
+def test_healthy_samples_pass_their_checks(result):
+    assert {name: check["ok"] for name, check in result["checks"].items() if name in ("work", "cache")} == {
+        "work": True,
+        "cache": True,
+    }
+
+
+def test_a_token_too_few_is_seen():
+    check = make_loop(fault="short_batch").check_work()
+    assert (check["ok"], check["observed"]) == (False, "7")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@torch.inference_mode()
+def test_a_wrong_cache_is_seen(precision):
+    loop = make_loop(f"precision={precision}")
+    assert loop.check_cache()["ok"]
+    values = loop.decoding.cache.layers[0].values
+    values.copy_(values.roll(1, dims=2))
+    assert not loop.check_cache()["ok"]
