@@ -25,7 +25,7 @@ FLOORS = (
 )
 """Top floor first, as in the contract of pyproject.toml; a room that is not here comes last."""
 
-WORKER = "faults workloads validity steps measure engines axes model".split()
+WORKER = ["faults", "workloads", "validity", "steps", "measure", "engines", "axes", "model"]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The JSON Schema of record.json, generated from the dataclass: `python -m benchrunner.store.record_schema` writes it."""
+"""The JSON Schema of record.json, generated from the dataclass: `make schema` writes it."""
 
 import dataclasses
 import json
