@@ -6,7 +6,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from benchrunner.config import hydra_app, keys
-from benchrunner.config.schema import Config
+from benchrunner.core.schema import Config
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value

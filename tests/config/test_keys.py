@@ -1,7 +1,7 @@
 import pytest
 
 from benchrunner.config import keys
-from benchrunner.config.schema import CHOICES, NOT_NEGATIVE, POSITIVE
+from benchrunner.core.schema import CHOICES, NOT_NEGATIVE, POSITIVE
 from benchrunner.core.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from benchrunner.config.hydra_app import expand, list_options
-from benchrunner.config.schema import CHOICES
+from benchrunner.core.schema import CHOICES
 from benchrunner.core.axes import AXES, NOT_IDENTITY
 from benchrunner.core.paths import config_dir
 from benchrunner.plan.planner import make_plan

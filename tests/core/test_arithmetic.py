@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchrunner.config.schema import ModelConfig, WorkloadConfig
+from benchrunner.core.schema import ModelConfig, WorkloadConfig
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Sizes
 from benchrunner.core.errors import ConfigError

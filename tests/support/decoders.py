@@ -7,7 +7,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from benchrunner.config.schema import ModelConfig
+from benchrunner.core.schema import ModelConfig
 from benchrunner.core.paths import config_dir
 from benchrunner.worker.model.decoder import Decoder
 

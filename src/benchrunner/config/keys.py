@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from benchrunner.config.schema import CHOICES, NOT_NEGATIVE, POSITIVE, Config
+from benchrunner.core.schema import CHOICES, NOT_NEGATIVE, POSITIVE, Config
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.errors import ConfigError, did_you_mean
 

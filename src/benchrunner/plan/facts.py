@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from benchrunner.config.schema import Config
+from benchrunner.core.schema import Config
 from benchrunner.core.arithmetic import GRADIENT_WORKLOADS
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import Cell
