@@ -143,9 +143,8 @@ def test_faults_are_listed(bench):
 
 
 def test_planning_imports_no_torch(tmp_path):
-    script = (
-        "import sys; from benchrunner.cli import main; code = main(['plan']); sys.exit(code or 'torch' in sys.modules)"
-    )
+    program = "import sys; from benchrunner.cli.main import main"
+    script = f"{program}; sys.exit(main(['plan']) or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True).returncode == 0
 
 

@@ -61,7 +61,7 @@ def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
     ((first, places),) = queue.start()
     queue.pool.give_back(places)
     queue.put_first(first)
-    assert queue.drop(lambda planned: planned.cell.get("seed") == 1)[0].cell.get("seed") == 1
+    assert queue.drop(lambda planned: planned.cell.config.seed == 1)[0].cell.config.seed == 1
     assert queue.start()[0][0] is first and len(queue) == 1
 
 

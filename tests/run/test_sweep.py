@@ -223,7 +223,7 @@ def spans(launcher):
 
 def test_forty_cells_on_four_devices(paths):
     summary, launcher = run(
-        paths, cells(40), lambda job: Script(duration_s=10 + job.cell.get("seed") % 7, result=RESULT), H200
+        paths, cells(40), lambda job: Script(duration_s=10 + job.cell.config.seed % 7, result=RESULT), H200
     )
     assert summary.counts == {"ok": 40}
     done = spans(launcher)
@@ -489,7 +489,7 @@ def test_resume_runs_only_what_was_chosen(paths, chosen, expected):
     scripts = {planned[2].cell.slug: Script(exits={0: 3}), planned[3].cell.slug: Script(hangs=True)}
     run(paths, planned[:4], scripts)
     _, launcher = run(paths, planned, resume=True, selection=chosen)
-    assert [handle.job.cell.get("seed") for handle in launcher.handles] == expected
+    assert [handle.job.cell.config.seed for handle in launcher.handles] == expected
     assert not paths.cell(planned[4].cell.slug).record.exists()
 
 
@@ -593,14 +593,14 @@ def batches(*sizes, **leaves):
 
 
 def does_not_fit(limit):
-    return lambda job: OOM if job.cell.get("micro_batch_size") >= limit else OK
+    return lambda job: OOM if job.cell.config.micro_batch_size >= limit else OK
 
 
 def test_a_smaller_batch_that_ran_out_of_memory_decides_the_larger_ones(paths):
     planned = [*batches(16, 1, 8, 2, 4), *batches(8, 16, seed=1)]
     summary, launcher = run(paths, planned, does_not_fit(4))
     assert summary.counts == {"ok": 2, "oom": 5} and summary.exit_code == 0
-    ran = [(handle.job.cell.get("micro_batch_size"), handle.job.cell.get("seed")) for handle in launcher.handles]
+    ran = [(handle.job.cell.config.micro_batch_size, handle.job.cell.config.seed) for handle in launcher.handles]
     assert ran == [(1, 0), (8, 1), (2, 0), (4, 0)]
     made = record(paths, planned[0])
     assert (made["status"], made["reason_code"], made["attempt"]) == ("oom", "oom.device", 0)
@@ -613,7 +613,7 @@ def test_inference_can_be_refused_and_taken_back(paths):
     run(paths, planned, does_not_fit(2))
     assert run(paths, planned, resume=True)[1].handles == []
     _, launcher = run(paths, planned, resume=True, infer=False)
-    assert [handle.job.cell.get("micro_batch_size") for handle in launcher.handles] == [4]
+    assert [handle.job.cell.config.micro_batch_size for handle in launcher.handles] == [4]
     assert record(paths, planned[2])["status"] == "ok"
     _, launcher = run(SweepPaths(paths.root / "all"), planned, does_not_fit(2), infer=False)
     assert len(launcher.handles) == 3
@@ -671,7 +671,7 @@ def test_a_budget_shows_every_value_before_it_repeats_one(paths):
     _, launcher = run(paths, planned, budget_s=1e6)
     first = [handle.job.cell for handle in launcher.handles[:3]]
     assert {cell.axes["precision"] for cell in first} == {"bf16", "fp32", "bf16-mixed"}
-    assert {cell.axes["compile"] for cell in first} == {"eager", "inductor"} and {c.get("seed") for c in first} == {
+    assert {cell.axes["compile"] for cell in first} == {"eager", "inductor"} and {c.config.seed for c in first} == {
         0,
         1,
     }

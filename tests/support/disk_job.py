@@ -86,7 +86,7 @@ def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None, begin: i
     start = launcher.start
 
     def start_in_trouble(job):
-        number = job.cell.get("seed")
+        number = job.cell.config.seed
         if trouble and number == begin:
             trouble.begins()
         if trouble and number == end:

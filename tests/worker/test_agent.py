@@ -59,7 +59,7 @@ def run_job(tmp_path, fault=None, hangs_in=None):
         time.sleep(0.05)
         if hangs_in is not None and are_in(job.paths, hangs_in):
             time.sleep(2)
-            run.started_s -= planned.cell.get("timeout_s")
+            run.started_s -= planned.cell.config.timeout_s
             hangs_in = None
     assert processes.marked_pids(job.marker) == []
     evidence = run.evidence(code)

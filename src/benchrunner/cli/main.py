@@ -165,8 +165,8 @@ def run(arguments: argparse.Namespace) -> int:
     faults.parse_fault(os.environ.get(faults.VARIABLE))
     options = RunOptions(budget_s=_budget_s(arguments), infer=not arguments.no_infer)
     made = _make_plan(arguments, launch=True)
-    launcher = launcher_for(made.cells[0].cell.config)
-    paths = SweepPaths(plan_file.write_plan(made, made.out_dir))
+    launcher = launcher_for(made.settings.launcher)
+    paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
     return _run_and_report(made, paths, launcher, options)
 
 
@@ -187,7 +187,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
     directory = _one_directory(arguments)
     made = plan_file.load_plan(directory)
-    launcher = launcher_for(made.cells[0].cell.config)
+    launcher = launcher_for(made.settings.launcher)
     options = RunOptions(
         resume=True,
         mix=arguments.mix,
@@ -255,8 +255,8 @@ def _make_plan(arguments: argparse.Namespace, *, launch: bool) -> "Plan":
     expansion = _expand(arguments)
     if not expansion.rows:
         raise UsageError("the words leave no cell: a list is empty, or every included row was narrowed away")
-    devices = max((row.config["devices"] or 0 for row in expansion.rows), default=0)
-    machine = hardware.resolve(expansion.rows[0].config["hardware"], devices or None)
+    devices = max((row.config.devices or 0 for row in expansion.rows), default=0)
+    machine = hardware.resolve(expansion.rows[0].config.hardware, devices or None)
     rules = load_rules(config_dir() / "compat.yaml")
     return make_plan(expansion, machine, rules, launch=launch)
 

@@ -1,14 +1,44 @@
-"""The shape of the configuration tree: every key, its type and its default.
+"""The configuration: every key with its type, its default and the values that it may have.
 
-One schema a group, shared by all its options (null where a key means nothing for an option): Hydra composes a
-master configuration first, so a key must exist whatever option is chosen.
+One schema a group, shared by all its options (None where a key means nothing for an option): Hydra composes a master
+configuration first, so a key must exist whatever option is chosen. OmegaConf takes no frozen dataclasses; nobody
+changes one once it is composed, since cells share their sections.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 REQUIRED: Any = "???"
 """A key that every option file must set (OmegaConf's marker for a missing value)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """The values that a key may have, besides None where its type has that."""
+
+    choices: tuple[str, ...] = ()
+    """Empty: any."""
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+
+
+def setting(
+    default: Any = REQUIRED,
+    *,
+    choices: tuple[str, ...] = (),
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A key that not every value of its type is good for: see `Allowed`."""
+    return field(default=default, metadata={ALLOWED: Allowed(choices=choices, above=above, least=least, below=below)})
+
+
+ALLOWED = "allowed"
+"""Where a field's metadata hold its `Allowed`."""
 
 
 @dataclass
@@ -59,9 +89,9 @@ class WorkloadConfig:
     """fixed | uniform (drawn from min_length..seq_len, right-padded) | alpaca (near 110 tokens, longest first)"""
     min_length: int = setting(10, above=0)
     longest: int | None = setting(None, above=0)
-    """Length of the sample forced into the first iteration when `lengths=alpaca`; null: min(seq_len, 1304)."""
+    """Length of the sample forced into the first iteration when `lengths=alpaca`; None: min(seq_len, 1304)."""
     loss_chunk_tokens: int | None = setting(None, above=0)
-    """Head and loss are computed in chunks of so many tokens; null: at once."""
+    """Head and loss are computed in chunks of so many tokens; None: at once."""
     lora_rank: int = setting(8, above=0)
     lora_alpha: float = 16.0
     lora_dropout: float = setting(0.05, least=0, below=1)
@@ -95,12 +125,12 @@ class StrategyConfig:
     wrap: str = setting("block", choices=("block", "module"))
     """block: one FSDP unit a transformer block | module: every submodule is a unit of its own"""
     backward_prefetch: str | None = setting(None, choices=("none", "pre", "post"))
-    """none | pre | post (FSDP1 only); null: the library's default"""
+    """none | pre | post (FSDP1 only); None: the library's default"""
     accumulation_sync: str | None = setting(None, choices=("last", "every"))
-    """last: gradients are reduced in the last micro-step only | every; null: last under DDP, every under FSDP (where
+    """last: gradients are reduced in the last micro-step only | every; None: last under DDP, every under FSDP (where
     `last` would keep the unsharded gradients)"""
     mixed_precision_by: str | None = setting(None, choices=("policy", "autocast"))
-    """policy | autocast; null: policy under FSDP, autocast elsewhere"""
+    """policy | autocast; None: policy under FSDP, autocast elsewhere"""
 
 
 @dataclass
@@ -135,19 +165,19 @@ class CompileConfig:
     scope: str = setting("block", choices=("block", "model"))
     """block: each transformer block in place, and head with loss | model: the whole model after wrapping"""
     dynamic: bool | None = False
-    """true, false, or null for torch.compile's automatic choice"""
+    """true, false, or None for torch.compile's automatic choice"""
     fullgraph: bool = False
     cache: str = setting("cold", choices=("cold", "shared"))
     """cold: an empty cache directory a cell, so that compile time is comparable | shared: one for all"""
 
 
 @dataclass
-class ActivationCheckpointingConfig:
+class CheckpointingConfig:
     """Which activations are recomputed in the backward pass."""
 
     name: str = REQUIRED
     description: str = ""
-    every: str | None = setting(None, pattern=r"per_op|\d+/\d+")
+    every: str | None = None
     """For `selective`: q/p checkpoints block i iff (i mod p) < q; per_op keeps matmul and attention outputs."""
 
 
@@ -168,7 +198,7 @@ class OptimizerConfig:
     lr: float = setting(above=0)
     weight_decay: float = setting(0.0, least=0)
     clip_norm: float | None = setting(None, above=0)
-    """Global gradient norm is clipped to this; null: no clipping."""
+    """Global gradient norm is clipped to this; None: no clipping."""
 
 
 @dataclass
@@ -214,7 +244,7 @@ class MeasureConfig:
 
 @dataclass
 class LimitsConfig:
-    """Seconds without progress after which a cell is stopped, by phase; null: scaled to the cell's work.
+    """Seconds without progress after which a cell is stopped, by phase; None: scaled to the cell's work.
 
     Progress is a change of phase or one more step of any rank.
     """
@@ -249,7 +279,7 @@ class Config:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
-    activation_checkpointing: ActivationCheckpointingConfig = field(default_factory=ActivationCheckpointingConfig)
+    activation_checkpointing: CheckpointingConfig = field(default_factory=CheckpointingConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
@@ -263,11 +293,11 @@ class Config:
     micro_batch_size: int = setting(1, above=0)
     """Samples a device a forward pass."""
     global_batch_size: int | None = setting(None, above=0)
-    """Samples an optimizer step over all devices; null: micro_batch_size × world size (no accumulation)."""
+    """Samples an optimizer step over all devices; None: micro_batch_size × world size (no accumulation)."""
     seq_len: int | None = setting(None, above=0)
-    """Tokens a sample; null: the model's max_seq_len."""
+    """Tokens a sample; None: the model's max_seq_len."""
     devices: int | None = setting(None, above=0)
-    """Devices a node; null: 1 for `single`, all visible otherwise (2 on CPU)."""
+    """Devices a node; None: 1 for `single`, all visible otherwise (2 on CPU)."""
     nodes: int = setting(1, above=0)
     seed: int = 0
     timeout_s: float = setting(1800.0, above=0)
@@ -277,11 +307,31 @@ class Config:
     retries: int = setting(1, least=0)
     """How often a cell is tried again whose failure is one of infrastructure (a device lost, a port taken)."""
     brake: int | None = setting(5, above=0)
-    """The same unexpected failure in so many different cells stops the sweep; null: never."""
+    """The same unexpected failure in so many different cells stops the sweep; None: never."""
     memory_limit_gib: float | None = setting(None, above=0)
-    """Emulate a card with this much memory; null: the whole device."""
+    """Emulate a card with this much memory; None: the whole device."""
     compat: str = setting("enforce", choices=("enforce", "probe"))
     """enforce: ruled-out cells are not launched | probe: they are, and those that pass are reported"""
     predict: str = setting("analytic", choices=("analytic", "dry_run"))
     """analytic | dry_run (peak memory under fake tensors, seconds a cell)"""
     out_dir: str = "outputs"
+
+
+SECTIONS: dict[str, type] = {item.name: item.type for item in fields(Config) if is_dataclass(item.type)}  # type: ignore[misc]
+"""Name → the type of a section of the tree; the other keys are scalars."""
+
+
+def typed_section(name: str, values: Mapping[str, Any]) -> Any:
+    """A section, from all or some of its keys; those of another version are left out."""
+    known = SECTIONS[name].__dataclass_fields__  # type: ignore[attr-defined]
+    return SECTIONS[name](**{key: value for key, value in values.items() if key in known})
+
+
+def typed_config(tree: Mapping[str, Any]) -> Config:
+    """A configuration, from plain data as Hydra composes it."""
+    return Config(**{key: typed_section(key, value) if key in SECTIONS else value for key, value in tree.items()})
+
+
+def value_at(config: Config, key: str) -> Any:
+    """The value at a dotted key that is only known when it is asked for, e.g. one that a rule names."""
+    return attrgetter(key)(config)

@@ -47,7 +47,7 @@ def flags_of(cell: Cell, ranks: Sequence[Mapping[str, Any]]) -> list[str]:
         flags.add("throttled")
     if any(rank.get("foreign_processes") for rank in ranks):
         flags.add("foreign_process")
-    if cell.get("workload.lengths") == "fixed" and _is_unstable(_slowest(ranks)):
+    if cell.config.workload.lengths == "fixed" and _is_unstable(_slowest(ranks)):
         flags.add("unstable")
     if any(rank.get("checks", {}).get("parity", {"ok": True})["ok"] is None for rank in ranks):
         flags.add("unjudged")
@@ -67,7 +67,7 @@ def _typical_step_s(cell: Cell, samples: Sequence[float]) -> float | None:
     """The time that rates are made with: the median; the mean where samples differ in length and so do steps."""
     if not samples:
         return None
-    return statistics.median(samples) if cell.get("workload.lengths") == "fixed" else statistics.fmean(samples)
+    return statistics.median(samples) if cell.config.workload.lengths == "fixed" else statistics.fmean(samples)
 
 
 def _is_unstable(samples: Sequence[float]) -> bool:

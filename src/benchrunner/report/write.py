@@ -154,7 +154,7 @@ def _rank(row: Row) -> tuple[bool, bool, str]:
 
 def _merged_paths(first: Sweep) -> SweepPaths:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    return SweepPaths(Path(first.plan.out_dir) / "merged" / stamp)
+    return SweepPaths(Path(first.plan.settings.out_dir) / "merged" / stamp)
 
 
 def _usage(run: Mapping[str, Any]) -> str | None:

@@ -48,20 +48,20 @@ def parse_duration(text: str) -> float:
 def predict_wall_s(planned: PlannedCell, device_type: str) -> float:
     """Seconds that a cell may take from launch to verdict: a fixed part, the model, the compiler, and its steps."""
     cell = planned.cell
-    build_s = arithmetic.num_parameters(cell.config["model"]) / PARAMETERS_PER_S
+    build_s = arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S
     return float(START_S + build_s + _compile_s(cell) + _steps_s(planned, device_type))
 
 
 def _steps_s(planned: PlannedCell, device_type: str) -> float:
-    measure, generate = planned.cell.config["measure"], planned.cell.config["generate"]
+    measure, generate = planned.cell.config.measure, planned.cell.config.generate
     if planned.cell.axes["workload"] == "generate":
-        return float(TOKEN_S * generate["new_tokens"] * (generate["num_samples"] + WARMUP_SAMPLES))
-    num_steps = measure["warmup_steps"] + measure["steps"] + CHECK_STEPS
+        return float(TOKEN_S * generate.new_tokens * (generate.num_samples + WARMUP_SAMPLES))
+    num_steps = measure.warmup_steps + measure.steps + CHECK_STEPS
     return float(num_steps * SLOWER * step_s(planned, device_type))
 
 
 def _compile_s(cell: Cell) -> float:
-    whole_s = COMPILE_LAYER_S * cell.get("model.num_layers") if cell.get("compile.scope") == "model" else 0.0
+    whole_s = COMPILE_LAYER_S * cell.config.model.num_layers if cell.config.compile.scope == "model" else 0.0
     base_s = THUNDER_S if cell.axes["compile"] == "thunder" else COMPILE_S
     return tuned_s(cell, base_s + whole_s)
 

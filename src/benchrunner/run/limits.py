@@ -4,9 +4,6 @@ Progress is a change of phase or one more step of any rank. The defaults are an 
 cell takes, so that a limit that is hit means a hang; `timeout_s` bounds the cell as a whole.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
 from benchrunner.core.record import PHASES
@@ -45,21 +42,21 @@ TOKEN_S = 0.1
 
 def phase_limits_s(planned: PlannedCell, device_type: str) -> dict[str, float]:
     """Phase → seconds without progress after which the cell is stopped."""
-    chosen: Mapping[str, Any] = planned.cell.config.get("limits") or {}
+    chosen = planned.cell.config.limits
     scaled = scaled_limits_s(planned.cell, step_s(planned, device_type))
-    return {phase: float(chosen.get(f"{phase}_s") or scaled[phase]) for phase in PHASES}
+    return {phase: float(getattr(chosen, f"{phase}_s") or scaled[phase]) for phase in PHASES}
 
 
 def scaled_limits_s(cell: Cell, a_step_s: float) -> dict[str, float]:
     """The defaults for a cell whose step takes so long, or less."""
-    measure, first = cell.config["measure"], FIRST_STEP_S + SLACK * a_step_s
+    measure, first = cell.config.measure, FIRST_STEP_S + SLACK * a_step_s
     compiling = compile_s(cell)
     return {
         "start": START_S,
-        "build": BUILD_S + arithmetic.num_parameters(cell.config["model"]) / PARAMETERS_PER_S,
+        "build": BUILD_S + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
         "compile": first + compiling,
-        "warmup": STEPS_S + SLACK * a_step_s * measure["warmup_steps"] + compiling,
-        "measure": STEPS_S + SLACK * a_step_s * measure["steps"] + compiling,
+        "warmup": STEPS_S + SLACK * a_step_s * measure.warmup_steps + compiling,
+        "measure": STEPS_S + SLACK * a_step_s * measure.steps + compiling,
         "check": CHECK_S + SLACK * a_step_s * NUM_CHECK_STEPS + compiling,
         "teardown": TEARDOWN_S,
     }
@@ -67,8 +64,8 @@ def scaled_limits_s(cell: Cell, a_step_s: float) -> dict[str, float]:
 
 def compile_s(cell: Cell) -> float:
     """What the compiler may take on top of a step: in the first one, and wherever it meets a new shape."""
-    whole = cell.get("compile.scope") == "model" or cell.axes["compile"] == "thunder"
-    layers_s = COMPILE_LAYER_S * cell.get("model.num_layers") if whole else 0.0
+    whole = cell.config.compile.scope == "model" or cell.axes["compile"] == "thunder"
+    layers_s = COMPILE_LAYER_S * cell.config.model.num_layers if whole else 0.0
     return tuned_s(cell, COMPILE_S + layers_s)
 
 
@@ -76,7 +73,7 @@ def tuned_s(cell: Cell, plain_s: float) -> float:
     """Seconds of the cell's compiler, when it takes `plain_s` without tuning; none where there is no compiler."""
     if cell.axes["compile"] == "eager":
         return 0.0
-    return plain_s * (AUTOTUNE if str(cell.get("compile.mode")).startswith("max-autotune") else 1.0)
+    return plain_s * (AUTOTUNE if str(cell.config.compile.mode).startswith("max-autotune") else 1.0)
 
 
 def step_s(planned: PlannedCell, device_type: str) -> float:
@@ -84,7 +81,7 @@ def step_s(planned: PlannedCell, device_type: str) -> float:
     cell, predicted = planned.cell, (planned.predicted or {}).get("step_time_s")
     if predicted is not None:
         return float(predicted)
-    tokens_s = TOKEN_S * cell.get("generate.new_tokens") if cell.axes["workload"] == "generate" else 0.0
+    tokens_s = TOKEN_S * cell.config.generate.new_tokens if cell.axes["workload"] == "generate" else 0.0
     return tokens_s + _flops(cell) / (UNKNOWN_FLOPS[device_type] * cell.sizes.world_size)
 
 
@@ -92,5 +89,5 @@ def _flops(cell: Cell) -> float:
     sizes = typical_sizes(cell)
     if cell.axes["workload"] in ("forward", "generate"):
         tokens = sizes.global_batch_size * sizes.seq_len
-        return tokens * arithmetic.forward_flops_per_token(cell.config["model"], sizes.seq_len)
+        return tokens * arithmetic.forward_flops_per_token(cell.config.model, sizes.seq_len)
     return arithmetic.hardware_flops_per_step(cell.config, sizes)

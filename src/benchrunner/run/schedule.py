@@ -32,7 +32,7 @@ class Pool:
     def need(self, planned: PlannedCell) -> int:
         """Devices that the cell takes; all of them when it is to be alone."""
         devices = planned.cell.sizes.devices
-        return max(devices, self.num_usable) if planned.cell.config.get("exclusive") else devices
+        return max(devices, self.num_usable) if planned.cell.config.exclusive else devices
 
     def obstacle(self, planned: PlannedCell) -> str | None:
         """Why the cell would not fit even if everything were free; null when it would."""

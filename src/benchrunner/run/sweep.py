@@ -130,9 +130,8 @@ class Sweep:
         self.notes: list[str] = [*problems, *notes]
         self.started_at = now_utc()
         self.options = options
-        settings = plan.cells[0].cell.config
-        self.brake = Brake(settings.get("brake"))
-        self.num_retries = int(settings.get("retries") or 0)
+        self.brake = Brake(plan.settings.brake)
+        self.num_retries = plan.settings.retries
         self.stopped_by: str | None = None
         self._retried: Counter[str] = Counter()
         self._contended_s: float | None = None

@@ -113,7 +113,7 @@ class Running:
 
     def _overdue(self, statuses: list[RankFile], now_s: float) -> tuple[float, str | None] | None:
         """The limit that has passed, with its phase, or null for the limit of the whole cell; else null."""
-        whole_s = float(self.planned.cell.get("timeout_s"))
+        whole_s = float(self.planned.cell.config.timeout_s)
         if now_s >= self.started_s + whole_s:
             return whole_s, None
         seen = {status.rank: (_stage(status), read_beat(self.job.paths.beat(status.rank))) for status in statuses}

@@ -83,7 +83,7 @@ class Context:
         on_cuda = self.device.type == "cuda"
         dist.init_process_group(
             backend="nccl" if on_cuda else "gloo",
-            timeout=timedelta(seconds=float(self.cell.get("timeout_s")) + COLLECTIVE_SLACK_S),
+            timeout=timedelta(seconds=float(self.cell.config.timeout_s) + COLLECTIVE_SLACK_S),
             device_id=self.device if on_cuda else None,
         )
 

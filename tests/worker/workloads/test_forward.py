@@ -25,7 +25,7 @@ def test_result_has_one_sample_a_pass_and_no_loss():
     assert len(result["step_times_s"]) == 3
     assert result["tokens_per_step"] == 4 * 32
     assert result["losses"] == []
-    model_flops = 128 * arithmetic.forward_flops_per_token(cell.config["model"], 32)
+    model_flops = 128 * arithmetic.forward_flops_per_token(cell.config.model, 32)
     assert result["flops"]["model_per_step"] == result["flops"]["hardware_per_step"] == model_flops
     assert all(result["checks"][name]["ok"] for name in ("work", "logits"))
     assert json.loads(json.dumps(result, allow_nan=False)) == result

@@ -60,7 +60,7 @@ def test_metrics_are_medians_over_the_warm_samples(result):
 def test_a_step_is_a_sample_of_new_tokens(result):
     assert result["tokens_per_step"] == 2 * 8
     assert result["losses"] == []
-    assert result["num_parameters"] == arithmetic.num_parameters(make_cell(*SMALL).config["model"])
+    assert result["num_parameters"] == arithmetic.num_parameters(make_cell(*SMALL).config.model)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -73,8 +73,8 @@ def test_the_headline_has_the_metrics(result):
 def test_bandwidth_is_what_a_decode_reads():
     cell = make_cell(*SMALL, "precision=fp32")
     metrics = generate.generation_metrics(cell, 1e9, [{"prefill_s": 1.0, "decode_s": 0.7}])
-    read = 4 * arithmetic.matmul_parameters(cell.config["model"])
-    read += statistics.fmean(arithmetic.kv_cache_bytes(cell.config["model"], 1, 5 + index, 4) for index in range(1, 8))
+    read = 4 * arithmetic.matmul_parameters(cell.config.model)
+    read += statistics.fmean(arithmetic.kv_cache_bytes(cell.config.model, 1, 5 + index, 4) for index in range(1, 8))
     assert metrics["bandwidth_utilization"] == pytest.approx(read / 0.1 / 1e9)
 
 

@@ -28,10 +28,10 @@ def shard(decoder: Decoder, context: Context, mesh: DeviceMesh | None = None) ->
     wrap = functools.partial(
         fully_shard,
         mesh=mesh or _mesh(context),
-        reshard_after_forward=cell.get("strategy.stage") == 3,
+        reshard_after_forward=cell.config.strategy.stage == 3,
         mp_policy=policy,
     )
-    for unit in units(decoder, cell.get("strategy.wrap")):
+    for unit in units(decoder, cell.config.strategy.wrap):
         wrap(unit)
     wrap(decoder)
 
@@ -43,7 +43,7 @@ def units(decoder: Decoder, granularity: str) -> list[nn.Module]:
     """
     if granularity == "block":
         return list(decoder.blocks)
-    in_root = [decoder] + ([decoder.embedding, decoder.head] if decoder.model["tie_embeddings"] else [])
+    in_root: list[nn.Module] = [decoder] + ([decoder.embedding, decoder.head] if decoder.model.tie_embeddings else [])
     owners = (module for module in decoder.modules() if next(module.parameters(recurse=False), None) is not None)
     return [module for module in reversed(list(owners)) if not any(module is one for one in in_root)]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,13 +52,13 @@ def has_gradients(cell: Cell) -> bool:
 
 def decoder_on_meta(cell: Cell, *, without_last_layer: bool = False) -> Decoder:
     """The cell's decoder without storage, in the dtype that its parameters are kept in."""
-    model = dict(cell.config["model"])
-    model["num_layers"] -= without_last_layer
+    model = cell.config.model
+    model = replace(model, num_layers=model.num_layers - without_last_layer)
     with torch.device("meta"):
         decoder = Decoder(
             model,
-            loss_chunk_tokens=cell.get("workload.loss_chunk_tokens"),
-            explicit_attention=cell.get("attention") == "explicit",
+            loss_chunk_tokens=cell.config.workload.loss_chunk_tokens,
+            explicit_attention=cell.config.attention == "explicit",
             num_positions=max(cell.sizes.seq_len, generated_length(cell)),
         )
     return decoder.to(formats.storage_dtype(cell))
@@ -66,8 +66,8 @@ def decoder_on_meta(cell: Cell, *, without_last_layer: bool = False) -> Decoder:
 
 def generated_length(cell: Cell) -> int:
     """Tokens that prompt and continuation of a generated sample have together; 0 for other workloads."""
-    options = cell.config["generate"]
-    return int(options["prompt_length"] + options["new_tokens"]) if cell.axes["workload"] == "generate" else 0
+    options = cell.config.generate
+    return int(options.prompt_length + options.new_tokens) if cell.axes["workload"] == "generate" else 0
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -83,9 +83,9 @@ def materialise(decoder: Decoder, cell: Cell, device: torch.device) -> None:
     )
     decoder.tie_weights()
     decoder.reset_buffers(device, formats.activation_dtype(cell))
-    fill_parameters(decoder, seed=cell.get("seed"), std=cell.get("model.init_std"), device=device)
+    fill_parameters(decoder, seed=cell.config.seed, std=cell.config.model.init_std, device=device)
 
 
 def build_optimizer(built: Built, cell: Cell) -> torch.optim.Optimizer:
     """The optimizer comes last: it must hold the parameters as they are at the end (sharded, on the device)."""
-    return built.setup_optimizer(make_optimizer(built.decoder, cell.config["optimizer"]))
+    return built.setup_optimizer(make_optimizer(built.decoder, cell.config.optimizer))

@@ -47,13 +47,13 @@ def build(context: Context) -> Built:
     num_parameters, num_trainable = count_parameters(decoder)
     with refusals("precision"):
         decoder, choices = fabric_precision.prepare(decoder, context, fabric)
-    if peft.apply(decoder, cell.config["workload"], formats.storage_dtype(cell)):
+    if peft.apply(decoder, cell.config.workload, formats.storage_dtype(cell)):
         num_trainable = count_parameters(decoder)[1]
     compiler = _prepare_blocks(decoder, context)
     if not _shards(context) or _is_packed(context):
         materialise(decoder, cell, context.device)
     with refusals("setup"):
-        model = fabric.setup_module(compiler.model(decoder, cell.config["compile"]))
+        model = fabric.setup_module(compiler.model(decoder, cell.config.compile))
     _lie(context, decoder, model)
     return Built(
         decoder=decoder,
@@ -83,8 +83,8 @@ def make_fabric(context: Context) -> "Fabric":
     with refusals("combination"):
         fabric = Fabric(
             accelerator="cuda" if context.device.type == "cuda" else "cpu",
-            devices=context.cell.sizes.world_size // context.cell.get("nodes"),
-            num_nodes=context.cell.get("nodes"),
+            devices=context.cell.sizes.world_size // context.cell.config.nodes,
+            num_nodes=context.cell.config.nodes,
             strategy=_strategy(context),
             **options,
         )
@@ -98,7 +98,7 @@ def _strategy(context: Context) -> Any:
     from lightning.fabric import strategies
 
     cell = context.cell
-    kind = cell.get("strategy.kind")
+    kind = cell.config.strategy.kind
     if kind == "single" or (kind == "ddp" and not has_gradients(cell)):
         return strategies.SingleDeviceStrategy(device=context.device)
     if kind == "ddp":
@@ -123,7 +123,7 @@ def _parallelize(context: Context, decoder: Decoder, mesh: Any) -> Decoder:
 
 
 def _shards(context: Context) -> bool:
-    return bool(context.cell.get("strategy.kind") == "fsdp")
+    return bool(context.cell.config.strategy.kind == "fsdp")
 
 
 def _is_packed(context: Context) -> bool:
@@ -137,11 +137,11 @@ def _prepare_blocks(decoder: Decoder, context: Context) -> compile.Compiler:
     compiler = compile.COMPILERS[cell.axes["compile"]]
     if not context.fault_is("no_recompute"):
         checkpoint = formats.PRECISIONS[cell.axes["precision"]].checkpoint(cell)
-        options = cell.config["activation_checkpointing"]
+        options = cell.config.activation_checkpointing
         activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](decoder, options, checkpoint)
-    compiler.blocks(decoder, cell.config["compile"])
-    if not has_gradients(cell) and cell.get("compile.scope") == "block":
-        decoder.logits = compiler.function(decoder.logits, cell.config["compile"])  # type: ignore[method-assign]
+    compiler.blocks(decoder, cell.config.compile)
+    if not has_gradients(cell) and cell.config.compile.scope == "block":
+        decoder.logits = compiler.function(decoder.logits, cell.config.compile)  # type: ignore[method-assign]
     return compiler
 
 

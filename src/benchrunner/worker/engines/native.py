@@ -38,18 +38,18 @@ def build_native(context: Context) -> Built:
     decoder = decoder_on_meta(cell, without_last_layer=context.fault_is("wrong_shape"))
     num_parameters, num_trainable = count_parameters(decoder)
     choices = None if context.fault_is("no_convert") else number_format.convert(decoder, cell, device)
-    if peft.apply(decoder, cell.config["workload"], formats.storage_dtype(cell)):
+    if peft.apply(decoder, cell.config.workload, formats.storage_dtype(cell)):
         num_trainable = count_parameters(decoder)[1]
     if number_format.packs:
         materialise(decoder, cell, device)
     if not context.fault_is("no_recompute"):
         activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](
-            decoder, cell.config["activation_checkpointing"], number_format.checkpoint(cell)
+            decoder, cell.config.activation_checkpointing, number_format.checkpoint(cell)
         )
-    compiler.blocks(decoder, cell.config["compile"])
-    if not has_gradients(cell) and cell.get("compile.scope") == "block":
-        decoder.logits = compiler.function(decoder.logits, cell.config["compile"])  # type: ignore[method-assign]
-    kind = cell.get("strategy.kind")
+    compiler.blocks(decoder, cell.config.compile)
+    if not has_gradients(cell) and cell.config.compile.scope == "block":
+        decoder.logits = compiler.function(decoder.logits, cell.config.compile)  # type: ignore[method-assign]
+    kind = cell.config.strategy.kind
     compiler_distributes = compiler.distributes(cell) and (has_gradients(cell) or kind == "fsdp")
     if kind in strategy.SHARD and not compiler_distributes:
         strategy.SHARD[kind](decoder, context)
@@ -70,12 +70,12 @@ def build_native(context: Context) -> Built:
         lies.stop_reducing(model)
     return Built(
         decoder=decoder,
-        model=compiler.model(model, cell.config["compile"]),
+        model=compiler.model(model, cell.config.compile),
         root=decoder,
         forward_context=nullcontext if context.fault_is("no_convert") else number_format.forward(cell, device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
-        choices=(choices or {}) | compiler.choices(cell.config["compile"]),
+        choices=(choices or {}) | compiler.choices(cell.config.compile),
         gradient_sync=functools.partial(strategy.gradient_sync, model),
         clip_gradients=functools.partial(_clip_gradients, decoder),
     )
@@ -94,7 +94,7 @@ def _distributed_by_compiler(decoder: Decoder, context: Context, num_parameters:
         forward_context=formats.PRECISIONS[cell.axes["precision"]].forward(cell, context.device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
-        choices=compiler.choices(cell.config["compile"]),
+        choices=compiler.choices(cell.config.compile),
         gradient_sync=functools.partial(compiler.gradient_sync, model),
         clip_gradients=functools.partial(_clip_gradients, cast(Decoder, model)),
     )

@@ -22,12 +22,12 @@ class TrainingLoop:
         self.built = built
         self._cell = context.cell
         built.model.train()
-        torch.manual_seed(context.cell.get("seed") + context.rank)  # dropout: ranks drop different values
+        torch.manual_seed(context.cell.config.seed + context.rank)  # dropout: ranks drop different values
         self.optimizer = build_optimizer(built, context.cell)
         self._scaler = formats.loss_scaler(context.cell, context.device, by_engine=built.scaler is not None)
-        self._clip_norm = context.cell.get("optimizer.clip_norm")
+        self._clip_norm = context.cell.config.optimizer.clip_norm
         self._sync_always = strategy.syncs_every_micro_step(
-            self._cell.get("strategy.kind"), self._cell.get("strategy.accumulation_sync")
+            self._cell.config.strategy.kind, self._cell.config.strategy.accumulation_sync
         )
         self._batches: dict[int, list[torch.Tensor]] = {}
         self._shares: dict[int, list[float]] = {}

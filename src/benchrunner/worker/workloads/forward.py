@@ -100,11 +100,11 @@ class ForwardLoop:
 
     def check_logits(self) -> dict[str, Any]:
         """From our own init logits are normal with standard deviation σ·√d: norms and blocks are alive."""
-        model = self._cell.config["model"]
+        model = self._cell.config.model
         logits = self.logits(self._first_batch())[:, -1].float()
         if not torch.isfinite(logits).all():
             raise FloatingPointError("the logits are not finite")
-        expected = model["init_std"] * model["d_model"] ** 0.5
+        expected = model.init_std * model.d_model**0.5
         observed = logits.abs().median().item() / MEDIAN_OF_NORMAL
         return Finding(
             ok=abs(observed / expected - 1) < LOGITS_TOLERANCE,

@@ -59,7 +59,7 @@ def run(context: Context) -> dict[str, Any]:
     ours = _loop(_with_cell(context, small_scale(context.cell)))
     theirs = _reference_loop(ours)
     context.phase("measure")
-    if context.cell.get("precision.recipe") == "delayed":
+    if context.cell.config.precision.recipe == "delayed":
         ours.take_history()
     differences = compare_gradients(ours, theirs)
     curves = _curve(ours), _curve(theirs)
@@ -108,7 +108,7 @@ def draw_task_step(cell: Cell, step: int, rank: int, device: torch.device) -> li
     """This rank's micro-batches of a step, each [micro_batch_size, seq_len + 1]: samples start anywhere and walk a
     permutation of the vocabulary, so each token tells the next.
     """
-    seed, length, vocab_size = cell.get("seed"), cell.sizes.seq_len, cell.get("model.vocab_size")
+    seed, length, vocab_size = cell.config.seed, cell.sizes.seq_len, cell.config.model.vocab_size
     successor = np.random.Generator(np.random.Philox(key=np.array([seed, 1], dtype=np.uint64))).permutation(vocab_size)
     walks = np.empty((length + 1, vocab_size), dtype=np.int64)
     walks[0] = np.arange(vocab_size)
