@@ -292,6 +292,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if _answered(arguments):
         return EXIT_OK
     from benchrunner.core.faults import FAULTS
+    from benchrunner.plan.doctor import examine
     from benchrunner.report import terminal
 
     _no_words(arguments)
@@ -299,7 +300,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         for name, line in FAULTS.items():
             print(f"{name:<16}{line}")
     else:
-        terminal.print_doctor()
+        terminal.print_doctor(examine())
     return EXIT_OK
 
 
