@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import snapshot
 from benchrunner.core.text import single_line
+from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.plan import Plan
 from benchrunner.report import csv_file, html, markdown, terminal
 from benchrunner.report.content import Block, make_tables
@@ -81,6 +82,16 @@ def test_print_plan(width, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     snapshot.check(f"plan-{width}.txt", out)
+
+
+def test_print_doctor_shows_what_it_is_given(capsys):
+    facts = [("Device", "2 × Abacus (abacus)")]
+    axes = {"precision": [("yes", "bf16", ""), ("no", "fp8", "hardware.fp8: no fp8 here")]}
+    terminal.print_doctor(Diagnosis(facts, axes, ["a trap"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Device: 2 × Abacus (abacus)"
+    assert [line.split() for line in lines[4:6]] == [["yes", "bf16"], ["no", "fp8"]]
+    assert lines[6:] == ["    hardware.fp8: no fp8 here", "", "! a trap"]
 
 
 def test_a_terminal_gets_colour(monkeypatch, capsys):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchrunner.cli import main as cli
+from benchrunner.cli.run_and_report import run_and_report
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.machine.hardware import Hardware
@@ -98,7 +98,7 @@ def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None, begin: i
     options = RunOptions(
         resume=trouble is None, environment={"versions": {}}, clock=launcher.clock, fault=None, hardware=hardware
     )
-    return cli._run_and_report(plan, paths, launcher, options)
+    return run_and_report(plan, paths, launcher, options)
 
 
 def look(cells: list[PlannedCell], paths: SweepPaths) -> list[list[object] | None]:
