@@ -15,7 +15,6 @@ from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.machine.devices import Locks
 from benchrunner.plan.plan import Plan
 from benchrunner.run import ledger
-from benchrunner.run.progress_console import Teller
 from benchrunner.run.resume import Selection
 from benchrunner.run.sweep import RunOptions, run_plan
 from samples import CPU, H200, make_cell, plan_cell
@@ -716,13 +715,3 @@ def test_a_line_a_finished_cell_on_stderr(paths, capsys):
     run(paths, cells(2))
     out, err = capsys.readouterr()
     assert out == "" and err.count("ok  ") == 2 and "1/2 done" in err
-
-
-def test_the_live_line_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    planned = cells(1)
-    teller = Teller(FakeLauncher(lambda job: OK).clock)
-    with teller.telling(1):
-        teller.show(planned)
-    assert planned[0].cell.slug[:20] in capsys.readouterr().err

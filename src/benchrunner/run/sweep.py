@@ -4,12 +4,10 @@ It never raises for a cell: whatever goes wrong with one becomes that cell's rec
 """
 
 import os
-import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import filelock
@@ -29,11 +27,12 @@ from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.budget import Budget
 from benchrunner.run.circuit_breaker import Brake
+from benchrunner.run.clock import Clock, SystemClock, now_utc
 from benchrunner.run.infer_oom import Inference
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import Ledger, broken
 from benchrunner.run.order import order_by_information, smaller_first, smaller_first_in_place
-from benchrunner.run.progress_console import Clock, Teller
+from benchrunner.run.progress import Progress
 from benchrunner.run.resume import Selection
 from benchrunner.run.schedule import Queue, make_pool
 from benchrunner.run.utilization import Usage
@@ -49,18 +48,6 @@ DRAIN_S = 60.0
 
 CONTENDED_S = 10.0
 """After waiting so long for another sweep it is told."""
-
-
-class SystemClock:
-    """Real time."""
-
-    def now(self) -> float:
-        """See Clock."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """See Clock."""
-        time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +113,8 @@ class Sweep:
         self.running: list[Running] = []
         self.draining: list[Draining] = []
         self.usage = Usage(self.pool.num_devices if launcher.is_local else 0)
-        self.teller = Teller(options.clock)
-        self.notes: list[str] = [*problems, *notes]
+        self.progress = Progress(options.clock)
+        self.found = [*problems, *notes]
         self.started_at = now_utc()
         self.options = options
         settings = plan.cells[0].cell.config
@@ -145,8 +132,8 @@ class Sweep:
 
     def run(self) -> ExitSummary:
         """Record what is decided, take over what was finished, run the rest."""
-        for note in self.notes:
-            self.teller.say(note)
+        for note in self.found:
+            self.progress.note(note)
         try:
             return self._run()
         finally:
@@ -154,7 +141,7 @@ class Sweep:
 
     def _run(self) -> ExitSummary:
         self.queue = Queue(self._in_order(self._left_to_run()), self.pool, largest_first=self.budget is None)
-        with Interrupts(self._kill_all) as interrupts, self.teller.telling(len(self.queue)):
+        with Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
             while (len(self.queue) or self.running) and interrupts.signum is None:
                 self._keep_to_budget()
                 self._start_what_fits()
@@ -267,7 +254,7 @@ class Sweep:
 
     def _turn(self) -> None:
         """Wait a moment, then look at every running cell once."""
-        self.teller.show([run.planned for run in self.running])
+        self.progress.report_running([run.planned for run in self.running])
         self.clock.sleep(POLL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())
@@ -303,7 +290,7 @@ class Sweep:
         self._retried[slug] += 1
         self.ledger.conclude(run.planned, outcome, evidence, attempt)
         self.queue.put_first(run.planned)
-        self.teller.say(f"{slug}: {outcome.reason}; trying again ({self._retried[slug]} of {self.num_retries})")
+        self.progress.report(f"{slug}: {outcome.reason}; trying again ({self._retried[slug]} of {self.num_retries})")
         return True
 
     def _give_up_broken_device(self, run: Running, outcome: Outcome) -> None:
@@ -336,7 +323,9 @@ class Sweep:
 
     def _lose(self, device: int, why: str) -> None:
         self.pool.quarantine(device, why)
-        self._note(f"{why}; it is not used any more, {self.pool.num_usable} of {self.pool.num_devices} are left")
+        self.progress.note(
+            f"{why}; it is not used any more, {self.pool.num_usable} of {self.pool.num_devices} are left"
+        )
 
     def _tell_contention(self, *, is_contended: bool) -> None:
         """Say once that this sweep waits for another one."""
@@ -346,12 +335,8 @@ class Sweep:
         elif self._contended_s is None:
             self._contended_s = now_s
         elif 0 <= self._contended_s <= now_s - CONTENDED_S:
-            self.teller.say("waiting for devices that another bench of yours uses")
+            self.progress.report("waiting for devices that another bench of yours uses")
             self._contended_s = -1.0
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        self.teller.say(text)
 
     # --- the end of it
 
@@ -363,7 +348,7 @@ class Sweep:
         attempt: Attempt | None = None,
     ) -> None:
         record = self.ledger.conclude(planned, outcome, evidence, attempt or Attempt())
-        self.teller.tell(record)
+        self.progress.report_finished(record)
         if self.inference and self.inference.learn(planned, record):
             self.queue.drop(self._is_inferred)
         if (why := self.brake.see(record)) and self.stopped_by is None:
@@ -374,16 +359,16 @@ class Sweep:
         self.stopped_by = kind
         left = self.queue.drop(lambda planned: True)
         self.ledger.skip(left, f"skipped.{kind}", f"not started, because {why}")
-        self._note(f"stopped early, {len(left)} cells were not started: {why}")
+        self.progress.note(f"stopped early, {len(left)} cells were not started: {why}")
 
     def _summarise(self, signum: int | None) -> ExitSummary:
         """Count, say how well the devices were used, and leave both in the sweep's directory."""
         if self.num_over_budget:
-            self._note(f"{self.num_over_budget} cells were not started, because they do not fit the budget")
+            self.progress.note(f"{self.num_over_budget} cells were not started, because they do not fit the budget")
         used = {"busy_share": self.usage.busy_share(), "concurrency": self.usage.concurrency()}
         if line := runs.usage_line(**used):
-            self.teller.say(line)
-        more: dict[str, Any] = {"stopped_by": self.stopped_by, "notes": self.notes}
+            self.progress.report(line)
+        more: dict[str, Any] = {"stopped_by": self.stopped_by, "notes": self.progress.notes}
         summary = self.ledger.summarise(self.plan.cells, signum, **used, **more)
         self.ledger.keep_run(summary, self.started_at)
         return summary
@@ -391,11 +376,6 @@ class Sweep:
     def _kill_all(self) -> None:
         for run in self.running:
             run.handle.kill()
-
-
-def now_utc() -> str:
-    """The stamp of this moment; only ever shown, never subtracted: a clock may jump."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _attempt(job: Job, wall_s: float, beside: Sequence[str] = ()) -> Attempt:
