@@ -121,6 +121,12 @@ def test_a_record_that_cannot_be_written_loses_nothing_else(paths, monkeypatch):
     assert record(paths, planned[2])["status"] == "ok"
 
 
+def test_a_kill_by_the_kernel_for_lack_of_memory(paths):
+    planned = cells(1)
+    run(paths, planned, Script(exits={0: -9}, num_oom_kills=1))
+    assert record(paths, planned[0])["reason_code"] == "oom.host"
+
+
 def test_a_cell_too_large_for_this_machine_is_skipped(paths):
     planned = cells(1, devices=8)
     summary, launcher = run(paths, planned, hardware=H200)
@@ -167,48 +173,20 @@ def test_the_last_step_is_in_the_evidence(paths):
 
 def test_ranks_that_wait_for_one_behind_are_given_its_time(paths):
     planned = cells(1, devices=2, **{"limits.build_s": 60.0, "limits.compile_s": 10.0})
-    launcher = FakeLauncher(lambda job: Script(hangs=True, phase="build"))
-    start = launcher.start
-
-    def one_ahead(job):
-        handle = start(job)
-        job.paths.rank(1).write_text(json.dumps({"rank": 1, "pid": 1, "phase": "compile"}))
-        return handle
-
-    launcher.start = one_ahead
-    run(paths, planned, launcher=launcher)
+    run(paths, planned, Script(hangs=True, phase="build", phases={1: "compile"}))
     made = record(paths, planned[0])
     assert made["reason_code"] == "timeout.build" and 60 <= made["wall_s"] < 65
 
 
 def test_a_queue_that_is_not_ours_costs_no_time(paths):
     planned = cells(1, timeout_s=30.0)
-    launcher = FakeLauncher(lambda job: Script(duration_s=110.0, result=RESULT))
-    start = launcher.start
-
-    def queued(job):
-        handle = start(job)
-        handle.is_waiting = lambda: launcher.clock.now() < 100
-        return handle
-
-    launcher.start = queued
-    run(paths, planned, launcher=launcher)
+    run(paths, planned, Script(queued_s=100.0, duration_s=110.0, result=RESULT))
     assert record(paths, planned[0])["status"] == "ok"
 
 
 def test_a_job_whose_rank_failed_does_not_linger(paths):
     planned = cells(1, devices=2)
-    launcher = FakeLauncher(lambda job: Script(hangs=True))
-    start = launcher.start
-
-    def start_and_fail(job):
-        handle = start(job)
-        text = {"rank": 1, "pid": 1, "state": "error", "phase": "build", "error": PARAMETERS | {"kind": "oom"}}
-        job.paths.rank(1).write_text(json.dumps(text))
-        return handle
-
-    launcher.start = start_and_fail
-    run(paths, planned, launcher=launcher)
+    run(paths, planned, Script(hangs=True, phase="build", errors={1: PARAMETERS | {"kind": "oom"}}))
     made = record(paths, planned[0])
     assert made["reason_code"] == "oom.device" and made["wall_s"] < 15
 
@@ -240,6 +218,13 @@ def test_a_cpu_runs_one_at_a_time_and_names_no_device(paths):
     done = spans(launcher)
     assert all(first[1] <= second[0] for first, second in pairwise(done))
     assert {devices for _, _, devices in done} == {()}
+
+
+def test_a_cluster_is_given_every_cell_at_once_and_hands_out_its_own_devices(paths):
+    launcher = FakeLauncher(lambda job: OK, is_local=False)
+    summary, _ = run(paths, cells(8, devices=8), hardware=H200, launcher=launcher)
+    assert summary.counts == {"ok": 8} and summary.busy_share is None
+    assert {(started_s, devices) for started_s, _, devices in spans(launcher)} == {(0.0, ())}
 
 
 def test_devices_used_are_in_the_record(paths):
@@ -305,17 +290,9 @@ def test_a_device_that_does_not_become_empty_is_given_up(paths, capsys):
 
 
 def test_processes_that_cannot_be_killed_keep_their_device(paths):
-    launcher = FakeLauncher(lambda job: OK)
-    start = launcher.start
-
-    def immortal(job):
-        handle = start(job)
-        if len(launcher.handles) == 1:
-            handle.pids = lambda: [1]
-        return handle
-
-    launcher.start = immortal
-    summary, _ = run(paths, cells(8), launcher=launcher, hardware=H200)
+    planned = cells(8)
+    immortal = {planned[0].cell.slug: Script(result=RESULT, pids=(1,))}
+    summary, launcher = run(paths, planned, immortal, H200)
     assert summary.counts == {"ok": 8}
     assert [devices for _, _, devices in spans(launcher)].count((0,)) == 1
 
@@ -325,14 +302,7 @@ def test_two_sweeps_share_the_devices(paths, tmp_path, capsys):
     (tmp_path / "locks").mkdir()
     assert all(others.take(device) for device in range(4))
     launcher = FakeLauncher(lambda job: OK)
-    sleep = launcher.clock.sleep
-
-    def sleep_and_see(seconds):
-        sleep(seconds)
-        if launcher.clock.now() > 20:
-            others.give_back(1)
-
-    launcher.clock.sleep = sleep_and_see
+    launcher.clock.at(20.0, lambda: others.give_back(1))
     summary, _ = run(paths, cells(2), launcher=launcher, hardware=H200, locks=locks)
     assert summary.counts == {"ok": 2} and {devices for _, _, devices in spans(launcher)} == {(1,)}
     assert launcher.handles[0].started_s >= 20
@@ -355,25 +325,23 @@ def test_a_cold_cache_is_gone_after_its_cell(paths):
 # --- interrupts
 
 
-class Interrupting(FakeLauncher):
-    """Sends this process a signal when the cell number `at` starts."""
+def interrupted(at, signum):
+    """A launcher in whose job number `at` a signal comes to this process."""
 
-    def __init__(self, script, at, signum):
-        super().__init__(script)
-        self.at, self.signum = at, signum
+    def script(job):
+        if len(launcher.handles) == at - 1:
+            os.kill(os.getpid(), signum)
+        return OK
 
-    def start(self, job):
-        handle = super().start(job)
-        if len(self.handles) == self.at:
-            os.kill(os.getpid(), self.signum)
-        return handle
+    launcher = FakeLauncher(script)
+    return launcher
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_keeps_what_was_finished(paths, signum, code):
     planned = cells(4)
     handlers = signal.getsignal(signum)
-    summary, _ = run(paths, planned, launcher=Interrupting(lambda job: OK, 2, signum))
+    summary, _ = run(paths, planned, launcher=interrupted(2, signum))
     assert summary.exit_code == code
     assert record(paths, planned[0])["status"] == "ok"
     assert record(paths, planned[1])["reason_code"] == "skipped.interrupted"
@@ -408,7 +376,7 @@ def test_resume_keeps_verdicts_and_runs_the_others_again(paths):
 
 def test_resume_runs_what_never_ran(paths):
     planned = cells(4)
-    run(paths, planned, launcher=Interrupting(lambda job: OK, 2, signal.SIGINT))
+    run(paths, planned, launcher=interrupted(2, signal.SIGINT))
     summary, launcher = run(paths, planned, resume=True)
     assert len(launcher.handles) == 3 and summary.counts == {"ok": 4}
 

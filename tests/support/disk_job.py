@@ -11,6 +11,7 @@ from pathlib import Path
 from benchrunner.cli import main as cli
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.launch.job import Job
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.sweep import RunOptions
@@ -82,18 +83,15 @@ class ReadOnly:
 
 def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None, begin: int = 0, end: int = 0) -> int:
     """Run or, without trouble, resume, and make the tables; the exit code."""
-    launcher = FakeLauncher(lambda job: Script(result=RESULT))
-    start = launcher.start
 
-    def start_in_trouble(job):
-        number = job.cell.get("seed")
-        if trouble and number == begin:
+    def script(job: Job) -> Script:
+        if trouble and job.cell.get("seed") == begin:
             trouble.begins()
-        if trouble and number == end:
+        if trouble and job.cell.get("seed") == end:
             trouble.ends()
-        return start(job)
+        return Script(result=RESULT)
 
-    launcher.start = start_in_trouble  # type: ignore[method-assign]
+    launcher = FakeLauncher(script)
     hardware: Hardware = CPU
     options = RunOptions(
         resume=trouble is None, environment={"versions": {}}, clock=launcher.clock, fault=None, hardware=hardware
