@@ -1,4 +1,4 @@
-from benchrunner.run.circuit_breaker import Brake
+from benchrunner.run.circuit_breaker import CircuitBreaker
 from samples import make_cell, make_record
 
 
@@ -7,7 +7,7 @@ def failed(seed, reason="rank 0, in phase build, raised RuntimeError: no", statu
 
 
 def test_the_same_failure_in_different_cells_pulls_it():
-    brake = Brake(3)
+    brake = CircuitBreaker(3)
     assert brake.see(failed(0, "rank 0 at 0x7fab: 12.5 GiB")) is None
     assert brake.see(failed(1, "rank 3 at 0x1234: 7 GiB")) is None
     why = brake.see(failed(2, "rank 1 at 0x9: 3 GiB"))
@@ -15,7 +15,7 @@ def test_the_same_failure_in_different_cells_pulls_it():
 
 
 def test_what_counts():
-    brake = Brake(2)
+    brake = CircuitBreaker(2)
     assert brake.see(failed(0)) is None
     assert brake.see(failed(0)) is None, "the same cell again"
     assert brake.see(failed(1, "something else")) is None
@@ -27,5 +27,5 @@ def test_what_counts():
 
 
 def test_without_a_limit_it_is_never_pulled():
-    brake = Brake(None)
+    brake = CircuitBreaker(None)
     assert [brake.see(failed(seed)) for seed in range(20)] == [None] * 20

@@ -1,4 +1,4 @@
-from benchrunner.run.infer_oom import Inference
+from benchrunner.run.infer_oom import OomInference
 from benchrunner.run.order import family, smaller_first, smaller_first_in_place
 from samples import make_cell, make_record, plan_cell
 
@@ -26,7 +26,7 @@ def test_smaller_ones_first():
 
 
 def test_the_smallest_that_ran_out_decides():
-    inference = Inference([cell(4)], {cell(4).cell.slug: make_record(cell(4).cell, "oom", "oom.device", "no")})
+    inference = OomInference([cell(4)], {cell(4).cell.slug: make_record(cell(4).cell, "oom", "oom.device", "no")})
     assert inference.verdict(cell(2)) is None and inference.verdict(cell(4)) is None
     assert inference.verdict(cell(8)).flags == ["inferred"]
     assert inference.verdict(cell(8, seed=1)) is None
@@ -35,7 +35,7 @@ def test_the_smallest_that_ran_out_decides():
 
 
 def test_what_decides_nothing():
-    inference = Inference([], {})
+    inference = OomInference([], {})
     for code, attempt in (("oom.host", 1), ("failed.signal", 1), ("oom.device", 0)):
         assert not inference.learn(cell(2), make_record(cell(2).cell, "oom", code, "no", attempt=attempt))
     assert inference.verdict(cell(4)) is None

@@ -68,7 +68,7 @@ class Budget:
         return self._started_s + self.total_s - now_s
 
     def refusal(self, planned: PlannedCell, now_s: float) -> str | None:
-        """Why a cell is not started now, nor later; null when it fits."""
+        """Why a cell is not started now, nor later; None when it fits."""
         expected_s, left_s = self.expected_s(planned), max(self.left_s(now_s), 0.0)
         if expected_s <= left_s:
             return None

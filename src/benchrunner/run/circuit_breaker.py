@@ -4,22 +4,22 @@ import re
 
 from benchrunner.core.record import Record
 
-UNEXPECTED = ("failed", "timeout")
+FAILURE_STATUSES = ("failed", "timeout")
 """Statuses that say that something is broken; the others are findings about a cell."""
 
 _VARYING = re.compile(r"0x[0-9a-f]+|\d[\d.,]*")
 
 
 def signature(record: Record) -> str | None:
-    """What makes two failures the same: the code and, of a failure, the sentence without its numbers; else null."""
-    if record.status not in UNEXPECTED:
+    """What makes two failures the same: the code and, of a failure, the sentence without its numbers; else None."""
+    if record.status not in FAILURE_STATUSES:
         return None
     said = _VARYING.sub("#", record.reason or "") if record.status == "failed" else ""
     return f"{record.reason_code} {said}".strip()
 
 
-class Brake:
-    """Counts cells by the signature of their failure. `limit` null: never pulled."""
+class CircuitBreaker:
+    """Counts cells by the signature of their failure. `limit` None: never pulled."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit

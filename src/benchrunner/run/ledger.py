@@ -13,7 +13,7 @@ from benchrunner.core.record import Record, record_to_dict
 from benchrunner.core.text import first_line
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome
-from benchrunner.outcome.make_record import NEVER, Attempt, earlier_attempts, make_record
+from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt, earlier_attempts, make_record
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.store.runs import ExitSummary, read_runs
 
@@ -46,7 +46,7 @@ class Ledger:
         planned: PlannedCell,
         outcome: Outcome,
         evidence: Evidence | None = None,
-        attempt: Attempt = NEVER,
+        attempt: Attempt = NO_ATTEMPT,
         *,
         sync: bool = True,
     ) -> Record:

@@ -35,7 +35,7 @@ class Pool:
         return max(devices, self.num_usable) if planned.cell.config.get("exclusive") else devices
 
     def obstacle(self, planned: PlannedCell) -> str | None:
-        """Why the cell would not fit even if everything were free; null when it would."""
+        """Why the cell would not fit even if everything were free; None when it would."""
         sizes = planned.cell.sizes
         if sizes.nodes > 1:
             return f"needs {sizes.nodes} nodes, and launcher=local has this one"
@@ -46,7 +46,7 @@ class Pool:
         return None
 
     def take(self, count: int) -> tuple[int, ...] | None:
-        """The lowest free devices that no other sweep has, locked; or null when there are too few."""
+        """The lowest free devices that no other sweep has, locked; or None when there are too few."""
         chosen: list[int] = []
         for device in sorted(self.free) if count <= len(self.free) else ():
             if len(chosen) < count and self.locks.take(device):

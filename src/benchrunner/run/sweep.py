@@ -26,27 +26,27 @@ from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.budget import Budget
-from benchrunner.run.circuit_breaker import Brake
+from benchrunner.run.circuit_breaker import CircuitBreaker
 from benchrunner.run.clock import Clock, SystemClock, now_utc
-from benchrunner.run.infer_oom import Inference
+from benchrunner.run.infer_oom import OomInference
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import Ledger, broken
 from benchrunner.run.order import order_by_information, smaller_first, smaller_first_in_place
 from benchrunner.run.progress import Progress
 from benchrunner.run.resume import Selection
 from benchrunner.run.schedule import Queue, make_pool
-from benchrunner.run.utilization import Usage
+from benchrunner.run.utilization import Utilization
 from benchrunner.run.watch import Draining, Running
 from benchrunner.store import environment_file, runs
 from benchrunner.store.records import read_records
 from benchrunner.store.runs import ExitSummary
 
-POLL_S = 0.05
+POLL_INTERVAL_S = 0.05
 
-DRAIN_S = 60.0
+DRAIN_LIMIT_S = 60.0
 """A device that is not empty so long after its cell has ended is not used any more."""
 
-CONTENDED_S = 10.0
+CONTENTION_NOTICE_S = 10.0
 """After waiting so long for another sweep it is told."""
 
 
@@ -59,22 +59,22 @@ class RunOptions:
     mix: bool = False
     """Resume although they are not; such records are flagged `mixed_environment`."""
     hardware: Hardware | None = None
-    """The machine; null: the plan's, or on resume the one that is here."""
+    """The machine; None: the plan's, or on resume the one that is here."""
     environment: Mapping[str, Any] | None = None
-    """The environment now; null: it is collected."""
+    """The environment now; None: it is collected."""
     fault: str | None = field(default_factory=lambda: os.environ.get(VARIABLE))
     """What to plant in every worker."""
     clock: Clock = field(default_factory=SystemClock)
     budget_s: float | None = None
-    """Start no cell that is expected not to end within so many seconds, the most informative first; null: run all."""
+    """Start no cell that is expected not to end within so many seconds, the most informative first; None: run all."""
     infer: bool = True
     """Let a micro-batch that ran out of device memory decide the larger ones of the same cell."""
     selection: Selection = field(default_factory=Selection)
     """Which of the cells that are left are run."""
     probe: Probe | None = None
-    """What looks at the devices from outside; null: the driver."""
+    """What looks at the devices from outside; None: the driver."""
     locks: Locks | None = None
-    """Between this sweep and others on the same devices; null: the user's own."""
+    """Between this sweep and others on the same devices; None: the user's own."""
 
 
 def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunOptions | None = None) -> ExitSummary:
@@ -112,19 +112,19 @@ class Sweep:
         self.queue = Queue([], self.pool)
         self.running: list[Running] = []
         self.draining: list[Draining] = []
-        self.usage = Usage(self.pool.num_devices if launcher.is_local else 0)
+        self.usage = Utilization(self.pool.num_devices if launcher.is_local else 0)
         self.progress = Progress(options.clock)
         self.found = [*problems, *notes]
         self.started_at = now_utc()
         self.options = options
         settings = plan.cells[0].cell.config
-        self.brake = Brake(settings.get("brake"))
+        self.brake = CircuitBreaker(settings.get("brake"))
         self.num_retries = int(settings.get("retries") or 0)
         self.stopped_by: str | None = None
         self._retried: Counter[str] = Counter()
         self._contended_s: float | None = None
         comparable = {slug: one for slug, one in self.ledger.records.items() if one.fault == self._fault_text(slug)}
-        self.inference = Inference(plan.cells, comparable) if options.infer else None
+        self.inference = OomInference(plan.cells, comparable) if options.infer else None
         self.budget: Budget | None = None
         if options.budget_s is not None:
             self.budget = Budget(options.budget_s, self.clock.now(), self.hardware.device_type)
@@ -255,7 +255,7 @@ class Sweep:
     def _turn(self) -> None:
         """Wait a moment, then look at every running cell once."""
         self.progress.report_running([run.planned for run in self.running])
-        self.clock.sleep(POLL_S)
+        self.clock.sleep(POLL_INTERVAL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())
             if code is not None:
@@ -312,7 +312,7 @@ class Sweep:
             held = left.held(self.probe)
             self.pool.give_back(set(left.run.places) - set(held))
             left.run.places = tuple(held)
-            if now_s >= left.since_s + DRAIN_S:
+            if now_s >= left.since_s + DRAIN_LIMIT_S:
                 for device, why in held.items():
                     self._lose(device, f"device {device} did not become empty after {left.run.job.cell.slug}: {why}")
                 held = {}
@@ -334,7 +334,7 @@ class Sweep:
             self._contended_s = None
         elif self._contended_s is None:
             self._contended_s = now_s
-        elif 0 <= self._contended_s <= now_s - CONTENDED_S:
+        elif 0 <= self._contended_s <= now_s - CONTENTION_NOTICE_S:
             self.progress.report("waiting for devices that another bench of yours uses")
             self._contended_s = -1.0
 
