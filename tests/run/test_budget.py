@@ -8,7 +8,7 @@ from benchrunner.core.errors import UsageError
 from benchrunner.plan.costs import expected_cell_s
 from benchrunner.run.budget import Budget, parse_duration
 from benchrunner.run.order import order_by_information
-from samples import make_cell, plan_cell
+from samples import make_cell, make_record, plan_cell
 
 
 @pytest.mark.parametrize(
@@ -28,21 +28,37 @@ def cell(precision="bf16", compiler="eager", seed=0, **leaves):
     return plan_cell(make_cell(precision=precision, compile=compiler, leaves={"seed": seed} | leaves))
 
 
+def took(budget, planned, factor, **changes):
+    """The cell took so many times the seconds that were expected."""
+    wall_s = factor * expected_cell_s(planned, "cpu")
+    budget.learn(planned, make_record(planned.cell, **{"wall_s": wall_s} | changes))
+
+
 def test_experience_corrects_the_prediction():
     budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
     before = budget.expected_s(planned)
     for _ in range(3):
-        budget.learn(cell(seed=1), 3 * expected_cell_s(cell(seed=1), "cpu"))
+        took(budget, cell(seed=1), 3.0)
     assert budget.expected_s(planned) == pytest.approx(3 * before)
 
 
+def test_a_cell_that_did_not_reach_its_end_corrects_nothing():
+    budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
+    before = budget.expected_s(planned)
+    for seed in range(1, 4):
+        took(budget, cell(seed=seed), 3.0, status="failed")
+        took(budget, cell(seed=seed), 3.0, wall_s=None)
+    assert budget.expected_s(planned) == before
+
+
 def test_what_does_not_fit_is_refused_with_the_reason():
-    budget, planned = Budget(100.0, 50.0, "cpu"), cell()
+    budget, planned = Budget(100.0, 50.0, "cpu"), cell(**{"measure.steps": 200})
     expected_s = budget.expected_s(planned)
     assert budget.refusal(planned, 150.0 - expected_s - 1) is None
-    assert "20 s of the budget of 100 s are left" in budget.refusal(planned, 130.0 if expected_s > 20 else 0.0)
-    assert "0 s of the budget" in budget.refusal(planned, 500.0)
-    assert not budget.is_over(200.0) and budget.is_over(211.0)
+    assert "20 s of the budget of 100 s are left" in budget.refusal(planned, 130.0).reason
+    assert budget.refusal(planned, 130.0).reason_code == "skipped.budget"
+    assert "0 s of the budget" in budget.refusal(planned, 500.0).reason
+    assert budget.ending(200.0) is None and budget.ending(211.0) == "budget"
 
 
 @given(

@@ -25,17 +25,22 @@ def test_smaller_ones_first():
     assert sizes(smaller_first_in_place(cells)) == [1, 1, 4, 8, 2]
 
 
+def oom(planned, code="oom.device", attempt=1):
+    return make_record(planned.cell, "oom", code, "no", attempt=attempt)
+
+
 def test_the_smallest_that_ran_out_decides():
-    inference = OomInference([cell(4)], {cell(4).cell.slug: make_record(cell(4).cell, "oom", "oom.device", "no")})
-    assert inference.verdict(cell(2)) is None and inference.verdict(cell(4)) is None
-    assert inference.verdict(cell(8)).flags == ["inferred"]
-    assert inference.verdict(cell(8, seed=1)) is None
-    assert inference.learn(cell(2), make_record(cell(2).cell, "oom", "oom.disguised", "no"))
-    assert f"{cell(2).cell.slug}, the same cell with micro_batch_size=2" in inference.verdict(cell(4)).reason
+    inference = OomInference([cell(4)], {cell(4).cell.slug: oom(cell(4))})
+    assert inference.refusal(cell(2), 0.0) is None and inference.refusal(cell(4), 0.0) is None
+    assert inference.refusal(cell(8), 0.0).flags == ["inferred"]
+    assert inference.refusal(cell(8, seed=1), 0.0) is None
+    inference.learn(cell(2), oom(cell(2), "oom.disguised"))
+    inference.learn(cell(3), oom(cell(3)))
+    assert f"{cell(2).cell.slug}, the same cell with micro_batch_size=2" in inference.refusal(cell(4), 0.0).reason
 
 
 def test_what_decides_nothing():
     inference = OomInference([], {})
     for code, attempt in (("oom.host", 1), ("failed.signal", 1), ("oom.device", 0)):
-        assert not inference.learn(cell(2), make_record(cell(2).cell, "oom", code, "no", attempt=attempt))
-    assert inference.verdict(cell(4)) is None
+        inference.learn(cell(2), oom(cell(2), code, attempt))
+    assert inference.refusal(cell(4), 0.0) is None

@@ -61,7 +61,8 @@ def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
     ((first, places),) = queue.start()
     queue.pool.give_back(places)
     queue.put_first(first)
-    assert queue.drop(lambda planned: planned.cell.get("seed") == 1)[0].cell.get("seed") == 1
+    (dropped,) = queue.drop(lambda planned: "why" if planned.cell.get("seed") == 1 else None)
+    assert dropped[0].cell.get("seed") == 1 and dropped[1] == "why"
     assert queue.start()[0][0] is first and len(queue) == 1
 
 

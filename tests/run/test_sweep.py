@@ -15,8 +15,9 @@ from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.machine.devices import Locks
 from benchrunner.plan.plan import Plan
 from benchrunner.run import ledger
+from benchrunner.run.options import RunOptions
 from benchrunner.run.resume import Selection
-from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.sweep import run_plan
 from samples import CPU, H200, make_cell, plan_cell
 
 RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}

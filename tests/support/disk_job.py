@@ -14,7 +14,7 @@ from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.launch.job import Job
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.plan import Plan, PlannedCell
-from benchrunner.run.sweep import RunOptions
+from benchrunner.run.options import RunOptions
 from benchrunner.store.plan_file import write_plan
 from samples import CPU, make_cell, plan_cell
 

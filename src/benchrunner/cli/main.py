@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.job import Launcher
     from benchrunner.plan.plan import Plan
+    from benchrunner.run.options import RunOptions
     from benchrunner.run.resume import Selection
-    from benchrunner.run.sweep import RunOptions
 
 EXIT_OK, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -159,7 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
     from benchrunner.core import faults
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.launchers import launcher_for
-    from benchrunner.run.sweep import RunOptions
+    from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
     faults.parse_fault(os.environ.get(faults.VARIABLE))
@@ -182,7 +182,7 @@ def resume(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.launchers import launcher_for
-    from benchrunner.run.sweep import RunOptions
+    from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
     directory = _one_directory(arguments)

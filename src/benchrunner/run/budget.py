@@ -1,12 +1,15 @@
-"""`--budget 45m`: which cells are worth their time, in which order, and which do not fit what is left of it."""
+"""`--budget 45m`: which cells do not fit what is left of the time."""
 
 import math
 import re
 import statistics
 
 from benchrunner.core.errors import UsageError
+from benchrunner.core.record import Record
+from benchrunner.outcome.judge import Outcome
 from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.policy import Policy
 
 GRACE_SHARE, LEAST_GRACE_S = 0.1, 60.0
 """A cell at work may run past the end by this share of the budget, or so long."""
@@ -35,8 +38,10 @@ def parse_duration(text: str) -> float:
     return total_s
 
 
-class Budget:
+class Budget(Policy):
     """What is left of the time, and what cells are expected to take by the experience so far."""
+
+    code = "skipped.budget"
 
     def __init__(self, total_s: float, now_s: float, device_type: str) -> None:
         self.total_s = total_s
@@ -50,14 +55,8 @@ class Budget:
         """Seconds from launch to verdict: by the model of costs, times the median of actual ÷ expected so far."""
         return self._expected_s(planned) * self._factor
 
-    def learn(self, planned: PlannedCell, wall_s: float) -> None:
-        """A cell took so long to its end."""
-        self._factors.append(wall_s / self._expected_s(planned))
-        if len(self._factors) >= NUM_CELLS_TO_LEARN:
-            self._factor = min(max(statistics.median(self._factors), LEAST_FACTOR), MOST_FACTOR)
-
     def _expected_s(self, planned: PlannedCell) -> float:
-        """Asked for every waiting cell at every turn of the loop."""
+        """Asked for every waiting cell after every verdict."""
         slug = planned.cell.slug
         if slug not in self._uncorrected_s:
             self._uncorrected_s[slug] = expected_cell_s(planned, self._device_type)
@@ -67,14 +66,29 @@ class Budget:
         """Seconds until the end."""
         return self._started_s + self.total_s - now_s
 
-    def refusal(self, planned: PlannedCell, now_s: float) -> str | None:
-        """Why a cell is not started now, nor later; None when it fits."""
+    def learn(self, planned: PlannedCell, record: Record) -> None:
+        """Compare what a cell took to its end with what it was expected to take."""
+        if record.status != "ok" or record.wall_s is None:
+            return
+        self._factors.append(record.wall_s / self._expected_s(planned))
+        if len(self._factors) >= NUM_CELLS_TO_LEARN:
+            self._factor = min(max(statistics.median(self._factors), LEAST_FACTOR), MOST_FACTOR)
+
+    def refusal(self, planned: PlannedCell, now_s: float) -> Outcome | None:
+        """A cell that is expected not to end within what is left; that only becomes less."""
         expected_s, left_s = self.expected_s(planned), max(self.left_s(now_s), 0.0)
         if expected_s <= left_s:
             return None
         left = f"{math.floor(left_s)} s of the budget of {self.total_s:g} s are left"
-        return f"it is expected to take {math.ceil(expected_s)} s, and {left}"
+        reason = f"not started: it is expected to take {math.ceil(expected_s)} s, and {left}"
+        return Outcome(status="skipped", reason_code=self.code, reason=reason)
 
-    def is_over(self, now_s: float) -> bool:
-        """Whether a cell at work is ended: the budget is over, and so is the grace."""
-        return -self.left_s(now_s) > max(GRACE_SHARE * self.total_s, LEAST_GRACE_S)
+    def ending(self, now_s: float) -> str | None:
+        """When the budget is over, and so is the grace."""
+        return "budget" if -self.left_s(now_s) > max(GRACE_SHARE * self.total_s, LEAST_GRACE_S) else None
+
+    def note(self, num_refused: int, *, at_end: bool) -> str | None:
+        """At the end: cells drop out one by one."""
+        if not at_end or not num_refused:
+            return None
+        return f"{num_refused} cells were not started, because they do not fit the budget"

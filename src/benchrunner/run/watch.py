@@ -8,7 +8,6 @@ from pathlib import Path
 from benchrunner.core.heartbeat import read_beat
 from benchrunner.core.record import PHASES, RankFile, rank_file_from_dict
 from benchrunner.launch.job import Handle, Job
-from benchrunner.machine.devices import Probe
 from benchrunner.outcome.evidence import Evidence, Stop, gather
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.limits import phase_limits_s
@@ -132,22 +131,6 @@ class Running:
 def _stage(status: RankFile) -> str:
     """The phase that a rank is in; one that is done has only to leave."""
     return PHASES[-1] if status.state == "done" or status.phase not in PHASES else status.phase
-
-
-@dataclass(slots=True, kw_only=True)
-class Draining:
-    """A job that has ended, and its devices until they are empty."""
-
-    run: Running
-    since_s: float
-
-    def held(self, probe: Probe) -> dict[int, str]:
-        """Devices that are not empty yet, each with what is on it."""
-        if pids := self.run.handle.pids():
-            why = f"processes {', '.join(map(str, pids))} of the cell cannot be killed"
-            return dict.fromkeys(self.run.places, why)
-        found = {device: probe.occupants(device) for device in self.run.places}
-        return {device: why for device, why in found.items() if why is not None}
 
 
 def _read(path: Path) -> RankFile | None:
