@@ -1,5 +1,7 @@
+from benchrunner.launch.fake import Script
 from benchrunner.run.circuit_breaker import CircuitBreaker
-from samples import make_cell, make_record, plan_cell
+from fake_sweeps import ERROR, RESULT, cells, record, run
+from samples import H200, make_cell, make_record, plan_cell
 
 
 def failed(seed, reason="rank 0, in phase build, raised RuntimeError: no", status="failed", code="failed.exception"):
@@ -47,3 +49,39 @@ def test_it_is_noted_once_with_the_cells_that_were_not_started():
 def test_without_a_limit_it_never_opens():
     breaker = CircuitBreaker(None)
     assert [learn(breaker, failed(seed)) for seed in range(20)] == [None] * 20
+
+
+# --- through the loop
+
+
+def test_an_open_breaker_stops_the_sweep_and_keeps_every_verdict(paths, capsys):
+    planned = cells(12, brake=3)
+    bad = {one.cell.slug: Script(errors={0: ERROR}) for one in planned[2:]}
+    summary, launcher = run(paths, planned, bad)
+    assert len(launcher.handles) == 5 and summary.exit_code == 2 and summary.stopped_by == "brake"
+    assert summary.counts == {"ok": 2, "failed": 3, "skipped": 7}
+    made = record(paths, planned[11])
+    assert made["reason_code"] == "skipped.brake" and "the same failure in 3 cells" in made["reason"]
+    assert "7 cells were not started" in capsys.readouterr().err
+    summary, launcher = run(paths, planned, resume=True)
+    assert len(launcher.handles) == 10 and summary.counts == {"ok": 12}
+
+
+def test_cells_that_run_when_the_breaker_opens_reach_their_end(paths):
+    planned = cells(8, brake=2)
+    bad = Script(errors={0: ERROR})
+    scripts = {one.cell.slug: Script(duration_s=9, result=RESULT) for one in planned[2:]}
+    summary, _ = run(paths, planned, {planned[0].cell.slug: bad, planned[1].cell.slug: bad} | scripts, H200)
+    assert summary.counts["failed"] == 2 and summary.counts["ok"] >= 2
+    assert sum(summary.counts.values()) == 8
+
+
+def test_a_verdict_from_before_is_not_overwritten_by_a_cell_that_is_not_started(paths):
+    planned = cells(4, brake=2)
+    run(paths, planned, {planned[3].cell.slug: Script(exits={0: -11})})
+    before = record(paths, planned[3])
+    for one in planned[:3]:
+        paths.cell(one.cell.slug).record.unlink()
+        paths.cell(one.cell.slug).attempt(1).rank(0).unlink()
+    summary, _ = run(paths, planned, Script(errors={0: ERROR}), resume=True)
+    assert summary.stopped_by == "brake" and record(paths, planned[3]) == before

@@ -81,6 +81,23 @@ def test_what_can_never_run_here_is_told():
     assert make_pool(H200, is_local=False).obstacle(cell(8, nodes=2)) is None
 
 
+def test_a_cell_is_overtaken_as_often_as_there_are_devices_and_no_more():
+    queue = Queue([cell(1, 0)], make_pool(H200, is_local=True))
+    busy = [devices for _, devices in queue.start()]
+    queue = Queue([cell(4, 1), *(cell(1, number) for number in range(2, 12))], queue.pool)
+    overtaking = [devices for _, devices in queue.start()]
+    assert len(overtaking) == 3
+    queue.pool.give_back(overtaking.pop())
+    overtaking += [devices for _, devices in queue.start()]
+    assert len(overtaking) == 3, "the fourth"
+    while overtaking:
+        queue.pool.give_back(overtaking.pop())
+        assert queue.start() == [], "kept for the one that waits"
+    queue.pool.give_back(busy.pop())
+    ((first, devices),) = queue.start()
+    assert first.cell.sizes.devices == len(devices) == 4
+
+
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=40), st.randoms(use_true_random=False))
 def test_no_cell_starves_and_no_device_is_given_twice(needs, random):
     cells = [cell(need, number) for number, need in enumerate(needs)]

@@ -16,9 +16,9 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.options import RunOptions
 from benchrunner.store.plan_file import write_plan
+from fake_sweeps import RESULT
 from samples import CPU, make_cell, plan_cell
 
-RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}
 BAD = {"full": (2, 4), "readonly": (2, 4), "full_to_the_end": (4, 6)}
 """Kind → the cells, counted from 0, from which until which nothing can be written."""
 
