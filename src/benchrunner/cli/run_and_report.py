@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.job import Launcher
     from benchrunner.plan.plan import Plan
-    from benchrunner.run.sweep import RunOptions
+    from benchrunner.run.options import RunOptions
 
 BUDGET = Flag(
     names=("--budget",),

@@ -15,7 +15,7 @@ from benchrunner.outcome.evidence import Evidence, gather
 from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
 
-KEPT = frozenset({"ok", "invalid", "oom", "unsupported"})
+KEPT_STATUSES = frozenset({"ok", "invalid", "oom", "unsupported"})
 """Statuses that a resumed sweep keeps; the others run again."""
 
 KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded"})
@@ -26,7 +26,7 @@ def is_kept(record: Record, fault: str | None = None) -> bool:
 
     One that was made under a planted fault is kept only while the same `fault` is planted.
     """
-    return record.fault in (None, fault) and (record.status in KEPT or record.reason_code in KEPT_CODES)
+    return record.fault in (None, fault) and (record.status in KEPT_STATUSES or record.reason_code in KEPT_CODES)
 
 
 def left_to_do(
@@ -72,7 +72,7 @@ def _has_devices_now(planned: PlannedCell, hardware: Hardware) -> bool:
 
 
 def recover(planned: PlannedCell, paths: SweepPaths, known: int = 0) -> tuple[Evidence, Attempt] | None:
-    """The last attempt of a cell, if every rank reached its end although no record was written; else null.
+    """The last attempt of a cell, if every rank reached its end although no record was written; else None.
 
     `known` is the attempt that the cell's record is of.
 

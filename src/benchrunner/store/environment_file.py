@@ -9,7 +9,7 @@ from benchrunner.core.files import write_json
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record
 
-TOLD: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+COMPARED_VALUES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "benchrunner": lambda data: data.get("benchrunner"),
     "torch": lambda data: (data.get("versions") or {}).get("torch"),
     "driver": lambda data: data.get("driver"),
@@ -56,5 +56,5 @@ def _read_environment(paths: SweepPaths) -> tuple[dict[str, Any] | None, str | N
 
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What makes numbers of two environments incomparable: `torch 2.11, here 2.13`, …"""
-    pairs = {name: (read(before), read(now)) for name, read in TOLD.items()}
+    pairs = {name: (read(before), read(now)) for name, read in COMPARED_VALUES.items()}
     return [f"{name} {old or 'none'}, here {new or 'none'}" for name, (old, new) in pairs.items() if old != new]

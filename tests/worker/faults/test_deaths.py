@@ -17,7 +17,8 @@ from benchrunner.core.record import PHASES
 from benchrunner.launch import processes
 from benchrunner.launch.local import LocalLauncher
 from benchrunner.plan.plan import Plan
-from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.sweep import run_plan
 from forked import ForkLauncher
 from samples import CPU, make_cell, plan_cell
 

@@ -20,7 +20,7 @@ def resume(arguments: Namespace) -> int:
     """Run what is left of a sweep, or what is selected of it, and print its tables."""
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.launchers import launcher_for
-    from benchrunner.run.sweep import RunOptions
+    from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
     directory = sweep_directory("resume", arguments.directories)

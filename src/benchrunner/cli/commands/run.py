@@ -13,7 +13,7 @@ def run(arguments: Namespace) -> int:
     from benchrunner.core import faults
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.launchers import launcher_for
-    from benchrunner.run.sweep import RunOptions
+    from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
     faults.parse_fault(os.environ.get(faults.VARIABLE))
