@@ -22,4 +22,4 @@ class Retries(Policy):
         if outcome.reason_code != RETRIED_CODE or self._num_done[slug] >= self._most:
             return None
         self._num_done[slug] += 1
-        return f"trying again ({self._num_done[slug]} of {self._most})"
+        return f"{outcome.reason}; trying again ({self._num_done[slug]} of {self._most})"

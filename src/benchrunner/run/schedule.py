@@ -133,6 +133,8 @@ class Queue:
             self.pool.is_contended = True
             return []
         started, head = self._take()
+        # Inside the turnstile no other sweep takes what becomes free: so a cell waits for devices of others, and so it
+        # waits for its own once it has been overtaken often enough.
         if not (head and self._waiting and (self.pool.is_contended or self._is_kept_for_head())):
             self.pool.locks.leave()
         return started
@@ -151,6 +153,7 @@ class Queue:
         """What starts, and the first cell that has to wait for more devices than it gets."""
         started: list[Start] = []
         head: PlannedCell | None = None
+        # The least number of devices that could not be had in this turn: asking for as many again would be in vain.
         too_many = len(self.pool.free) + 1
         for planned in self._waiting:
             if not self.pool.free or too_many <= 1 or (head is not None and self._is_kept_for_head()):
@@ -171,6 +174,6 @@ class Queue:
         return self._num_overtaken >= self.pool.num_devices
 
     def _put_at_head(self, planned: PlannedCell) -> PlannedCell:
-        if planned is not self._head:
+        if planned is not self._head:  # the count is of one cell's waiting, over all turns
             self._head, self._num_overtaken = planned, 0
         return planned

@@ -143,7 +143,7 @@ class Sweep:
         if why := self._rerun(run, outcome):
             self.ledger.conclude(run.planned, outcome, evidence, attempt)
             self.queue.put_first(run.planned)
-            self.progress.report(f"{run.job.cell.slug}: {outcome.reason}; {why}")
+            self.progress.report(f"{run.job.cell.slug}: {why}")
         else:
             self.verdicts.conclude(run.planned, outcome, evidence, attempt)
 
