@@ -50,13 +50,11 @@ def has_gradients(cell: Cell) -> bool:
     return cell.axes["workload"] in arithmetic.GRADIENT_WORKLOADS
 
 
-def decoder_on_meta(cell: Cell, *, without_last_layer: bool = False) -> Decoder:
+def decoder_on_meta(cell: Cell) -> Decoder:
     """The cell's decoder without storage, in the dtype that its parameters are kept in."""
-    model = dict(cell.config["model"])
-    model["num_layers"] -= without_last_layer
     with torch.device("meta"):
         decoder = Decoder(
-            model,
+            cell.config["model"],
             loss_chunk_tokens=cell.get("workload.loss_chunk_tokens"),
             explicit_attention=cell.get("attention") == "explicit",
             num_positions=max(cell.sizes.seq_len, generated_length(cell)),
