@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from benchrunner.worker.axes.precision.formats import PolicyDtypes, fsdp_policy_dtypes
+from benchrunner.worker.axes.precision.formats import fsdp_policy_dtypes
 from benchrunner.worker.context import Context
 from benchrunner.worker.model.decoder import Decoder
 
@@ -20,14 +20,15 @@ from benchrunner.worker.model.decoder import Decoder
 def shard(decoder: Decoder, context: Context, mesh: DeviceMesh | None = None) -> None:
     """FSDP2 in place: `units` are gathered one at a time, and what is left over with the root.
 
+    All ranks in one row have a part each, unless `mesh` says otherwise.
     Stage 2 keeps the gathered parameters from forward to backward, stage 3 reshards them after each unit's forward.
     """
     cell = context.cell
-    dtypes = PolicyDtypes(None, None) if context.fault_is("no_convert") else fsdp_policy_dtypes(cell)
+    dtypes = fsdp_policy_dtypes(cell)
     policy = MixedPrecisionPolicy(param_dtype=dtypes.param, reduce_dtype=dtypes.reduce, output_dtype=None)
     wrap = functools.partial(
         fully_shard,
-        mesh=mesh or _mesh(context),
+        mesh=mesh or init_device_mesh(context.device.type, (context.world_size,)),
         reshard_after_forward=cell.config.strategy.stage == 3,
         mp_policy=policy,
     )
@@ -46,13 +47,6 @@ def units(decoder: Decoder, granularity: str) -> list[nn.Module]:
     in_root: list[nn.Module] = [decoder] + ([decoder.embedding, decoder.head] if decoder.model.tie_embeddings else [])
     owners = (module for module in decoder.modules() if next(module.parameters(recurse=False), None) is not None)
     return [module for module in reversed(list(owners)) if not any(module is one for one in in_root)]
-
-
-def _mesh(context: Context) -> DeviceMesh:
-    """All ranks in one row: each holds a part."""
-    if context.fault_is("no_shard"):
-        return init_device_mesh(context.device.type, (context.world_size, 1), mesh_dim_names=("replicas", "parts"))
-    return init_device_mesh(context.device.type, (context.world_size,))
 
 
 def wrap_ddp(decoder: Decoder, context: Context) -> nn.Module:

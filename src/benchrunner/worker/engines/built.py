@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,13 +50,11 @@ def has_gradients(cell: Cell) -> bool:
     return cell.axes["workload"] in arithmetic.GRADIENT_WORKLOADS
 
 
-def decoder_on_meta(cell: Cell, *, without_last_layer: bool = False) -> Decoder:
+def decoder_on_meta(cell: Cell) -> Decoder:
     """The cell's decoder without storage, in the dtype that its parameters are kept in."""
-    model = cell.config.model
-    model = replace(model, num_layers=model.num_layers - without_last_layer)
     with torch.device("meta"):
         decoder = Decoder(
-            model,
+            cell.config.model,
             loss_chunk_tokens=cell.config.workload.loss_chunk_tokens,
             explicit_attention=cell.config.attention == "explicit",
             num_positions=max(cell.sizes.seq_len, generated_length(cell)),

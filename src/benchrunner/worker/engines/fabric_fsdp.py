@@ -20,9 +20,7 @@ def fsdp_options(context: Context) -> dict[str, Any]:
     """Keyword arguments for FSDPStrategy: the dtypes that the cell spells, and Fabric's defaults for the rest."""
     units = Units(context)
     return {
-        "sharding_strategy": "NO_SHARD"
-        if context.fault_is("no_shard")
-        else SHARDING[context.cell.config.strategy.stage],
+        "sharding_strategy": SHARDING[context.cell.config.strategy.stage],
         "mixed_precision": mixed_precision(context.cell),
         "auto_wrap_policy": units.wraps,
         "param_init_fn": units.fill,

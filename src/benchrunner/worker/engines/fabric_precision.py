@@ -31,8 +31,6 @@ def options(context: Context) -> dict[str, Any]:
     """Fabric's keyword argument for the cell's precision: a name, or a plug-in."""
     cell = context.cell
     name = cell.axes["precision"]
-    if context.fault_is("no_convert"):
-        return {"precision": "32-true" if formats.storage_dtype(cell) is torch.float32 else "bf16-true"}
     if name == "fp8":
         return {"plugins": [_transformer_engine(cell)]}
     if name in ("nf4", "nf4-dq"):
@@ -87,8 +85,6 @@ def prepare(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[Decod
     """
     cell = context.cell
     name = cell.axes["precision"]
-    if context.fault_is("no_convert"):
-        return decoder, {}
     if name == "fp8":
         materialise(decoder, cell, context.device)
         return decoder, {"fp8": _convert_float8(decoder, cell, fabric)}

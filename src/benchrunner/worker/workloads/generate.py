@@ -73,7 +73,7 @@ class GenerationLoop:
         self._timer = make_timer(context.device)
         self._prompts: dict[int, Tensor] = {}
         self._last_prompt: Tensor | None = None
-        self._num_steps = context.cell.config.generate.new_tokens - 1 - context.fault_is("short_batch")
+        self._num_steps = context.cell.config.generate.new_tokens - 1
 
     def prepare(self, samples: range) -> None:
         """Draw the prompts of these samples onto the device."""

@@ -57,7 +57,7 @@ def run(context: Context) -> dict[str, Any]:
     """
     context.phase("build")
     ours = _loop(_with_cell(context, small_scale(context.cell)))
-    theirs = _reference_loop(ours)
+    theirs = reference_loop(ours)
     context.phase("measure")
     if context.cell.config.precision.recipe == "delayed":
         ours.take_history()
@@ -91,9 +91,8 @@ class ParityLoop(TrainingLoop):
 
     def prepare(self, steps: range) -> None:
         """Draw the batches of these steps onto the device."""
-        rank = 0 if self.context.fault_is("same_data") else self.context.rank
         for step in steps:
-            batches = draw_task_step(self._cell, step, rank, self.context.device)
+            batches = draw_task_step(self._cell, step, self.context.rank, self.context.device)
             self._batches[step], self._shares[step] = batches, [1 / len(batches)] * len(batches)
 
     def take_history(self) -> None:
@@ -138,10 +137,10 @@ def _loop(context: Context) -> ParityLoop:
         return ParityLoop(context, build(context))
 
 
-def _reference_loop(ours: ParityLoop) -> ParityLoop:
+def reference_loop(ours: ParityLoop) -> ParityLoop:
     """fp32, eager, alone on this rank's device, from the values that the cell's parameters really start with."""
     context = _with_cell(ours.context, reference(ours.context.cell))
-    context.rank, context.world_size, context.fault = 0, 1, None
+    context.rank, context.world_size = 0, 1
     loop = _loop(context)
     _round_weights(loop.built.decoder, ours)
     return loop
