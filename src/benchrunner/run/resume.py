@@ -1,4 +1,4 @@
-"""What a sweep already knows: its records, its unfinished attempts, and what it was measured with."""
+"""What a resumed sweep still has to run, and what attempts without a record left behind."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -102,6 +102,3 @@ def _attempt(number: int, document: Mapping[str, Any], paths: AttemptPaths) -> A
         fault=document["fault"],
         hardware=document["hardware"],
     )
-
-
-# --- machine and software ------------------------------------------------------------------------------------------
