@@ -35,15 +35,6 @@ def test_hosts_are_replaced(named_host, text, clean):
     assert text.scrub_hosts(text) == clean
 
 
-def test_files_are_scrubbed_in_place_and_others_not_touched(named_host, tmp_path):
-    named, other = tmp_path / "rank0.out", tmp_path / "rank1.out"
-    named.write_bytes(b"on gpu-node7\n")
-    other.write_bytes(b"\xff\x00 binary stays\n")
-    text.scrub_files([named, other])
-    assert named.read_bytes() == b"on <host>\n"
-    assert other.read_bytes() == b"\xff\x00 binary stays\n"
-
-
 def test_plain_text_has_no_escapes_and_no_controls():
     assert text.plain("\x1b[1;31mred\x1b[0m\r\n\ttab\x07\x1b]0;title\x07!") == "red\n\ttab!"
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import COUNT
-from benchrunner.core.record import RankFile
+from benchrunner.core.rank_file import ExitsFile, RankFile
+from benchrunner.core.rank_result import RankError, RankResult
+from benchrunner.core.record import Phase
 from benchrunner.launch.job import Job, write_job
 
 
@@ -31,13 +32,13 @@ class Script:
     """What becomes of a job: it ends after `duration_s` with these results, errors and exit codes; or never."""
 
     duration_s: float = 1.0
-    result: dict[str, Any] | None = field(default_factory=dict)
-    """Of every rank without an error; null: the rank leaves without a word."""
-    errors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    result: RankResult | None = field(default_factory=RankResult)
+    """Of every rank without an error; None: the rank leaves without a word."""
+    errors: dict[int, RankError] = field(default_factory=dict)
     """Rank → the error in its file."""
     exits: dict[int, int] = field(default_factory=dict)
     """Rank → exit code, for those that failed."""
-    phase: str = "measure"
+    phase: Phase = "measure"
     """Where ranks are that do not reach their end."""
     hangs: bool = False
     beat_every_s: float = 1.0
@@ -136,8 +137,8 @@ class FakeHandle:
                 self._write(RankFile(rank=rank, pid=1, phase=script.phase, state="error", error=error))
             elif not failed and script.result is not None:
                 self._write(RankFile(rank=rank, pid=1, phase="teardown", state="done", result=script.result))
-        exits = [{"rank": rank, "code": code} for rank, code in script.exits.items()]
-        write_json(self.job.paths.exits(), {"exits": exits})
+        exits: ExitsFile = {"exits": [{"rank": rank, "code": code} for rank, code in script.exits.items()]}
+        write_json(self.job.paths.exits(), exits)
         self._code, self.ended_s = int(failed), self._clock.now()
 
     def _write(self, status: RankFile) -> None:

@@ -7,13 +7,14 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import filelock
 
+from benchrunner.core.environment import Environment
 from benchrunner.core.errors import SweepDirError
 from benchrunner.core.faults import VARIABLE, Fault, format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
@@ -21,7 +22,7 @@ from benchrunner.launch.job import Job, Launcher
 from benchrunner.launch.variables import drop_cold_cache, job_environment
 from benchrunner.machine import environment
 from benchrunner.machine.devices import Locks, Probe, local_devices
-from benchrunner.machine.hardware import Hardware, detect
+from benchrunner.machine.hardware import Hardware, detect, machine_facts
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
 from benchrunner.outcome.make_record import Attempt
@@ -73,7 +74,7 @@ class RunOptions:
     """Resume although they are not; such records are flagged `mixed_environment`."""
     hardware: Hardware | None = None
     """The machine; null: the plan's, or on resume the one that is here."""
-    environment: Mapping[str, Any] | None = None
+    environment: Environment | None = None
     """The environment now; null: it is collected."""
     fault: str | None = field(default_factory=lambda: os.environ.get(VARIABLE))
     """What to plant in every worker."""
@@ -127,7 +128,7 @@ class Sweep:
         self.draining: list[Draining] = []
         self.usage = Usage(self.pool.num_devices if launcher.is_local else 0)
         self.teller = Teller(options.clock)
-        self.notes: list[str] = [*problems, *notes]
+        self.notes: list[str] = [*problems, *notes, *filter(None, [runs.read_runs(paths)[1]])]
         self.started_at = now_utc()
         self.options = options
         settings = plan.cells[0].cell.config
@@ -190,7 +191,7 @@ class Sweep:
     def _take_over(self, planned: PlannedCell) -> bool:
         """Keep an attempt that reached its end although bench did not live to write its record."""
         record = self.ledger.records.get(planned.cell.slug)
-        found = resume.recover(planned, self.paths, known=record.attempt if record else 0)
+        found = resume.recover(planned, self.paths, known=record.attempt if record else 0, note=self._note)
         if found is not None:
             self._conclude(planned, judge(found[0]), found[0], found[1])
         return found is not None
@@ -253,7 +254,7 @@ class Sweep:
             paths=place.attempt(number),
             devices=places[: planned.cell.sizes.devices] if self._hands_out_devices() else (),
             marker=uuid.uuid4().hex,
-            hardware=asdict(self.hardware),
+            hardware=machine_facts(self.hardware),
             attempt=number,
             fault=self._fault_in(planned.cell.slug),
             started_at=now_utc(),
@@ -308,8 +309,9 @@ class Sweep:
 
     def _give_up_broken_device(self, run: Running, outcome: Outcome) -> None:
         found = outcome.evidence or {}
-        if found.get("infrastructure") == "device_lost" and found.get("rank") is not None and run.job.devices:
-            device = run.job.devices[found["rank"] % len(run.job.devices)]
+        rank = found.get("rank")
+        if found.get("infrastructure") == "device_lost" and rank is not None and run.job.devices:
+            device = run.job.devices[rank % len(run.job.devices)]
             if device not in self.pool.lost:
                 self._lose(device, f"device {device} failed under {run.job.cell.slug}")
 

@@ -2,11 +2,9 @@
 
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,7 +13,9 @@ from benchrunner.core.cell import Cell
 from benchrunner.core.faults import Fault
 from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import Heartbeat
-from benchrunner.core.record import RankFile
+from benchrunner.core.job_file import Machine
+from benchrunner.core.rank_file import RankFile
+from benchrunner.core.record import Phase
 from benchrunner.worker.faults import deaths
 
 COLLECTIVE_SLACK_S = 120.0
@@ -32,7 +32,7 @@ class Context:
         self,
         *,
         cell: Cell,
-        hardware: Mapping[str, Any],
+        hardware: Machine,
         rank: int = 0,
         local_rank: int = 0,
         world_size: int = 1,
@@ -52,10 +52,10 @@ class Context:
         self.status = status or RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
         self._heartbeat = Heartbeat(path.with_name(f"beat{rank}"))
         self._phase_started_s = time.monotonic() if started_s is None else started_s
-        self.device = _select_device(str(hardware["device_type"]), local_rank)
+        self.device = _select_device(hardware["device_type"], local_rank)
         self._strike(self.status.phase)
 
-    def phase(self, name: str) -> None:
+    def phase(self, name: Phase) -> None:
         """End the phase before, enter `name`, show both in the rank file, and fire a fault planted there.
 
         Entering the phase that the rank is in already does nothing.
@@ -109,7 +109,7 @@ class Context:
         self.status.phases_s[self.status.phase] = spent_s + now_s - self._phase_started_s
         self._phase_started_s = now_s
 
-    def _strike(self, phase: str) -> None:
+    def _strike(self, phase: Phase) -> None:
         if self.fault is not None and self.fault.fires(self.rank, phase):
             deaths.fire(self.fault.kind, self)
 
