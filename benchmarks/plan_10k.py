@@ -50,7 +50,7 @@ def time_plan() -> dict:
     imported = time.perf_counter()
     expansion = hydra_app.expand([f"{key}={values}" for key, values in MATRIX.items()], multirun=True)
     expanded = time.perf_counter()
-    machine = hardware.resolve(expansion.rows[0].config["hardware"])
+    machine = hardware.resolve(expansion.rows[0].config.hardware)
     made = planner.make_plan(expansion, machine, rules.load_rules(paths.config_dir() / "compat.yaml"))
     ruled = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,8 @@ from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.machine.hardware import Hardware, detect
 from benchrunner.plan.plan import Plan
 from benchrunner.plan.planner import make_plan
-from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.sweep import run_plan
 from benchrunner.store.plan_file import write_plan
 
 NUM_CELLS, NUM_DEVICES = 40, 4

@@ -1,17 +1,58 @@
+"""The help names every command, flag, group and example, and all of it is true."""
+
+import re
 import shlex
 
 import pytest
 
-from benchrunner.cli import main
-from benchrunner.cli.help import EXAMPLES, HELP, USAGES, help_text
+from benchrunner.cli.arguments import parse, split_command
+from benchrunner.cli.command import COMMON_FLAGS, Command, Flag
+from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS
+from benchrunner.cli.help import help_text, usage
+from benchrunner.cli.main import main
 from benchrunner.core.axes import GROUPS
 
+EXAMPLES = [(name, example.line) for name, command in COMMANDS.items() for example in command.examples]
 
-def test_every_command_is_explained():
-    assert HELP.keys() == USAGES.keys() == main.COMMANDS.keys()
-    for name, line in HELP.items():
-        assert line in help_text("run")
-        assert USAGES[name] in help_text(name)
+
+def section(text, title):
+    """The block of a help that begins so."""
+    return next(block for block in text.split("\n\n") if block.startswith(title))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_explained(name):
+    assert COMMANDS[name].summary in help_text("run")
+    assert usage(name) in help_text(name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_names_each_of_its_flags_once(name):
+    lines = [line.strip() for line in section(help_text(name), "flags:").splitlines() if line.startswith("  -")]
+    flags = (*COMMANDS[name].flags, *COMMON_FLAGS)
+    assert [line.partition("  ")[0] for line in lines] == [flag.spelling for flag in flags]
+    assert [line.partition("  ")[2].strip() for line in lines] == [flag.help for flag in flags]
+    assert all(usage(name).count(flag.usage) == 1 for flag in COMMANDS[name].flags)
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_the_programs_help_names_each_flag_of_a_command_once(name):
+    commands = " ".join(section(help_text("run"), "commands ").split())
+    [line] = re.findall(rf"bench {name} .*?(?= bench \w+ |$)", commands.partition(": ")[2])
+    for flag in COMMANDS[name].flags:
+        assert len(re.findall(rf"(?<!\S)\(?{flag.names[0]}(?=[,)])", line)) == 1
+
+
+def test_a_sentence_opens_the_help_of_a_command():
+    paragraph = " ".join(help_text("plan").split("\n\n")[1].split())
+    assert paragraph.startswith("List every cell with its verdict, reason, predicted memory and time; runs nothing. ")
+
+
+def test_no_help_is_wider_than_a_page_although_summaries_may_be(monkeypatch):
+    long = Command(run=lambda _: 0, summary="word " * 40, flags=(Flag(names=("--no-use",), help="none " * 40),))
+    monkeypatch.setitem(COMMANDS, "list", long)
+    for name in COMMANDS:
+        assert max(map(len, help_text(name).splitlines())) <= 120
 
 
 def test_the_programs_help_teaches_axes_and_exit_codes():
@@ -22,15 +63,18 @@ def test_the_programs_help_teaches_axes_and_exit_codes():
     assert max(map(len, text.splitlines())) <= 120
 
 
-EXAMPLE_LINES = [line.strip() for line in EXAMPLES.splitlines() if line.startswith("  bench")]
+@pytest.mark.parametrize(("name", "line"), EXAMPLES)
+def test_every_example_is_of_its_command_and_in_both_helps(name, line):
+    command, rest = split_command(shlex.split(line)[1:])
+    assert command == name
+    parse(command, rest)
+    assert line in help_text(name)
+    assert line in help_text("run")
 
 
-@pytest.mark.parametrize("line", EXAMPLE_LINES)
+@pytest.mark.parametrize("line", [line for name, line in EXAMPLES if name in ("run", "plan")])
 def test_every_example_can_be_planned(line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(line.partition("   ")[0].partition("  one cell")[0])[1:]
-    if words[:1] == ["report"]:
-        pytest.skip("reads a directory")
-    words = [word for word in words if word != "plan"]
-    assert main.main(["plan", "--json", *words]) == 0
+    _, rest = split_command(shlex.split(line)[1:])
+    assert main(["plan", "--json", *rest]) == 0
     assert capsys.readouterr().out.startswith("{")

@@ -1,4 +1,5 @@
 import random
+from dataclasses import asdict
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -6,11 +7,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from benchrunner.config import hydra_app, keys
-from benchrunner.config.schema import Config
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError
+from benchrunner.core.schema import Config
 
 AXIS_VALUES = {
     "model": ["debug", "gpt2-125m", "llama2-7b"],
@@ -57,7 +58,7 @@ def test_bare_words_mean_the_defaults():
     [row] = expand(multirun=False)
     assert row.overrides == {}
     assert row.axes["model"] == "debug"
-    assert [row.config] == compose_by_hydra([])
+    assert [asdict(row.config)] == compose_by_hydra([])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -73,19 +74,19 @@ def test_random_cells_of_a_random_matrix_equal_hydras_own_composition(seed):
     rows = expand(*words)
     combinations = [{key: pick.choice(values) for key, values in swept.items()} for _ in range(20)]
     for own in compose_by_hydra(*([f"{k}={v}" for k, v in {**point, **fixed}.items()] for point in combinations)):
-        assert own in [row.config for row in rows]
+        assert own in [asdict(row.config) for row in rows]
     some = pick.sample(rows, 5)
-    assert compose_by_hydra(*map(repeat_words, some)) == [row.config for row in some]
+    assert compose_by_hydra(*map(repeat_words, some)) == [asdict(row.config) for row in some]
 
 
 def repeat_words(row):
-    groups = {group: row.config[group]["name"] for group in GROUPS}
+    groups = {group: getattr(row.config, group).name for group in GROUPS}
     return [f"{key}={format_value(value)}" for key, value in {**groups, **row.overrides}.items()]
 
 
 def test_order_is_hydras_and_the_last_key_varies_fastest():
     rows = expand("micro_batch_size=1,2", "strategy=single,ddp")
-    assert [(row.config["micro_batch_size"], row.axes["strategy"]) for row in rows] == [
+    assert [(row.config.micro_batch_size, row.axes["strategy"]) for row in rows] == [
         (1, "single"), (1, "ddp"), (2, "single"), (2, "ddp"),
     ]  # fmt: skip
 
@@ -109,13 +110,13 @@ def test_a_value_equal_to_the_option_files_is_no_override():
 
 def test_a_swept_leaf_applies_to_every_option_even_where_it_equals_the_base():
     rows = expand("model=debug,llama2-7b", "model.num_layers=2,32")
-    assert [row.config["model"]["num_layers"] for row in rows] == [2, 32, 2, 32]
+    assert [row.config.model.num_layers for row in rows] == [2, 32, 2, 32]
 
 
 def test_the_later_word_of_a_key_wins():
     [row] = expand("model=debug", "model=gpt2-125m", "seq_len=8", "seq_len=16", multirun=False)
     assert row.axes["model"] == "gpt2-125m"
-    assert row.config["seq_len"] == 16
+    assert row.config.seq_len == 16
 
 
 def test_a_mapping_sets_its_leaves():
@@ -125,7 +126,7 @@ def test_a_mapping_sets_its_leaves():
 
 def test_an_open_mapping_takes_any_name():
     [row] = expand("+hardware.peak_flops.bf16=1e15", multirun=False)
-    assert row.config["hardware"]["peak_flops"] == {"bf16": 1e15}
+    assert row.config.hardware.peak_flops == {"bf16": 1e15}
     assert row.overrides == {"hardware.peak_flops.bf16": 1e15}
 
 
@@ -136,8 +137,8 @@ def test_launcher_and_hardware_are_repeated_by_name():
 
 def test_rows_share_their_sections():
     rows = expand("strategy=single,ddp", "micro_batch_size=1,2")
-    assert rows[0].config["model"] is rows[3].config["model"]
-    assert rows[0].config["strategy"] is rows[1].config["strategy"]
+    assert rows[0].config.model is rows[3].config.model
+    assert rows[0].config.strategy is rows[1].config.strategy
 
 
 # --- sweeps --------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ sweep:
 
 def test_a_sweep_file_expands_to_product_and_included_rows(tmp_path):
     expansion = hydra_app.expand([], multirun=False, sweep_file=write_sweep(tmp_path / "mine.yaml", SWEEP))
-    found = [(row.axes["strategy"], row.config["micro_batch_size"], row.axes["precision"]) for row in expansion.rows]
+    found = [(row.axes["strategy"], row.config.micro_batch_size, row.axes["precision"]) for row in expansion.rows]
     assert expansion.sweep_name == "mine"
     assert found == [
         ("single", 1, "bf16"), ("single", 2, "bf16"), ("ddp", 1, "bf16"), ("ddp", 2, "bf16"),
@@ -185,7 +186,7 @@ def test_what_a_sweep_files_body_changes_is_part_of_the_identity(tmp_path):
 def test_a_word_narrows_the_list_of_a_sweep(tmp_path):
     path = write_sweep(tmp_path / "mine.yaml", SWEEP)
     rows = expand("strategy=single", sweep_file=path)
-    assert [(row.axes["strategy"], row.config["micro_batch_size"]) for row in rows] == [("single", 1), ("single", 2)]
+    assert [(row.axes["strategy"], row.config.micro_batch_size) for row in rows] == [("single", 1), ("single", 2)]
     rows = expand("model=debug", "strategy=single", "micro_batch_size=4,8", sweep_file=path)
     assert {row.axes["model"] for row in rows} == {"debug"}
     assert changed(rows, "micro_batch_size") == [4, 8]
@@ -196,7 +197,7 @@ def test_a_sweep_of_included_rows_only_has_no_product(tmp_path):
     path = write_sweep(tmp_path / "rows.yaml", text)
     assert [row.axes["strategy"] for row in expand(sweep_file=path)] == ["ddp", "fsdp_stage2"]
     rows = expand("micro_batch_size=1,2", sweep_file=path)
-    assert [row.config["micro_batch_size"] for row in rows] == [1, 2, 1, 2]
+    assert [row.config.micro_batch_size for row in rows] == [1, 2, 1, 2]
 
 
 def test_declared_sweeps_expand():
@@ -302,7 +303,7 @@ def test_a_list_needs_multirun(word):
 
 def test_no_warmup_is_allowed():
     [row] = expand("measure.warmup_steps=0", multirun=False)
-    assert row.config["measure"]["warmup_steps"] == 0
+    assert row.config.measure.warmup_steps == 0
 
 
 def test_two_sweeps_are_refused(tmp_path):
@@ -346,7 +347,7 @@ def test_completion_strips_the_subcommand_and_completes_after_the_last_comma():
 
 def test_the_schemas_sections_are_what_is_composed():
     [row] = expand(multirun=False)
-    assert keys.flatten(row.config).keys() <= keys.leaf_types().keys()
+    assert keys.flatten(asdict(row.config)).keys() <= keys.leaf_types().keys()
 
 
 def test_a_sweep_is_described_by_its_purpose():

@@ -1,7 +1,6 @@
 import pytest
 
 from benchrunner.config import keys
-from benchrunner.config.schema import CHOICES, NOT_NEGATIVE, POSITIVE
 from benchrunner.core.errors import ConfigError
 
 
@@ -30,8 +29,25 @@ def test_another_key_is_named_with_its_neighbours(key, message):
         keys.check_key(key)
 
 
-def test_rules_about_values_name_keys_that_exist():
-    assert {*CHOICES, *POSITIVE, *NOT_NEGATIVE, keys.EVERY} <= keys.leaf_types().keys()
+def test_rules_about_values_are_found_beside_their_keys():
+    allowed = keys.allowed_values()
+    assert allowed.keys() <= keys.leaf_types().keys() and keys.EVERY in keys.leaf_types()
+    assert allowed["compat"].choices == ("enforce", "probe") and allowed["model.d_model"].above == 0
+    assert (allowed["model.dropout"].least, allowed["model.dropout"].below) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.norm", "batchnorm", "not one of rmsnorm, layernorm"), ("seq_len", 0, "must be greater than 0"),
+        ("optimizer.lr", 0.0, "must be greater than 0"), ("retries", -1, "must be 0 or more"),
+        ("model.dropout", 1.0, "must be less than 1"), ("workload.lora_dropout", 1, "must be less than 1"),
+        ("timeout_s", float("inf"), "not a finite number"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_told_what_is_allowed(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        keys.check_value(key, value)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 
 from benchrunner.config.matrix import Matrix, Pieces, build_rows
 from benchrunner.core.errors import ConfigError
-from samples import make_config
+from samples import make_tree
 
 USUAL = {
     "model": "debug", "workload": "train", "strategy": "single", "precision": "bf16", "compile": "eager",
@@ -11,9 +11,9 @@ USUAL = {
 
 
 def make_pieces(exclude=(), **changes):
-    base = make_config(USUAL, {"sweep.exclude": list(exclude), **changes})
-    strategies = {name: make_config({**USUAL, "strategy": name}, {})["strategy"] for name in ("single", "ddp")}
-    untouched = make_config(USUAL, {})
+    base = make_tree(USUAL, {"sweep.exclude": list(exclude), **changes})
+    strategies = {name: make_tree({**USUAL, "strategy": name}, {})["strategy"] for name in ("single", "ddp")}
+    untouched = make_tree(USUAL, {})
     pristine = {group: {untouched[group]["name"]: untouched[group]} for group in (*USUAL, "launcher", "hardware")}
     pristine["strategy"] = strategies
     return Pieces(base=base, options={"strategy": strategies}, pristine=pristine, defaults=untouched)
@@ -36,7 +36,7 @@ def test_changes_of_the_fixed_part_are_in_every_row():
 def test_equal_cells_of_two_products_are_one_row():
     matrices = [Matrix(axes={"strategy": ("ddp", "single")}), Matrix(axes={"seq_len": (None, 8)})]
     rows = build_rows(matrices, make_pieces())
-    assert [(row.axes["strategy"], row.config["seq_len"]) for row in rows] == [
+    assert [(row.axes["strategy"], row.config.seq_len) for row in rows] == [
         ("ddp", None),
         ("single", None),
         ("single", 8),
@@ -47,7 +47,7 @@ def test_shared_dicts_are_never_changed():
     pieces = make_pieces()
     before = dict(pieces.base["model"])
     rows = build_rows([Matrix(axes={"model.num_layers": (1, 2)})], pieces)
-    assert [row.config["model"]["num_layers"] for row in rows] == [1, 2]
+    assert [row.config.model.num_layers for row in rows] == [1, 2]
     assert pieces.base["model"] == before
 
 

@@ -7,16 +7,18 @@ from functools import cache
 
 import pytest
 
+from benchrunner.config import keys
 from benchrunner.config.hydra_app import expand, list_options
-from benchrunner.config.schema import CHOICES
 from benchrunner.core.axes import AXES, NOT_IDENTITY
 from benchrunner.core.paths import config_dir
+from benchrunner.core.schema import value_at
 from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
 from samples import CPU
 
 SWEEPS = sorted((config_dir() / "sweeps").glob("*.yaml"))
 RULES = load_rules(config_dir() / "compat.yaml")
+CHOICES = {key: allowed.choices for key, allowed in keys.allowed_values().items() if allowed.choices}
 ANY_CPU = replace(CPU, is_present=False)
 """Every library is assumed."""
 SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
@@ -48,7 +50,7 @@ def test_smoke_covers_every_pair_of_values_once_each():
 
 def test_smoke_has_one_cold_cell_and_shares_the_other_caches():
     rows = declared("smoke").rows
-    assert [row.config["compile"]["cache"] for row in rows].count("cold") == 1
+    assert [row.config.compile.cache for row in rows].count("cold") == 1
 
 
 # --- cpu-full: every option that works without CUDA
@@ -112,7 +114,7 @@ def test_cpu_full_covers_every_pair_that_a_cpu_runs(cpu_full, possible):
 
 @pytest.mark.parametrize("key", sorted(set(CHOICES) - OF_THE_OPTION - NOT_IDENTITY))
 def test_cpu_full_has_every_choice_inside_a_group(cpu_full, key):
-    seen = {cell.get(key) for cell in cpu_full} - {None}
+    seen = {value_at(cell.config, key) for cell in cpu_full} - {None}
     assert seen == set(CHOICES[key]) - NEEDS_CUDA.get(key, set())
 
 
@@ -134,7 +136,7 @@ def test_cpu_full_has_every_choice_inside_a_group(cpu_full, key):
     ids=str,
 )
 def test_cpu_full_turns_every_switch(cpu_full, words):
-    assert words[1] in [cell.get(words[0]) for cell in cpu_full]
+    assert words[1] in [value_at(cell.config, words[0]) for cell in cpu_full]
 
 
 def test_what_cpu_full_leaves_out_runs_on_no_cpu():
@@ -146,9 +148,9 @@ def test_what_cpu_full_leaves_out_runs_on_no_cpu():
 
 def test_cpu_full_has_a_model_of_every_family(cpu_full):
     def families(cells):
-        for model in (cell.config["model"] for cell in cells):
-            heads = model["num_kv_heads"]
-            shared = "one" if heads == 1 else "own" if heads == model["num_heads"] else "groups"
-            yield (shared, *(model[key] for key in FAMILY))
+        for model in (cell.config.model for cell in cells):
+            heads = model.num_kv_heads
+            shared = "one" if heads == 1 else "own" if heads == model.num_heads else "groups"
+            yield (shared, *(getattr(model, key) for key in FAMILY))
 
     assert set(families(cpu_full)) == set(families(on_cpu("workload=parity", "model=glob(*)")))

@@ -1,5 +1,5 @@
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +7,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchrunner.config.schema import ModelConfig, WorkloadConfig
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Sizes
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.paths import config_dir
+from benchrunner.core.schema import (
+    CheckpointingConfig,
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    PrecisionConfig,
+    StrategyConfig,
+    WorkloadConfig,
+)
 
 NUM_PARAMETERS = {
     "gpt2-125m": 124_475_904,
@@ -41,21 +49,20 @@ NUM_PARAMETERS = {
 MODELS = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
 
 
-def load_model(name: str, **changes: Any) -> dict[str, Any]:
+def load_model(name: str, **changes: Any) -> ModelConfig:
     shape = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text())
-    assert shape.keys() <= asdict(ModelConfig()).keys()
-    return asdict(ModelConfig()) | shape | changes
+    return ModelConfig(**(shape | changes))
 
 
-def make_workload(name: str, **changes: Any) -> dict[str, Any]:
-    return asdict(WorkloadConfig(name=name)) | changes
+def make_workload(name: str, **changes: Any) -> WorkloadConfig:
+    return WorkloadConfig(name=name, **changes)
 
 
-BF16 = {"param_dtype": "bfloat16", "compute_dtype": "bfloat16", "backend": "torch", "scope": "all"}
-MIXED = BF16 | {"param_dtype": "float32"}
-FP8 = BF16 | {"compute_dtype": "float8", "backend": "transformer_engine"}
-NF4 = BF16 | {"param_dtype": "nf4", "backend": "bitsandbytes"}
-NF4_DQ = NF4 | {"param_dtype": "nf4-dq"}
+BF16 = PrecisionConfig(name="bf16", param_dtype="bfloat16", compute_dtype="bfloat16", reduce_dtype="bfloat16")
+MIXED = replace(BF16, param_dtype="float32")
+FP8 = replace(BF16, compute_dtype="float8", backend="transformer_engine")
+NF4 = replace(BF16, param_dtype="nf4", backend="bitsandbytes")
+NF4_DQ = replace(NF4, param_dtype="nf4-dq")
 
 ONE = Sizes(
     micro_batch_size=1, global_batch_size=1, accumulation_steps=1, seq_len=128, devices=1, nodes=1, world_size=1
@@ -63,17 +70,16 @@ ONE = Sizes(
 FOUR = replace(ONE, global_batch_size=4, devices=4, world_size=4)
 
 
-def make_config(**changes: Any) -> dict[str, Any]:
-    base = {
-        "model": load_model("llama2-7b"),
-        "workload": make_workload("train"),
-        "strategy": {"kind": "single", "stage": None},
-        "precision": BF16,
-        "optimizer": {"name": "adamw"},
-        "activation_checkpointing": {"name": "none", "every": None},
-        "generate": {"prompt_length": 6, "new_tokens": 200},
-    }
-    return base | changes
+def make_config(**changes: Any) -> Config:
+    base = Config(
+        model=load_model("llama2-7b"),
+        workload=make_workload("train"),
+        strategy=StrategyConfig(name="single", kind="single"),
+        precision=BF16,
+        optimizer=OptimizerConfig(name="adamw", lr=1e-4),
+        activation_checkpointing=CheckpointingConfig(name="none"),
+    )
+    return replace(base, **changes)
 
 
 SHAPES = st.fixed_dictionaries(
@@ -95,13 +101,11 @@ SHAPES = st.fixed_dictionaries(
         "shared_norm": st.booleans(),
     }
 ).map(
-    lambda shape: (
-        asdict(ModelConfig(name="any"))
-        | {key: value for key, value in shape.items() if key not in ("groups", "head_size")}
-        | {
-            "num_heads": shape["num_kv_heads"] * shape["groups"],
-            "d_model": shape["num_kv_heads"] * shape["groups"] * shape["head_size"],
-        }
+    lambda shape: ModelConfig(
+        name="any",
+        num_heads=shape["num_kv_heads"] * shape["groups"],
+        d_model=shape["num_kv_heads"] * shape["groups"] * shape["head_size"],
+        **{key: value for key, value in shape.items() if key not in ("groups", "head_size")},
     )
 )
 
@@ -116,7 +120,7 @@ def test_every_model_has_a_known_count_or_is_made_up():
 @pytest.mark.parametrize("name", MODELS)
 def test_counts_equal_the_published_ones(name: str):
     model = load_model(name)
-    assert model["num_parameters"] == NUM_PARAMETERS.get(name)
+    assert model.num_parameters == NUM_PARAMETERS.get(name)
     if name == "debug":
         assert arithmetic.num_parameters(model) < 2_000_000
     else:
@@ -126,11 +130,11 @@ def test_counts_equal_the_published_ones(name: str):
 @pytest.mark.parametrize("name", MODELS)
 def test_options_are_described_and_well_formed(name: str):
     model = load_model(name)
-    assert model["name"] == name
-    assert model["description"]
-    assert model["source"]
-    assert model["d_model"] % model["num_heads"] == 0
-    assert model["num_heads"] % model["num_kv_heads"] == 0
+    assert model.name == name
+    assert model.description
+    assert model.source
+    assert model.d_model % model.num_heads == 0
+    assert model.num_heads % model.num_kv_heads == 0
 
 
 def test_falcon_with_a_tied_head_is_the_count_of_transformers():
@@ -140,13 +144,13 @@ def test_falcon_with_a_tied_head_is_the_count_of_transformers():
 
 @settings(deadline=None)
 @given(SHAPES)
-def test_parameters_are_matrices_tables_norms_and_biases(model: dict[str, Any]):
+def test_parameters_are_matrices_tables_norms_and_biases(model: ModelConfig):
     parts = arithmetic.norm_parameters(model) + arithmetic.bias_parameters(model)
     parts += arithmetic.matmul_parameters(model) + arithmetic.embedding_parameters(model)
-    tied = model["vocab_size"] * model["d_model"] * model["tie_embeddings"]
+    tied = model.vocab_size * model.d_model * model.tie_embeddings
     assert arithmetic.num_parameters(model) == parts - tied
-    added = arithmetic.num_parameters(model | {"num_layers": model["num_layers"] + 1})
-    more = arithmetic.num_parameters(model | {"num_layers": model["num_layers"] + 2})
+    added = arithmetic.num_parameters(replace(model, num_layers=model.num_layers + 1))
+    more = arithmetic.num_parameters(replace(model, num_layers=model.num_layers + 2))
     assert more - added == added - arithmetic.num_parameters(model) > arithmetic.block_matmul_parameters(model)
 
 
@@ -192,8 +196,8 @@ def test_without_a_finetuning_method_all_parameters_count(workload: str):
 @pytest.mark.parametrize("name", ["llama2-7b", "llama2-70b", "open-llama-3b", "llama3-8b", "falcon-7b"])
 def test_training_flops_are_six_n_without_the_embedding_plus_attention(name: str):
     model = load_model(name)
-    layers, width, seq_len = model["num_layers"], model["d_model"], model["max_seq_len"]
-    no_lookup = arithmetic.num_parameters(model) - model["vocab_size"] * width
+    layers, width, seq_len = model.num_layers, model.d_model, model.max_seq_len
+    no_lookup = arithmetic.num_parameters(model) - model.vocab_size * width
     full = arithmetic.train_flops_per_token(model, seq_len, causal=False)
     assert full == pytest.approx(6 * no_lookup + 12 * layers * width * seq_len, rel=3e-4)  # norms are no matrices
     half = arithmetic.train_flops_per_token(model, seq_len)
@@ -208,7 +212,7 @@ def test_a_tied_head_is_computed_all_the_same():
 
 @settings(deadline=None)
 @given(SHAPES, st.integers(1, 64), st.booleans())
-def test_training_is_three_forward_passes_and_lora_in_between(model: dict[str, Any], seq_len: int, causal: bool):
+def test_training_is_three_forward_passes_and_lora_in_between(model: ModelConfig, seq_len: int, causal: bool):
     forward = arithmetic.forward_flops_per_token(model, seq_len, causal=causal)
     train = arithmetic.train_flops_per_token(model, seq_len, causal=causal)
     attention = arithmetic.attention_flops_per_token(model, seq_len, causal=causal)
@@ -217,7 +221,7 @@ def test_training_is_three_forward_passes_and_lora_in_between(model: dict[str, A
     trainable = arithmetic.num_trainable_parameters(model, make_workload("lora"))
     assert lora == 4 * arithmetic.matmul_parameters(model) + 6 * trainable + 3 * attention
     adapter = arithmetic.peft_flops_per_token(model, make_workload("adapter"), seq_len, causal=causal)
-    prompts = 4 * max(0, model["num_layers"] - 2) * 10 * model["d_model"]
+    prompts = 4 * max(0, model.num_layers - 2) * 10 * model.d_model
     assert adapter == 4 * arithmetic.matmul_parameters(model) + 3 * (attention + prompts)
 
 
@@ -231,7 +235,7 @@ def test_generated_tokens_cost_what_their_forward_passes_cost():
 
 def test_flops_of_a_step_follow_batch_length_and_workload():
     config = make_config()
-    model = config["model"]
+    model = config.model
     a_token = arithmetic.train_flops_per_token(model, 128)
     assert arithmetic.train_flops_per_step(config, ONE) == 128 * a_token
     assert arithmetic.train_flops_per_step(config, FOUR) == 4 * 128 * a_token
@@ -239,7 +243,7 @@ def test_flops_of_a_step_follow_batch_length_and_workload():
     assert 3 * arithmetic.train_flops_per_step(forward, ONE) == arithmetic.train_flops_per_step(config, ONE)
     lora = make_config(workload=make_workload("lora"))
     assert arithmetic.train_flops_per_step(lora, ONE) == 128 * arithmetic.peft_flops_per_token(
-        model, lora["workload"], 128
+        model, lora.workload, 128
     )
     generate = make_config(workload=make_workload("generate"))
     assert arithmetic.train_flops_per_step(generate, FOUR) == 4 * arithmetic.generate_flops_per_sample(model, 6, 200)
@@ -255,14 +259,14 @@ def test_hardware_flops_add_what_is_recomputed():
         return arithmetic.hardware_flops_per_step(config, ONE) - arithmetic.train_flops_per_step(config, ONE)
 
     assert extra() == 0
-    assert extra(activation_checkpointing={"name": "full", "every": None}) == 128 * 32 * a_block
-    assert extra(activation_checkpointing={"name": "selective", "every": "1/4"}) == 128 * 8 * a_block
-    assert extra(activation_checkpointing={"name": "selective", "every": "per_op"}) == 0
+    assert extra(activation_checkpointing=CheckpointingConfig(name="full")) == 128 * 32 * a_block
+    assert extra(activation_checkpointing=CheckpointingConfig(name="selective", every="1/4")) == 128 * 8 * a_block
+    assert extra(activation_checkpointing=CheckpointingConfig(name="selective", every="per_op")) == 0
     assert extra(workload=make_workload("train", loss_chunk_tokens=64)) == 128 * 2 * 32000 * 4096
     prompted = make_workload("adapter", adapter_start_layer=2)
-    assert extra(workload=prompted, activation_checkpointing={"name": "full", "every": None}) == 128 * 30 * a_block
+    assert extra(workload=prompted, activation_checkpointing=CheckpointingConfig(name="full")) == 128 * 30 * a_block
     full_forward = make_config(
-        workload=make_workload("forward"), activation_checkpointing={"name": "full", "every": None}
+        workload=make_workload("forward"), activation_checkpointing=CheckpointingConfig(name="full")
     )
     assert arithmetic.recomputed_flops_per_step(full_forward, ONE) == 0
 
@@ -270,7 +274,7 @@ def test_hardware_flops_add_what_is_recomputed():
 def test_the_whole_block_is_recomputed_by_transformer_engine():
     model = load_model("llama2-7b")
     whole = 2 * arithmetic.block_matmul_parameters(model) + 2 * 4096 * 128
-    config = make_config(precision=FP8, activation_checkpointing={"name": "full", "every": None})
+    config = make_config(precision=FP8, activation_checkpointing=CheckpointingConfig(name="full"))
     assert arithmetic.recomputed_flops_per_step(config, ONE) == 128 * 32 * whole
 
 
@@ -280,12 +284,12 @@ def test_the_whole_block_is_recomputed_by_transformer_engine():
 def test_fp8_flops_are_the_products_with_converted_matrices(workload, products):
     model = load_model("llama2-7b")
     for scope, matrices in {"all": 32 * 202_375_168 + 131_072_000, "blocks": 32 * 202_375_168}.items():
-        config = make_config(workload=make_workload(workload), precision=FP8 | {"scope": scope})
+        config = make_config(workload=make_workload(workload), precision=replace(FP8, scope=scope))
         split = arithmetic.flops_by_dtype(config, FOUR)
         assert split["fp8"] == 4 * 128 * products * 2 * matrices
         assert split["bf16"] > 0 and sum(split.values()) == arithmetic.train_flops_per_step(config, FOUR)
-    tied = make_config(model=model | {"tie_embeddings": True}, precision=FP8)
-    assert arithmetic.fp8_matmul_parameters(tied["model"], FP8) == 32 * 202_375_168
+    tied = make_config(model=replace(model, tie_embeddings=True), precision=FP8)
+    assert arithmetic.fp8_matmul_parameters(tied.model, FP8) == 32 * 202_375_168
 
 
 def test_fp8_flops_of_a_generated_sample():
@@ -295,13 +299,13 @@ def test_fp8_flops_of_a_generated_sample():
 
 @pytest.mark.parametrize(("dtype", "name"), [("float32", "fp32"), ("bfloat16", "bf16"), ("float16", "fp16")])
 def test_other_formats_compute_in_one_dtype(dtype, name):
-    config = make_config(precision=BF16 | {"compute_dtype": dtype})
+    config = make_config(precision=replace(BF16, compute_dtype=dtype))
     assert arithmetic.flops_by_dtype(config, ONE) == {name: arithmetic.train_flops_per_step(config, ONE)}
 
 
 def test_dropout_after_the_last_linear_makes_it_run_again():
     model = load_model("debug")
-    dry, wet = (arithmetic.recomputed_flops_per_block(model | {"dropout": p}, 128) for p in (0.0, 0.1))
+    dry, wet = (arithmetic.recomputed_flops_per_block(replace(model, dropout=p), 128) for p in (0.0, 0.1))
     assert wet - dry == 2 * 64 * 192
 
 
@@ -312,23 +316,25 @@ def test_dropout_after_the_last_linear_makes_it_run_again():
 @given(st.integers(1, 100), st.integers(1, 12).flatmap(lambda p: st.tuples(st.integers(1, p), st.just(p))))
 def test_fraction_of_blocks(num_layers: int, fraction: tuple[int, int]):
     taken, period = fraction
-    blocks = arithmetic.checkpointed_blocks(num_layers, {"name": "selective", "every": f"{taken}/{period}"})
+    blocks = arithmetic.checkpointed_blocks(
+        num_layers, CheckpointingConfig(name="selective", every=f"{taken}/{period}")
+    )
     assert blocks == [index for index in range(num_layers) if index % period < taken]
     if num_layers % period == 0:
         assert len(blocks) == num_layers * taken // period
 
 
 def test_all_or_no_blocks():
-    assert arithmetic.checkpointed_blocks(3, {"name": "none", "every": None}) == []
-    assert arithmetic.checkpointed_blocks(3, {"name": "full", "every": None}) == [0, 1, 2]
-    assert arithmetic.checkpointed_blocks(3, {"name": "selective", "every": "1/1"}) == [0, 1, 2]
-    assert arithmetic.checkpointed_blocks(3, {"name": "selective", "every": "per_op"}) == [0, 1, 2]
+    assert arithmetic.checkpointed_blocks(3, CheckpointingConfig(name="none")) == []
+    assert arithmetic.checkpointed_blocks(3, CheckpointingConfig(name="full")) == [0, 1, 2]
+    assert arithmetic.checkpointed_blocks(3, CheckpointingConfig(name="selective", every="1/1")) == [0, 1, 2]
+    assert arithmetic.checkpointed_blocks(3, CheckpointingConfig(name="selective", every="per_op")) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("every", [None, "half", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "0.5"])
 def test_a_fraction_that_is_none_names_its_key(every: str | None):
     with pytest.raises(ConfigError, match=r"activation_checkpointing\.every"):
-        arithmetic.checkpointed_blocks(4, {"name": "selective", "every": every})
+        arithmetic.checkpointed_blocks(4, CheckpointingConfig(name="selective", every=every))
 
 
 # --- Bytes
@@ -343,7 +349,7 @@ def test_resident_bytes_of_plain_and_quantised_weights():
     assert arithmetic.resident_weight_bytes(model, NF4) == packed * 0.5625 + rest * 2
     assert arithmetic.resident_weight_bytes(model, NF4_DQ) == pytest.approx(packed * 0.515869 + rest * 2, rel=1e-6)
     head = 32000 * 4096
-    blocks_only = arithmetic.resident_weight_bytes(model, NF4 | {"scope": "blocks"})
+    blocks_only = arithmetic.resident_weight_bytes(model, replace(NF4, scope="blocks"))
     assert blocks_only == (packed - head) * 0.5625 + (rest + head) * 2
 
 
@@ -358,15 +364,15 @@ def test_a_quantised_tied_head_is_kept_beside_the_embedding():
     model = load_model("gpt2-125m")
     head = 50304 * 768
     both = arithmetic.resident_weight_bytes(model, NF4)
-    assert both - arithmetic.resident_weight_bytes(model, NF4 | {"scope": "blocks"}) == head * 0.5625
+    assert both - arithmetic.resident_weight_bytes(model, replace(NF4, scope="blocks")) == head * 0.5625
 
 
 def test_a_decode_reads_every_matrix_and_the_cache_so_far():
     """The published yardstick: 60 % of 4.8 TB/s is about 218 tokens a second for Llama 2 7B in bf16."""
     config = make_config(model=load_model("llama2-7b"), workload=make_workload("generate"), precision=BF16)
     read = arithmetic.decode_bytes_per_token(config, ONE)
-    cache = [arithmetic.kv_cache_bytes(config["model"], 1, 6 + index, 2) for index in range(1, 200)]
-    assert read == pytest.approx(2 * arithmetic.matmul_parameters(config["model"]) + sum(cache) / len(cache))
+    cache = [arithmetic.kv_cache_bytes(config.model, 1, 6 + index, 2) for index in range(1, 200)]
+    assert read == pytest.approx(2 * arithmetic.matmul_parameters(config.model) + sum(cache) / len(cache))
     assert 0.6 * 4.8e12 / read == pytest.approx(218, rel=0.01)
 
 
@@ -374,7 +380,7 @@ def test_quantised_matrices_are_read_packed():
     model = load_model("llama2-7b")
     matrices, head = arithmetic.matmul_parameters(model), arithmetic.head_matmul_parameters(model)
     assert arithmetic.linear_weight_bytes(model, NF4) == matrices * 0.5625
-    blocks_only = arithmetic.linear_weight_bytes(model, NF4 | {"scope": "blocks"})
+    blocks_only = arithmetic.linear_weight_bytes(model, replace(NF4, scope="blocks"))
     assert blocks_only == (matrices - head) * 0.5625 + head * 2
 
 
@@ -388,23 +394,26 @@ def test_kv_cache_bytes():
     ("precision", "optimizer", "bytes_per_parameter"),
     [(BF16, "adamw", 8), (MIXED, "adamw", 16), (BF16, "sgd", 4), (MIXED, "sgd", 8), (BF16, "paged-adamw", 4)],
 )
-def test_lower_bound_of_training(precision: dict[str, Any], optimizer: str, bytes_per_parameter: int):
+def test_lower_bound_of_training(precision: PrecisionConfig, optimizer: str, bytes_per_parameter: int):
     total = 6_738_415_616 * bytes_per_parameter
-    config = make_config(precision=precision, optimizer={"name": optimizer})
+    config = make_config(precision=precision, optimizer=OptimizerConfig(name=optimizer, lr=1e-4))
     assert arithmetic.memory_lower_bound_bytes(config, ONE) == total
-    assert arithmetic.memory_lower_bound_bytes(config | {"strategy": {"kind": "ddp", "stage": None}}, FOUR) == total
+    assert (
+        arithmetic.memory_lower_bound_bytes(replace(config, strategy=StrategyConfig(name="ddp", kind="ddp")), FOUR)
+        == total
+    )
     for stage in (2, 3):
-        sharded = config | {"strategy": {"kind": "fsdp", "stage": stage}}
+        sharded = replace(config, strategy=StrategyConfig(name="fsdp", kind="fsdp", stage=stage))
         assert arithmetic.memory_lower_bound_bytes(sharded, FOUR) == total // 4
 
 
 def test_lower_bound_of_finetuning_trains_only_what_is_added():
     config = make_config(workload=make_workload("lora"), precision=NF4)
-    weights = arithmetic.resident_weight_bytes(config["model"], NF4)
+    weights = arithmetic.resident_weight_bytes(config.model, NF4)
     assert arithmetic.memory_lower_bound_bytes(config, ONE) == math.ceil(weights + 8 * 4_194_304)
     v2 = make_config(workload=make_workload("adapter_v2"))
-    added = arithmetic.num_added_parameters(v2["model"], v2["workload"])
-    trainable = arithmetic.num_trainable_parameters(v2["model"], v2["workload"])
+    added = arithmetic.num_added_parameters(v2.model, v2.workload)
+    trainable = arithmetic.num_trainable_parameters(v2.model, v2.workload)
     assert trainable > added
     assert arithmetic.memory_lower_bound_bytes(v2, ONE) == 2 * 6_738_415_616 + 2 * added + 6 * trainable
 
@@ -413,9 +422,9 @@ def test_lower_bound_without_gradients():
     weights = 2 * 6_738_415_616
     assert arithmetic.memory_lower_bound_bytes(make_config(workload=make_workload("forward")), ONE) == weights
     generate = make_config(workload=make_workload("generate"))
-    cache = arithmetic.kv_cache_bytes(generate["model"], 1, 206, 2)
+    cache = arithmetic.kv_cache_bytes(generate.model, 1, 206, 2)
     assert arithmetic.memory_lower_bound_bytes(generate, ONE) == weights + cache
 
 
 def test_paged_state_is_fp32_wherever_it_lives():
-    assert arithmetic.optimizer_state_bytes_per_parameter({"name": "paged-adamw"}, 2) == 8
+    assert arithmetic.optimizer_state_bytes_per_parameter(OptimizerConfig(name="paged-adamw"), 2) == 8

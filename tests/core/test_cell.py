@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +17,7 @@ from benchrunner.core.cell import (
     identity,
     make_slug,
 )
+from benchrunner.core.schema import LauncherConfig
 from samples import make_cell
 
 USUAL = dict(zip(AXES, ("debug", "train", "single", "bf16", "eager", "none", "native", "adamw"), strict=True))
@@ -96,12 +98,13 @@ def test_words_repeat_every_change():
 
 
 def test_the_digest_sees_every_default_but_no_prose():
-    config = dict(make_cell().config)
+    config = make_cell().config
     before = config_digest(config)
-    assert config_digest({**config, "measure": {**config["measure"], "steps": 99}}) != before
-    assert config_digest({**config, "model": {**config["model"], "norm_eps": 1e-6}}) != before
-    assert config_digest({**config, "model": {**config["model"], "description": "other words"}}) == before
-    assert config_digest({**config, "timeout_s": 1.0, "out_dir": "elsewhere", "launcher": {"name": "slurm"}}) == before
+    assert config_digest(replace(config, measure=replace(config.measure, steps=99))) != before
+    assert config_digest(replace(config, model=replace(config.model, norm_eps=1e-6))) != before
+    assert config_digest(replace(config, model=replace(config.model, description="other words"))) == before
+    elsewhere = replace(config, timeout_s=1.0, out_dir="elsewhere", launcher=LauncherConfig(name="slurm"))
+    assert config_digest(elsewhere) == before
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,6 @@ def test_the_digest_sees_every_default_but_no_prose():
     ],
 )
 def test_sizes_follow_from_scalars_and_visible_devices(kind, changes, visible, expected):
-    config = {**make_cell(strategy=kind).config, **changes}
+    config = replace(make_cell(strategy=kind).config, **changes)
     sizes = derive_sizes(config, visible)
     assert {name: getattr(sizes, name) for name in expected} == expected

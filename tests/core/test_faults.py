@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from benchrunner.core.errors import ConfigError
@@ -47,3 +51,8 @@ def test_a_fault_strikes_the_cells_that_it_names():
     assert all(Fault(kind="oom").is_planted_in(slug) for slug in ("a-1", "b-1"))
     named = Fault(kind="oom", cells="a-*")
     assert named.is_planted_in("a-1") and not named.is_planted_in("b-1")
+
+
+def test_the_list_of_faults_needs_no_torch():
+    code = "import sys, benchrunner.core.faults; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0

@@ -2,15 +2,15 @@ import socket
 
 import pytest
 
-from benchrunner.core import text
+from benchrunner.core.text import _host_pattern, first_line, plain, scrub_environment, scrub_hosts
 
 
 @pytest.fixture
 def named_host(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node7.cluster.example")
-    text._host_pattern.cache_clear()
+    _host_pattern.cache_clear()
     yield
-    text._host_pattern.cache_clear()
+    _host_pattern.cache_clear()
 
 
 def test_secrets_do_not_pass():
@@ -19,7 +19,7 @@ def test_secrets_do_not_pass():
     environ = (
         kept | dict.fromkeys(secret, "x") | {"HOSTNAME": "h", "PIP_INDEX_URL": "https://me:pw@index.example/simple"}
     )
-    assert text.scrub_environment(environ) == kept
+    assert scrub_environment(environ) == kept
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_secrets_do_not_pass():
     ],
 )
 def test_hosts_are_replaced(named_host, text, clean):
-    assert text.scrub_hosts(text) == clean
+    assert scrub_hosts(text) == clean
 
 
 def test_plain_text_has_no_escapes_and_no_controls():
-    assert text.plain("\x1b[1;31mred\x1b[0m\r\n\ttab\x07\x1b]0;title\x07!") == "red\n\ttab!"
+    assert plain("\x1b[1;31mred\x1b[0m\r\n\ttab\x07\x1b]0;title\x07!") == "red\n\ttab!"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,6 @@ def test_plain_text_has_no_escapes_and_no_controls():
         ("", ""),
     ],
 )
-def test_one_line(text, line):
-    assert text.one_line(text) == line
-    assert len(text.one_line("x" * 1000, 50)) == 50
+def test_first_line(text, line):
+    assert first_line(text) == line
+    assert len(first_line("x" * 1000, 50)) == 50

@@ -12,12 +12,14 @@ import pytest
 from benchrunner.core.cell import cell_from_dict
 from benchrunner.core.faults import Fault
 from benchrunner.core.paths import AttemptPaths
-from benchrunner.launch import job, launchers, local, processes, variables
+from benchrunner.core.schema import LauncherConfig
+from benchrunner.launch import launchers, local, processes, variables
+from benchrunner.launch.job import Job, write_job
 from samples import CPU, H200, make_cell
 
 
 def make_job(tmp_path, cell=None, hardware=CPU, devices=(), fault=None):
-    return job.Job(
+    return Job(
         cell=cell or make_cell(),
         paths=AttemptPaths(tmp_path / "attempt-1"),
         devices=devices,
@@ -29,7 +31,7 @@ def make_job(tmp_path, cell=None, hardware=CPU, devices=(), fault=None):
 
 def test_cell_json_holds_what_the_ranks_need(tmp_path):
     job = make_job(tmp_path, make_cell(strategy="ddp"), fault=Fault(kind="oom", rank=1))
-    job.write_job(job)
+    write_job(job)
     document = json.loads(job.paths.cell.read_text())
     assert cell_from_dict(document["cell"]) == job.cell
     assert document["hardware"]["device_type"] == "cpu"
@@ -91,7 +93,7 @@ def test_other_cells_share_the_users_cache_with_those_of_their_attention(tmp_pat
 
 
 def test_the_local_launcher_is_the_default():
-    assert isinstance(launchers.launcher_for({"launcher": {"name": "local"}}), local.LocalLauncher)
+    assert isinstance(launchers.launcher_for(LauncherConfig(name="local")), local.LocalLauncher)
 
 
 def sleeper(marker, code="import time; time.sleep(60)"):

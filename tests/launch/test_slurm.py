@@ -6,12 +6,13 @@ import pytest
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch import slurm
 from benchrunner.launch.job import Job
 from benchrunner.launch.launchers import launcher_for
 from samples import H200, make_cell
 
-CONFIG = {"name": "slurm", "partition": "gpu", "account": None, "time_min": 30, "cpus_per_task": None}
+CONFIG = LauncherConfig(name="slurm", partition="gpu", time_min=30)
 
 
 class Submitted:
@@ -107,4 +108,4 @@ def test_one_node_meets_alone():
 def test_without_submitit_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UsageError, match=r"launcher: slurm needs the package submitit.*benchrunner\[slurm\]"):
-        launcher_for({"launcher": CONFIG})
+        launcher_for(CONFIG)

@@ -1,11 +1,13 @@
 """Detection, CUDA_VISIBLE_DEVICES, device files and planned machines."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from benchrunner.core.paths import config_dir
+from benchrunner.core.schema import HardwareConfig
 from benchrunner.machine import hardware
 from benchrunner.machine.hardware import Gpu, Hardware, find_device, resolve, usable_devices, visible_gpus
 
@@ -13,16 +15,12 @@ GPUS = [
     Gpu(index=i, uuid=f"GPU-{i}a", name="NVIDIA H200", memory_bytes=150754820096, compute_capability="9.0")
     for i in range(4)
 ]
-BLANK = {
-    "name": "auto", "description": "", "device_type": None, "match": None, "num_devices": None, "memory_bytes": None,
-    "compute_capability": None, "memory_bandwidth_bytes_per_second": None, "interconnect_bytes_per_second": None,
-    "peak_flops": {}, "source": "",
-}  # fmt: skip
+BLANK = HardwareConfig(name="auto")
 
 
 def config(name, **changes):
     text = (config_dir() / "hardware" / f"{name}.yaml").read_text()
-    return {**BLANK, **yaml.safe_load(text), **changes}
+    return HardwareConfig(**(yaml.safe_load(text) | changes))
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def test_a_cpu_build_of_torch_cannot_use_the_gpus(four_h200, monkeypatch):
 
 
 def test_auto_with_a_changed_peak(four_h200):
-    machine = resolve({**BLANK, "peak_flops": {"bf16": 1.0}, "memory_bytes": 5})
+    machine = resolve(replace(BLANK, peak_flops={"bf16": 1.0}, memory_bytes=5))
     assert machine.name == "h200-sxm-141gb"
     assert machine.peak_flops == {"bf16": 1.0} and machine.memory_bytes == 5
 
@@ -111,7 +109,7 @@ def test_a_planned_machine_is_not_present(four_h200):
 )
 def test_device_names(driver_name, option):
     found = find_device(driver_name)
-    assert found is not None and found["name"] == option
+    assert found is not None and found.name == option
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,7 @@ def test_lesser_relatives_are_not_mistaken(name):
 def test_device_files_are_complete_and_typed(path):
     data = yaml.safe_load(path.read_text())
     assert data["name"] == path.stem
-    assert set(data) <= set(BLANK)
+    assert set(data) <= set(vars(BLANK))
     if data.get("match"):
         assert data["source"] and data["device_type"] == "cuda" and isinstance(data["compute_capability"], str)
         numbers = [*data["peak_flops"].values(), data["memory_bandwidth_bytes_per_second"]]

@@ -38,7 +38,7 @@ def planned():
 
 def test_cells_keep_the_order_of_the_words(planned):
     found = [
-        (item.cell.axes["strategy"], item.cell.axes["model"], item.cell.get("model.num_layers"))
+        (item.cell.axes["strategy"], item.cell.axes["model"], item.cell.config.model.num_layers)
         for item in planned.cells
     ]
     assert len(found) == 16

@@ -43,7 +43,7 @@ def test_a_pass_without_gradients_keeps_one_block():
     saved = predict.activation_bytes(train.config, train.sizes) - predict.activation_bytes(
         forward.config, forward.sizes
     )
-    assert saved == train.config["model"]["num_layers"] * block
+    assert saved == train.config.model.num_layers * block
 
 
 def test_written_scores_grow_with_the_square_of_the_length():
@@ -61,7 +61,7 @@ def test_a_chunked_loss_needs_less_for_the_head():
 def test_collectives_send_as_often_as_the_strategy_gathers_and_reduces(strategy, passes):
     cell = make_cell(visible_devices=4, strategy=strategy)
     sent = predict.communication_time_s(cell.config, cell.sizes, FAST) * 4.5e11
-    one = arithmetic.num_parameters(cell.config["model"]) * 2 * 3 / 4
+    one = arithmetic.num_parameters(cell.config.model) * 2 * 3 / 4
     assert sent == pytest.approx(passes * one)
 
 

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snapshot
+from benchrunner.core.text import single_line
+from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.plan import Plan
 from benchrunner.report import csv_file, html, markdown, terminal
 from benchrunner.report.content import Block, make_tables
@@ -82,6 +84,16 @@ def test_print_plan(width, monkeypatch, capsys):
     snapshot.check(f"plan-{width}.txt", out)
 
 
+def test_print_doctor_shows_what_it_is_given(capsys):
+    facts = [("Device", "2 × Abacus (abacus)")]
+    axes = {"precision": [("yes", "bf16", ""), ("no", "fp8", "hardware.fp8: no fp8 here")]}
+    terminal.print_doctor(Diagnosis(facts, axes, ["a trap"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Device: 2 × Abacus (abacus)"
+    assert [line.split() for line in lines[4:6]] == [["yes", "bf16"], ["no", "fp8"]]
+    assert lines[6:] == ["    hardware.fp8: no fp8 here", "", "! a trap"]
+
+
 def test_a_terminal_gets_colour(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
@@ -148,7 +160,7 @@ def test_any_text_stays_in_its_markdown_field(text):
 @given(st.text(max_size=60))
 def test_any_text_stays_in_its_csv_field(text):
     rows = list(csv.reader(io.StringIO(csv_file.to_csv(pd.DataFrame({"a": [text], "b": ["x"]})))))
-    assert rows == [["a", "b"], [text.one_line(text), "x"]] or not text.one_line(text)
+    assert rows == [["a", "b"], [single_line(text), "x"]] or not single_line(text)
 
 
 def test_ten_thousand_cells_can_be_laid_out():

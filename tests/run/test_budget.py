@@ -1,13 +1,12 @@
-from itertools import combinations
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchrunner.core.errors import UsageError
-from benchrunner.run.budget import Budget, parse_duration, predict_wall_s
-from benchrunner.run.order import order_by_information
-from samples import make_cell, plan_cell
+from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.machine.devices import Locks
+from benchrunner.plan.costs import expected_cell_s
+from benchrunner.run.budget import LEAST_FACTOR, MOST_FACTOR, Budget, parse_duration
+from fake_sweeps import OK, RESULT, cells, record, run
+from samples import H200, make_cell, make_record, plan_cell
 
 
 @pytest.mark.parametrize(
@@ -27,52 +26,104 @@ def cell(precision="bf16", compiler="eager", seed=0, **leaves):
     return plan_cell(make_cell(precision=precision, compile=compiler, leaves={"seed": seed} | leaves))
 
 
-def test_more_work_is_expected_to_take_longer():
-    assert predict_wall_s(cell(compiler="inductor"), "cpu") > predict_wall_s(cell(), "cpu")
-    assert predict_wall_s(cell(**{"measure.steps": 2000}), "cpu") > predict_wall_s(cell(), "cpu")
-    assert predict_wall_s(cell(**{"model.num_layers": 800}), "cpu") > predict_wall_s(cell(), "cpu")
+def took(budget, planned, factor, **changes):
+    """The cell took so many times the seconds that were expected."""
+    wall_s = factor * expected_cell_s(planned, "cpu")
+    budget.learn(planned, make_record(planned.cell, **{"wall_s": wall_s} | changes))
 
 
 def test_experience_corrects_the_prediction():
     budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
     before = budget.expected_s(planned)
     for _ in range(3):
-        budget.learn(cell(seed=1), 3 * predict_wall_s(cell(seed=1), "cpu"))
+        took(budget, cell(seed=1), 3.0)
     assert budget.expected_s(planned) == pytest.approx(3 * before)
 
 
+@pytest.mark.parametrize(("factor", "learned"), [(1000.0, MOST_FACTOR), (0.0001, LEAST_FACTOR)])
+def test_a_few_odd_cells_correct_it_within_bounds(factor, learned):
+    budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
+    before = budget.expected_s(planned)
+    for seed in range(1, 4):
+        took(budget, cell(seed=seed), factor)
+    assert budget.expected_s(planned) == pytest.approx(learned * before)
+    assert (LEAST_FACTOR, MOST_FACTOR) == (0.1, 10.0)
+
+
+def test_two_cells_are_too_few_to_learn_from():
+    budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
+    before = budget.expected_s(planned)
+    for seed in range(1, 3):
+        took(budget, cell(seed=seed), 3.0)
+    assert budget.expected_s(planned) == before
+
+
+def test_a_cell_that_did_not_reach_its_end_corrects_nothing():
+    budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
+    before = budget.expected_s(planned)
+    for seed in range(1, 4):
+        took(budget, cell(seed=seed), 3.0, status="failed")
+        took(budget, cell(seed=seed), 3.0, wall_s=None)
+    assert budget.expected_s(planned) == before
+
+
 def test_what_does_not_fit_is_refused_with_the_reason():
-    budget, planned = Budget(100.0, 50.0, "cpu"), cell()
+    budget, planned = Budget(100.0, 50.0, "cpu"), cell(**{"measure.steps": 200})
     expected_s = budget.expected_s(planned)
     assert budget.refusal(planned, 150.0 - expected_s - 1) is None
-    assert "20 s of the budget of 100 s are left" in budget.refusal(planned, 130.0 if expected_s > 20 else 0.0)
-    assert "0 s of the budget" in budget.refusal(planned, 500.0)
-    assert not budget.is_over(200.0) and budget.is_over(211.0)
+    assert "20 s of the budget of 100 s are left" in budget.refusal(planned, 130.0).reason
+    assert budget.refusal(planned, 130.0).reason_code == "skipped.budget"
+    assert "0 s of the budget" in budget.refusal(planned, 500.0).reason
+    assert budget.ending(200.0) is None and budget.ending(211.0) == "budget"
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz"), st.integers(0, 3)),
-        unique=True,
-        min_size=1,
-        max_size=30,
-    ),
-    st.randoms(use_true_random=False),
-)
-def test_each_next_cell_tells_the_most(values, random):
-    cells = [cell(f"precision-{one}", f"compiler-{two}", seed) for one, two, seed in values]
-    costs = {planned.cell.slug: random.random() for planned in cells}
-    ordered = order_by_information(cells, costs)
-    assert sorted(map(id, ordered)) == sorted(map(id, cells))
-    told = {id(planned): set(enumerate(own)) for planned, own in zip(cells, values, strict=True)}
-    shared = set.intersection(*told.values())
+# --- through the loop
 
-    def new(planned, before):
-        own = told[id(planned)] - shared
-        seen = set().union(*(told[id(one)] for one in before)) if before else set()
-        pairs = {frozenset(pair) for one in before for pair in combinations(told[id(one)], 2)}
-        return len(own - seen), len({frozenset(pair) for pair in combinations(own, 2)} - pairs)
 
-    for number, planned in enumerate(ordered):
-        gain = (*new(planned, ordered[:number]), -costs[planned.cell.slug])
-        assert gain == max((*new(one, ordered[:number]), -costs[one.cell.slug]) for one in ordered[number:])
+def test_a_budget_ends_in_a_valid_partial_report(paths, capsys):
+    planned = cells(20)
+    summary, launcher = run(paths, planned, Script(duration_s=30.0, result=RESULT), budget_s=120.0)
+    assert launcher.clock.now() <= 120 and 2 <= len(launcher.handles) <= 4
+    assert summary.counts == {"ok": len(launcher.handles), "skipped": 20 - len(launcher.handles)}
+    assert summary.exit_code == 0
+    made = record(paths, planned[-1])
+    assert made["reason_code"] == "skipped.budget" and "of the budget of 120 s" in made["reason"]
+    assert "do not fit the budget" in capsys.readouterr().err
+    summary, _ = run(paths, planned, resume=True)
+    assert summary.counts == {"ok": 20}
+
+
+def test_a_cell_at_work_long_after_the_budget_is_ended(paths):
+    planned = cells(1)
+    _, launcher = run(paths, planned, Script(hangs=True, beats_until_s=1e6), budget_s=100.0)
+    made = record(paths, planned[0])
+    assert (made["status"], made["reason_code"]) == ("skipped", "skipped.budget")
+    assert 160 <= launcher.clock.now() < 165
+
+
+def test_a_budget_shows_every_value_before_it_repeats_one(paths):
+    planned = [
+        plan_cell(make_cell(precision=precision, compile=compiler, leaves={"seed": seed}))
+        for precision in ("bf16", "fp32", "bf16-mixed")
+        for compiler in ("eager", "inductor")
+        for seed in (0, 1)
+    ]
+    _, launcher = run(paths, planned, budget_s=1e6)
+    first = [handle.job.cell for handle in launcher.handles[:3]]
+    assert {cell.axes["precision"] for cell in first} == {"bf16", "fp32", "bf16-mixed"}
+    assert {cell.axes["compile"] for cell in first} == {"eager", "inductor"} and {c.config.seed for c in first} == {
+        0,
+        1,
+    }
+
+
+def test_a_budget_passes_while_the_devices_are_with_another_sweep(paths, tmp_path):
+    locks, others = Locks(tmp_path / "locks", "abcd"), Locks(tmp_path / "locks", "abcd")
+    (tmp_path / "locks").mkdir()
+    assert all(others.take(device) for device in range(4))
+    launcher = FakeLauncher(lambda job: OK)
+    launcher.clock.at(150.0, others.close)
+    planned = cells(1)
+    summary, _ = run(paths, planned, launcher=launcher, hardware=H200, locks=locks, budget_s=100.0)
+    assert launcher.handles == [] and summary.counts == {"skipped": 1}
+    assert record(paths, planned[0])["reason_code"] == "skipped.budget"

@@ -3,21 +3,36 @@ from dataclasses import replace
 import pytest
 
 from benchrunner.core.record import PHASES
+from benchrunner.plan.costs import compiler_s, expected_phases_s
 from benchrunner.run.limits import phase_limits_s
 from samples import make_cell, plan_cell
 
 
-def limits(predicted_s=None, **axes):
+def cell(predicted_s=None, **axes):
     leaves = axes.pop("leaves", {})
     predicted = None if predicted_s is None else {"step_time_s": predicted_s}
-    return phase_limits_s(replace(plan_cell(make_cell(leaves=leaves, **axes)), predicted=predicted), "cuda")
+    return replace(plan_cell(make_cell(leaves=leaves, **axes)), predicted=predicted)
+
+
+def limits(predicted_s=None, **axes):
+    return phase_limits_s(cell(predicted_s, **axes), "cuda")
 
 
 def test_every_phase_has_a_limit():
     assert set(limits()) == set(PHASES) and min(limits().values()) > 0
 
 
-def test_words_win():
+@pytest.mark.parametrize("axes", [{}, {"compile": "inductor"}, {"compile": "thunder"}, {"workload": "generate"}])
+def test_a_limit_that_is_hit_means_a_hang(axes):
+    """Minutes, and an order of magnitude more than what is expected, a compiler at work again included."""
+    given, planned = limits(2.0, **axes), cell(2.0, **axes)
+    expected_s = expected_phases_s(planned, "cuda")
+    assert all(given[phase] >= 180 + 10 * expected_s[phase] for phase in PHASES)
+    again_s = compiler_s(planned.cell)
+    assert all(given[phase] >= 10 * (expected_s[phase] + again_s) for phase in ("warmup", "measure", "check"))
+
+
+def test_overrides_win():
     given = limits(leaves={"limits.measure_s": 7.5})
     assert given["measure"] == 7.5 and given["build"] == limits()["build"]
 

@@ -1,7 +1,8 @@
 import pytest
 
+from benchrunner.launch.fake import VirtualClock
 from benchrunner.run import progress
-from samples import make_cell, make_record
+from samples import make_cell, make_record, plan_cell
 
 
 def test_a_line_a_finished_cell():
@@ -18,7 +19,7 @@ def test_what_a_workload_is_known_by():
     assert progress.headline(make_record(make_cell(), metrics=generation)) == "decodes 228.2 tok/s"
 
 
-def test_a_cell_without_numbers_tells_its_reason():
+def test_a_cell_without_numbers_reports_its_reason():
     record = make_record(make_cell(), "failed", "failed.exit", "rank 0 exited", fault="exit")
     assert progress.finished_line(record, 1, 1).endswith("failed.exit: rank 0 exited  (12.5 s)  [fault exit]")
 
@@ -36,3 +37,20 @@ def test_the_pace():
 def test_what_is_running_is_shortened():
     assert progress.shorten([]) == "nothing"
     assert progress.shorten(["a", "b", "c", "d"]) == "a, b and 2 more"
+
+
+def test_a_note_is_kept_for_the_tables_and_a_report_is_not(capsys):
+    reports = progress.Progress(VirtualClock())
+    reports.report("waiting")
+    reports.note("device 1 is lost")
+    assert reports.notes == ["device 1 is lost"]
+    assert capsys.readouterr().err.splitlines() == ["waiting", "device 1 is lost"]
+
+
+def test_the_live_line_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    planned = plan_cell(make_cell())
+    with progress.Progress(VirtualClock()).begin(1) as reports:
+        reports.report_running([planned])
+    assert planned.cell.slug[:20] in capsys.readouterr().err

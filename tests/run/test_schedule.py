@@ -61,7 +61,8 @@ def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
     ((first, places),) = queue.start()
     queue.pool.give_back(places)
     queue.put_first(first)
-    assert queue.drop(lambda planned: planned.cell.get("seed") == 1)[0].cell.get("seed") == 1
+    (dropped,) = queue.drop(lambda planned: "why" if planned.cell.config.seed == 1 else None)
+    assert dropped[0].cell.config.seed == 1 and dropped[1] == "why"
     assert queue.start()[0][0] is first and len(queue) == 1
 
 
@@ -78,6 +79,23 @@ def test_what_can_never_run_here_is_told():
     assert "needs 2 nodes" in pool.obstacle(cell(1, nodes=2))
     assert "needs 2 nodes" in make_pool(CPU, is_local=True).obstacle(cell(1, nodes=2))
     assert make_pool(H200, is_local=False).obstacle(cell(8, nodes=2)) is None
+
+
+def test_a_cell_is_overtaken_as_often_as_there_are_devices_and_no_more():
+    queue = Queue([cell(1, 0)], make_pool(H200, is_local=True))
+    busy = [devices for _, devices in queue.start()]
+    queue = Queue([cell(4, 1), *(cell(1, number) for number in range(2, 12))], queue.pool)
+    overtaking = [devices for _, devices in queue.start()]
+    assert len(overtaking) == 3
+    queue.pool.give_back(overtaking.pop())
+    overtaking += [devices for _, devices in queue.start()]
+    assert len(overtaking) == 3, "the fourth"
+    while overtaking:
+        queue.pool.give_back(overtaking.pop())
+        assert queue.start() == [], "kept for the one that waits"
+    queue.pool.give_back(busy.pop())
+    ((first, devices),) = queue.start()
+    assert first.cell.sizes.devices == len(devices) == 4
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=40), st.randoms(use_true_random=False))

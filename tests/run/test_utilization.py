@@ -1,10 +1,10 @@
 import pytest
 
-from benchrunner.run.utilization import Usage
+from benchrunner.run.utilization import Utilization
 
 
 def test_the_share_of_time_at_work_while_cells_waited():
-    usage = Usage(2)
+    usage = Utilization(2)
     usage.start("a", 1, 10.0)
     usage.start("b", 1, 10.0)
     usage.end("a", 14.0)
@@ -17,19 +17,19 @@ def test_the_share_of_time_at_work_while_cells_waited():
 
 
 def test_a_cell_on_several_devices_counts_for_each():
-    usage = Usage(4)
+    usage = Utilization(4)
     usage.start("a", 4, 0.0)
     usage.waiting(8.0)
     assert usage.busy_share() == 1.0
 
 
 def test_nothing_is_claimed_where_nothing_waited():
-    usage = Usage(2)
+    usage = Utilization(2)
     assert usage.busy_share() is None and usage.concurrency() is None
     usage.start("a", 1, 0.0)
     usage.end("a", 2.0)
     assert usage.busy_share() is None and usage.concurrency() == 1.0
-    remote = Usage(0)
+    remote = Utilization(0)
     remote.start("a", 1, 0.0)
     remote.waiting(2.0)
     assert remote.busy_share() is None

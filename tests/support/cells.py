@@ -31,7 +31,7 @@ def make_cell(*words: str) -> Cell:
     return cell
 
 
-def make_context(cell: Cell, *, fault=None) -> Context:
+def make_context(cell: Cell) -> Context:
     """A context on CPU for this process: its rank and world come from torchrun's environment, if any."""
     alone = cell.sizes.world_size == 1
     rank = 0 if alone else int(os.environ.get("RANK", "0"))
@@ -41,7 +41,6 @@ def make_context(cell: Cell, *, fault=None) -> Context:
         rank=rank,
         local_rank=rank,
         world_size=cell.sizes.world_size,
-        fault=fault,
         path=Path(tempfile.mkdtemp(dir=SCRATCH.name)) / f"rank{rank}.json",
     )
     context.init_process_group()

@@ -1,14 +1,13 @@
 """Small decoders that several tests share."""
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from benchrunner.config.schema import ModelConfig
 from benchrunner.core.paths import config_dir
+from benchrunner.core.schema import ModelConfig
 from benchrunner.worker.model.decoder import Decoder
 
 SMALL = {
@@ -24,9 +23,9 @@ SMALL = {
 CPU = torch.device("cpu")
 
 
-def load_model(name: str, **changes: Any) -> dict[str, Any]:
+def load_model(name: str, **changes: Any) -> ModelConfig:
     shape = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text())
-    return asdict(ModelConfig()) | shape | changes
+    return ModelConfig(**(shape | changes))
 
 
 def randomize(module: nn.Module) -> None:
@@ -36,7 +35,7 @@ def randomize(module: nn.Module) -> None:
         parameter.data.normal_(offset, 0.2, generator=generator)
 
 
-def make_decoder(model: dict[str, Any], **options: Any) -> Decoder:
+def make_decoder(model: ModelConfig, **options: Any) -> Decoder:
     decoder = Decoder(model, **options)
     randomize(decoder)
     return decoder.eval()

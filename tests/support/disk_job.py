@@ -8,16 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchrunner.cli import main as cli
+from benchrunner.cli.run_and_report import run_and_report
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.launch.job import Job
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.plan import Plan, PlannedCell
-from benchrunner.run.sweep import RunOptions
+from benchrunner.run.options import RunOptions
 from benchrunner.store.plan_file import write_plan
+from fake_sweeps import RESULT
 from samples import CPU, make_cell, plan_cell
 
-RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}
 BAD = {"full": (2, 4), "readonly": (2, 4), "full_to_the_end": (4, 6)}
 """Kind → the cells, counted from 0, from which until which nothing can be written."""
 
@@ -82,23 +83,20 @@ class ReadOnly:
 
 def run(plan: Plan, paths: SweepPaths, trouble: Full | ReadOnly | None, begin: int = 0, end: int = 0) -> int:
     """Run or, without trouble, resume, and make the tables; the exit code."""
-    launcher = FakeLauncher(lambda job: Script(result=RESULT))
-    start = launcher.start
 
-    def start_in_trouble(job):
-        number = job.cell.get("seed")
-        if trouble and number == begin:
+    def script(job: Job) -> Script:
+        if trouble and job.cell.config.seed == begin:
             trouble.begins()
-        if trouble and number == end:
+        if trouble and job.cell.config.seed == end:
             trouble.ends()
-        return start(job)
+        return Script(result=RESULT)
 
-    launcher.start = start_in_trouble  # type: ignore[method-assign]
+    launcher = FakeLauncher(script)
     hardware: Hardware = CPU
     options = RunOptions(
         resume=trouble is None, environment={"versions": {}}, clock=launcher.clock, fault=None, hardware=hardware
     )
-    return cli._run_and_report(plan, paths, launcher, options)
+    return run_and_report(plan, paths, launcher, options)
 
 
 def look(cells: list[PlannedCell], paths: SweepPaths) -> list[list[object] | None]:

@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 import inference_job
 from benchrunner.core.faults import parse_fault
 from benchrunner.worker.engines.engine import build
+from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.workloads import train
 from cells import make_context, make_matrix
@@ -91,7 +92,8 @@ def run_matrix(words):
 
 
 def check_cell(cell, fault):
-    checks = train.run(make_context(cell, fault=fault))["checks"]
+    with planted(fault, context := make_context(cell)):
+        checks = train.run(context)["checks"]
     return {"axes": dict(cell.axes), "fault": fault and fault.kind, "checks": checks}
 
 

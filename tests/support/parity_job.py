@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from benchrunner.core.faults import parse_fault
+from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.workloads import parity
 from cells import make_context, make_matrix
 
@@ -23,7 +24,8 @@ def run_case(case, num_steps):
     parity.NUM_STEPS = STEPS_OF_A_LIE if fault else num_steps
     results = []
     for cell in make_matrix("workload=parity", *words.split()):
-        result = parity.run(make_context(cell, fault=parse_fault(fault)))
+        with planted(parse_fault(fault), context := make_context(cell)):
+            result = parity.run(context)
         results.append({key: result[key] for key in ("metrics", "checks", "parity")})
         torch._dynamo.reset()
     return results

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import Cell, derive_sizes, identity, make_slug
 from benchrunner.core.record import PHASES, Record
+from benchrunner.core.schema import typed_config
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.report.results import Row
@@ -34,7 +35,12 @@ H200 = Hardware(
 
 
 def make_config(axes, leaves):
-    """A whole configuration as `hydra_app` composes it, for the chosen options."""
+    """A whole configuration, for the chosen options."""
+    return typed_config(make_tree(axes, leaves))
+
+
+def make_tree(axes, leaves):
+    """The same as plain data, as Hydra composes it."""
     kind, stage = STRATEGIES[axes["strategy"]]
     mixed = axes["precision"].endswith("-mixed")
     config = {

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from benchrunner.core.faults import parse_fault
+from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.measure import window
 from benchrunner.worker.workloads import train
 from cells import make_context, make_matrix
@@ -24,7 +25,8 @@ def run_case(case):
 
 
 def run_cell(cell, fault):
-    result = train.run(make_context(cell, fault=parse_fault(fault)))
+    with planted(parse_fault(fault), context := make_context(cell)):
+        result = train.run(context)
     torch._dynamo.reset()
     return {"fault": fault, "axes": dict(cell.axes), "checks": result["checks"]}
 

@@ -19,7 +19,8 @@ from benchrunner.launch import local, processes
 from benchrunner.launch.job import Job
 from benchrunner.outcome.judge import judge
 from benchrunner.plan.plan import Plan
-from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.sweep import run_plan
 from benchrunner.run.watch import Running
 from benchrunner.store.plan_file import write_plan
 from benchrunner.worker.agent import torchrun_words
@@ -59,7 +60,7 @@ def run_job(tmp_path, fault=None, hangs_in=None):
         time.sleep(0.05)
         if hangs_in is not None and are_in(job.paths, hangs_in):
             time.sleep(2)
-            run.started_s -= planned.cell.get("timeout_s")
+            run.started_s -= planned.cell.config.timeout_s
             hangs_in = None
     assert processes.marked_pids(job.marker) == []
     evidence = run.evidence(code)
@@ -137,7 +138,8 @@ import sys
 from pathlib import Path
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.local import LocalLauncher
-from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.sweep import run_plan
 from benchrunner.store.plan_file import load_plan
 environment = {"benchrunner": "0.1.0", "versions": {}, "driver": None, "gpus": []}
 root = Path(sys.argv[1])

@@ -1,24 +1,16 @@
 import json
-import os
-import subprocess
-import sys
 
-import pytest
 import torch
 
-from benchrunner.core import faults as names
-from benchrunner.core.faults import parse_fault
 from benchrunner.worker.context import Context
-from benchrunner.worker.faults import deaths
 from samples import make_cell
 
 
-def make_context(tmp_path, fault=None, **more):
+def make_context(tmp_path, **more):
     return Context(
         cell=make_cell(),
         hardware={"device_type": "cpu"},
         path=tmp_path / "rank0.json",
-        fault=parse_fault(fault),
         **more,
     )
 
@@ -39,7 +31,7 @@ def test_phases_are_timed_and_written_as_they_change(tmp_path):
 
 
 def test_the_same_phase_again_changes_nothing(tmp_path):
-    context = make_context(tmp_path, "exception:measure")
+    context = make_context(tmp_path)
     context.phase("build")
     before = read(context)
     context.phase("build")
@@ -60,44 +52,9 @@ def test_alone_there_is_nobody_to_join(tmp_path):
     context.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [("exception", RuntimeError), ("oom_host", RuntimeError), ("missing", ModuleNotFoundError)],
-)
-def test_a_fault_strikes_on_entering_its_phase(tmp_path, fault, error):
-    context = make_context(tmp_path, f"{fault}@0:measure")
-    context.phase("build")
-    with pytest.raises(error):
-        context.phase("measure")
-    assert read(context)["phase"] == "measure"
-
-
-def test_a_fault_in_the_first_phase(tmp_path):
-    with pytest.raises(RuntimeError):
-        make_context(tmp_path, "exception:start")
-
-
-def test_a_fault_of_another_rank_does_not_strike(tmp_path):
-    make_context(tmp_path, "exception@1").phase("build")
-
-
-def test_lies_are_asked_for(tmp_path):
-    context = make_context(tmp_path, "no_reduce@0")
-    assert context.fault_is("no_reduce") and not context.fault_is("no_shard")
-    assert not make_context(tmp_path, "no_reduce@1").fault_is("no_reduce")
-    assert not make_context(tmp_path).fault_is("no_reduce")
-
-
-def test_the_environment_is_printed_whole(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("MARK_OF_THIS_TEST", "yes")
-    make_context(tmp_path, "print_env").phase("build")
-    assert "MARK_OF_THIS_TEST=yes" in capsys.readouterr().out
-
-
-def test_every_death_has_an_act():
-    assert set(deaths.ACTS) == set(names.DEATHS)
-
-
-def test_the_list_of_faults_needs_no_torch():
-    code = "import sys, benchrunner.faults; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+def test_phases_are_heard_of_once_the_file_shows_them(tmp_path):
+    context, heard = make_context(tmp_path), []
+    context.on_phase.append(lambda phase: heard.append((phase, read(context)["phase"])))
+    for name in ("build", "build", "measure"):
+        context.phase(name)
+    assert heard == [("build", "build"), ("measure", "measure")]

@@ -11,7 +11,8 @@ import pytest
 
 from benchrunner.core.paths import SweepPaths
 from benchrunner.plan.plan import Plan
-from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.sweep import run_plan
 from forked import ForkLauncher
 from samples import CPU, make_cell, plan_cell
 

@@ -1,38 +1,18 @@
-"""The text of `bench --help`: examples first, then the axes as they are in conf/, then the exit codes."""
+"""The text of `bench --help` and of `bench COMMAND --help`, from what the commands say of themselves and from conf/."""
 
+import textwrap
+from collections.abc import Sequence
+
+from benchrunner.cli.command import COMMON_FLAGS, Command, Example, Flag
+from benchrunner.cli.commands import COMMANDS, UNNAMED, called
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.paths import config_dir
 
-HELP = {
-    "run": "run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
-    "plan": "list every cell with its verdict, reason, predicted memory and time; runs nothing (--json for programs)",
-    "report": "rebuild all tables from the plan and records of one or more sweep directories",
-    "resume": "run what is missing or failed in a sweep directory (--mix: even on other versions or devices;\n"
-    "                 --only failed,timeout,skipped: those that ended so; --cells 'GLOB': those of that name or id)",
-    "doctor": "what this machine is and which options it can run (--faults: the faults that BENCH_FAULT can plant)",
-    "list": "the options of every group, or of one",
-}
-"""Command → a line."""
+WIDTH = 120
 
-USAGES = {
-    "run": "bench [-m] [--budget TIME] [--no-infer] [FILE.yaml | +sweeps=NAME] [key=value …]",
-    "plan": "bench plan [-m] [--json] [FILE.yaml | +sweeps=NAME] [key=value …]",
-    "report": "bench report DIR [DIR …]",
-    "resume": "bench resume [--mix] [--budget TIME] [--no-infer] [--only STATUS,…] [--cells GLOB] DIR",
-    "doctor": "bench doctor [--faults]",
-    "list": "bench list [GROUP]",
-}
-
-EXAMPLES = """\
-examples:
-  bench                                             the debug model, one training cell
-  bench model=llama2-7b strategy=fsdp seq_len=2048  one cell
-  bench -m strategy=fsdp,ddp precision=bf16,fp8     a matrix: every combination of the lists
-  bench -m 'model=glob(llama2*)' micro_batch_size='range(1,5)'
-  bench +sweeps=smoke                               a sweep from sweeps/; add words to narrow it: strategy=single
-  bench plan -m model=llama2-7b strategy=fsdp,ddp   what would run, and why not; needs no GPU
-  bench plan hardware=h200-sxm-141gb devices=8 model=llama2-70b strategy=fsdp
-  bench report outputs/latest                       the tables again"""
+PURPOSE = """\
+Which combinations of model, workload, strategy, precision, compiler and checkpointing work here, how fast,
+in how much memory, and is the number true."""
 
 SCALARS = """\
 keys (bench --cfg job prints all with their values):
@@ -46,45 +26,92 @@ keys (bench --cfg job prints all with their values):
 EXIT_CODES = """\
 exit codes:
   0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one was attempted
-  1   wrong words or a wrong directory; nothing was run
+  1   wrong arguments or a wrong directory; nothing was run
   2   some cell failed, timed out or is invalid, or the sweep was stopped early
   4   nothing failed and nothing was measured
   130, 143   interrupted; finished records are kept"""
 
-FLAGS = """\
-flags:
-  -m, --multirun   the lists make a matrix        -h, --help   --version
-  --budget 45m     most informative cells first, none that is expected not to fit the rest of the time
-  --no-infer       run also larger micro-batches of a cell of which a smaller one ran out of memory
+ANSWERED_BY_HYDRA = """\
   answered by Hydra: --cfg job (the composed configuration), --info, --hydra-help
   completion in bash: eval "$(bench --shell-completion install=bash)\""""
 
 
-def command_line(name: str) -> str:
-    """How a command is called, e.g. `bench plan`."""
-    return "bench" if name == "run" else f"bench {name}"
-
-
 def help_text(name: str) -> str:
-    """The help of one command; of `run`, the help of the program."""
-    if name != "run":
-        return f"usage: {USAGES[name]}\n\n{HELP[name]}"
-    commands = [f"  {command_line(command):<13}  {line}" for command, line in HELP.items()]
-    blocks = [
-        f"usage: {USAGES[name]}\n       bench COMMAND …",
-        "Which combinations of model, workload, strategy, precision, compiler and checkpointing work here, how fast,\n"
-        "in how much memory, and is the number true.",
-        EXAMPLES,
-        "\n".join(["commands:", *commands]),
-        "\n".join(["groups (bench list GROUP describes the options):", *map(_group_line, GROUPS)]),
+    """The help of one command; of the one that needs no name, the help of the program."""
+    blocks = _program_blocks() if name == UNNAMED else _command_blocks(name)
+    return "\n\n".join(filter(None, blocks))
+
+
+def _program_blocks() -> list[str]:
+    examples = [example for command in COMMANDS.values() for example in command.examples]
+    return [
+        f"usage: {usage(UNNAMED)}\n       bench COMMAND …",
+        PURPOSE,
+        _examples_block(examples),
+        _titled("commands (bench COMMAND --help explains the flags of one)", _commands()),
+        _titled("groups (bench list GROUP describes the options)", _groups()),
         SCALARS,
         EXIT_CODES,
-        FLAGS,
+        f"{_flags_block(COMMANDS[UNNAMED])}\n{ANSWERED_BY_HYDRA}",
     ]
-    return "\n\n".join(blocks)
 
 
-def _group_line(group: str) -> str:
+def _command_blocks(name: str) -> list[str]:
+    command = COMMANDS[name]
+    return [
+        f"usage: {usage(name)}",
+        textwrap.fill(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}", WIDTH),
+        _flags_block(command),
+        _examples_block(command.examples),
+    ]
+
+
+def usage(name: str) -> str:
+    """How a command is called, with its flags and operands."""
+    command = COMMANDS[name]
+    operands = [command.operands.usage] if command.operands else []
+    return " ".join([called(name), *(flag.usage for flag in command.flags), *operands])
+
+
+def _commands() -> list[tuple[str, str]]:
+    """Each command with its summary and, in brackets, its flags; those of `bench` have lines of their own."""
+    named = {name: [flag.names[0] for flag in command.flags] for name, command in COMMANDS.items() if name != UNNAMED}
+    flags = {name: f" ({', '.join(names)})" for name, names in named.items() if names}
+    return [(called(name), command.summary + flags.get(name, "")) for name, command in COMMANDS.items()]
+
+
+def _groups() -> list[tuple[str, str]]:
+    return [(f"{group}=", _options(group)) for group in GROUPS]
+
+
+def _options(group: str) -> str:
     names = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-    shown = names if len(names) <= 8 else [*names[:6], f"… {len(names) - 6} more"]
-    return f"  {group + '=':<25}  {' | '.join(shown)}"
+    return " | ".join(names if len(names) <= 8 else [*names[:6], f"… {len(names) - 6} more"])
+
+
+def _flags_block(command: Command) -> str:
+    return _titled("flags", [_flag_line(flag) for flag in (*command.flags, *COMMON_FLAGS)])
+
+
+def _flag_line(flag: Flag) -> tuple[str, str]:
+    return flag.spelling, flag.help
+
+
+def _examples_block(examples: Sequence[Example]) -> str:
+    return _titled("examples", [(example.line, example.meaning) for example in examples])
+
+
+def _titled(title: str, lines: Sequence[tuple[str, str | None]]) -> str:
+    """A heading and lines in two columns; an empty text without lines."""
+    return "\n".join([f"{title}:", *_columns(lines)]) if lines else ""
+
+
+def _columns(lines: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Lines of two columns, the second one wrapped; a line without its second may be longer than the first column."""
+    width = max((len(left) for left, right in lines if right), default=0)
+    return [_row(left.ljust(width), right) if right else f"  {left}" for left, right in lines]
+
+
+def _row(left: str, right: str) -> str:
+    indent = " " * (len(left) + 4)
+    return textwrap.fill(right, WIDTH, initial_indent=f"  {left}  ", subsequent_indent=indent, break_on_hyphens=False)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from benchrunner.config.schema import CHOICES, NOT_NEGATIVE, POSITIVE, Config
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.errors import ConfigError, did_you_mean
+from benchrunner.core.schema import ALLOWED, Allowed, Config
 
 EVERY = "activation_checkpointing.every"
 
@@ -39,6 +39,20 @@ def _walk(schema: type, prefix: str) -> typing.Iterator[tuple[str, Any]]:
             yield from _walk(typing.cast(type, kind), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", kind
+
+
+@cache
+def allowed_values() -> dict[str, Allowed]:
+    """Dotted leaf → the values that it may have, where its type allows more."""
+    return dict(_walk_allowed(Config, ""))
+
+
+def _walk_allowed(schema: type, prefix: str) -> typing.Iterator[tuple[str, Allowed]]:
+    for item in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(item.type):
+            yield from _walk_allowed(typing.cast(type, item.type), f"{prefix}{item.name}.")
+        elif ALLOWED in item.metadata:
+            yield f"{prefix}{item.name}", item.metadata[ALLOWED]
 
 
 def is_open(key: str) -> bool:
@@ -99,17 +113,22 @@ def check_value(key: str, value: Any) -> None:
         raise ConfigError(key, f"{value} is not a finite number")
     if value is None or isinstance(value, bool):
         return
-    if key in CHOICES and value not in CHOICES[key]:
-        allowed = CHOICES[key]
-        raise ConfigError(key, f"{value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
-    if key in POSITIVE and value <= 0:
-        raise ConfigError(key, f"{value} is not allowed, must be greater than 0")
-    if key in NOT_NEGATIVE and value < 0:
-        raise ConfigError(key, f"{value} is not allowed, must be 0 or more")
-    if key.endswith("dropout") and value >= 1:
-        raise ConfigError(key, f"{value} is not allowed, must be less than 1")
+    if key in allowed_values():
+        _check_allowed(key, value, allowed_values()[key])
     if key == EVERY:
         _check_every(value)
+
+
+def _check_allowed(key: str, value: Any, allowed: Allowed) -> None:
+    if allowed.choices and value not in allowed.choices:
+        hint = did_you_mean(str(value), allowed.choices)
+        raise ConfigError(key, f"{value!r} is not one of {', '.join(allowed.choices)}{hint}")
+    if allowed.above is not None and value <= allowed.above:
+        raise ConfigError(key, f"{value} is not allowed, must be greater than {allowed.above:g}")
+    if allowed.least is not None and value < allowed.least:
+        raise ConfigError(key, f"{value} is not allowed, must be {allowed.least:g} or more")
+    if allowed.below is not None and value >= allowed.below:
+        raise ConfigError(key, f"{value} is not allowed, must be less than {allowed.below:g}")
 
 
 def check_text(key: str, value: str) -> None:

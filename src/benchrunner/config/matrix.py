@@ -11,6 +11,7 @@ from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import identity_overrides
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.patterns import read_pattern
+from benchrunner.core.schema import SECTIONS, Config, typed_section
 
 NOT_REPEATED = frozenset({"sweep", "out_dir"})
 """Changed top-level keys that are no part of the command that repeats a cell."""
@@ -18,14 +19,14 @@ NOT_REPEATED = frozenset({"sweep", "out_dir"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One composed row. The dicts are shared between rows and must never be changed."""
+    """One composed row. Sections of the configuration are shared between rows and must never be changed."""
 
     axes: Mapping[str, str]
     """Axis group → composed option name."""
     overrides: Mapping[str, Any]
     """Dotted leaf → value, for every leaf changed away from its option file or the schema's default; with the names of
     a launcher and a hardware other than the usual ones, which are no axes."""
-    config: Mapping[str, Any]
+    config: Config
     """The whole configuration, resolved."""
     excluded_reason: str | None = None
     """Why `sweep.exclude` struck the row out."""
@@ -56,6 +57,7 @@ def build_rows(matrices: Sequence[Matrix], pieces: Pieces) -> list[Row]:
     """The rows of all products in order, each once, the struck-out ones marked."""
     builder = _Builder(pieces)
     strike = _exclusions(pieces.base["sweep"]["exclude"])
+    typed = _Typed()
     seen: set[tuple[Any, ...]] = set()
     rows = []
     for matrix in matrices:
@@ -63,7 +65,8 @@ def build_rows(matrices: Sequence[Matrix], pieces: Pieces) -> list[Row]:
             identity = (*axes.values(), repr(identity_overrides(overrides)))
             if identity not in seen:
                 seen.add(identity)
-                rows.append(Row(axes=axes, overrides=overrides, config=config, excluded_reason=strike(axes, config)))
+                reason = strike(axes, config)
+                rows.append(Row(axes=axes, overrides=overrides, config=typed.config(config), excluded_reason=reason))
     return rows
 
 
@@ -120,12 +123,29 @@ class _Builder:
         untouched = self.pieces.pristine[key][value["name"]] if key in GROUPS else self.pieces.defaults[key]
         before = keys.flatten(untouched, f"{key}.")
         changes = {leaf: item for leaf, item in keys.flatten(value, f"{key}.").items() if before.get(leaf) != item}
-        if key in GROUPS and key not in AXES and value["name"] != USUAL[key]:
+        if key in GROUPS and key not in AXES and value["name"] != DEFAULT_OPTIONS[key]:
             changes = {key: value["name"], **changes}
         return changes
 
 
-USUAL = {"launcher": "local", "hardware": "auto"}
+class _Typed:
+    """Composed sections as their types, each made once: rows go on sharing them."""
+
+    def __init__(self) -> None:
+        self._sections: dict[int, tuple[Mapping[str, Any], Any]] = {}
+        """Identity of a section → it, so that it lives on, and its typed form."""
+
+    def config(self, tree: Mapping[str, Any]) -> Config:
+        """The whole tree of a row."""
+        return Config(**{key: self._section(key, value) if key in SECTIONS else value for key, value in tree.items()})
+
+    def _section(self, key: str, value: Mapping[str, Any]) -> Any:
+        if id(value) not in self._sections:
+            self._sections[id(value)] = value, typed_section(key, value)
+        return self._sections[id(value)][1]
+
+
+DEFAULT_OPTIONS = {"launcher": "local", "hardware": "auto"}
 """The options that need no word."""
 
 

@@ -4,10 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchrunner.core.axes import AXES, NOT_IDENTITY
+from benchrunner.core.schema import SECTIONS, Config, typed_config
 
 SLUG_BYTES = 100
 
@@ -36,7 +37,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A frozen cell. `config` holds plain dicts that are shared between cells and must never be changed."""
+    """A frozen cell. The sections of `config` are shared between cells and must never be changed."""
 
     cell_id: str
     """12 hex digits over axes and changed leaves: see `identity`."""
@@ -48,16 +49,9 @@ class Cell:
     """Axis group → option name."""
     overrides: Mapping[str, Any]
     """Dotted leaf → value, for every leaf that the words changed away from its option file or default."""
-    config: Mapping[str, Any]
+    config: Config
     """The resolved configuration."""
     sizes: Sizes
-
-    def get(self, key: str) -> Any:
-        """The value at a dotted key of the configuration, e.g. `model.num_layers`."""
-        value: Any = self.config
-        for part in key.split("."):
-            value = value[part]
-        return value
 
     def words(self) -> list[str]:
         """The overrides that repeat this cell, one word each, not yet quoted for a shell, without `bench`."""
@@ -91,18 +85,19 @@ def identity_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key.partition(".")[0] not in NOT_IDENTITY}
 
 
-def digest_section(section: Mapping[str, Any]) -> str:
+def digest_section(section: object) -> str:
     """The digest of one section of a configuration; descriptions and sources are prose, not settings."""
-    return digest(canonical_json({key: item for key, item in section.items() if key not in ("description", "source")}))
+    values = vars(section).items()
+    return digest(canonical_json({key: item for key, item in values if key not in ("description", "source")}))
 
 
-def config_digest(config: Mapping[str, Any], section: Callable[[Mapping[str, Any]], str] = digest_section) -> str:
+def config_digest(config: Config, section: Callable[[object], str] = digest_section) -> str:
     """12 hex digits over everything in the configuration that can change a measurement.
 
     `section` digests one section; a caller with many cells passes one that remembers shared sections.
     """
-    parts = {key: value for key, value in config.items() if key not in NOT_IN_DIGEST}
-    return digest(canonical_json({k: section(v) if isinstance(v, Mapping) else v for k, v in parts.items()}))
+    parts = {key: value for key, value in vars(config).items() if key not in NOT_IN_DIGEST}
+    return digest(canonical_json({k: section(v) if k in SECTIONS else v for k, v in parts.items()}))
 
 
 def make_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str) -> str:
@@ -138,24 +133,24 @@ def _quote(text: str) -> str:
     return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
 
 
-def derive_sizes(config: Mapping[str, Any], visible_devices: int) -> Sizes:
+def derive_sizes(config: Config, visible_devices: int) -> Sizes:
     """Sizes of a cell where `visible_devices` devices a node can be used.
 
     `single` uses one device; another strategy uses all visible ones, and 2 ranks where there is no accelerator
     (the caller passes 2 then). An impossible combination is a verdict by rule, not an error here: a global batch that
     does not divide gives `accumulation_steps` 0.
     """
-    nodes = config["nodes"]
-    devices = config["devices"] or (1 if config["strategy"]["kind"] == "single" else max(visible_devices, 1))
+    nodes = config.nodes
+    devices = config.devices or (1 if config.strategy.kind == "single" else max(visible_devices, 1))
     world_size = devices * nodes
-    micro_batch_size = config["micro_batch_size"]
+    micro_batch_size = config.micro_batch_size
     a_pass = micro_batch_size * world_size
-    global_batch_size = config["global_batch_size"] or a_pass
+    global_batch_size = config.global_batch_size or a_pass
     return Sizes(
         micro_batch_size=micro_batch_size,
         global_batch_size=global_batch_size,
         accumulation_steps=0 if global_batch_size % a_pass else global_batch_size // a_pass,
-        seq_len=config["seq_len"] or config["model"]["max_seq_len"],
+        seq_len=config.seq_len or config.model.max_seq_len,
         devices=devices,
         nodes=nodes,
         world_size=world_size,
@@ -165,12 +160,12 @@ def derive_sizes(config: Mapping[str, Any], visible_devices: int) -> Sizes:
 def cell_to_dict(cell: Cell) -> dict[str, Any]:
     """The cell as JSON-ready plain data (what `cell.json` holds)."""
     data = {name: getattr(cell, name) for name in ("cell_id", "config_digest", "slug")}
-    data |= {name: dict(getattr(cell, name)) for name in ("axes", "overrides", "config")}
+    data |= {"axes": dict(cell.axes), "overrides": dict(cell.overrides), "config": asdict(cell.config)}
     data["sizes"] = {name: getattr(cell.sizes, name) for name in Sizes.__slots__}
     return data
 
 
 def cell_from_dict(data: Mapping[str, Any]) -> Cell:
     """The inverse of `cell_to_dict`."""
-    fields = {name: data[name] for name in ("cell_id", "config_digest", "slug", "axes", "overrides", "config")}
-    return Cell(**fields, sizes=Sizes(**data["sizes"]))
+    fields = {name: data[name] for name in ("cell_id", "config_digest", "slug", "axes", "overrides")}
+    return Cell(**fields, config=typed_config(data["config"]), sizes=Sizes(**data["sizes"]))

@@ -31,7 +31,7 @@ DEATHS: dict[str, str] = {
     "grandchild": "leaves a process in a session of its own behind and goes on",
     "print_env": "prints its whole environment and goes on",
 }
-"""Fire when the rank enters the phase (default: build)."""
+"""Strike when the rank enters the phase (default: build)."""
 
 LIES: dict[str, str] = {
     "no_reduce": "gradients are not reduced over ranks",
@@ -49,7 +49,7 @@ LIES: dict[str, str] = {
     "stale_recompute": "checkpointed blocks recompute something else, eager only (workload=parity sees it)",
     "wrong_linear": "converted linears give results that are off by half, eager only (workload=parity sees it)",
 }
-"""Asked by the worker's own code where it would do the thing left out: `Context.fault_is`."""
+"""Hold from before anything is built: `benchrunner.worker.faults.lies` patches the worker, whose code knows of none."""
 
 FAULTS: dict[str, str] = DEATHS | LIES
 """Every kind of fault → what it does."""

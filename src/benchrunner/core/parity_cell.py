@@ -4,11 +4,18 @@ Kept: everything that chooses code (family of the model, strategy, precision, co
 attention, accumulation). Made small: the shape, the batch, the sequence.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from benchrunner.core.cell import Cell, derive_sizes
+from benchrunner.core.schema import (
+    CheckpointingConfig,
+    Config,
+    EngineConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StrategyConfig,
+)
 
 HEAD_SIZE = 32
 NUM_HEADS = 4
@@ -27,72 +34,88 @@ QUANTIZED_WORKLOAD = "lora"
 
 def small_scale(cell: Cell) -> Cell:
     """The cell that a parity run builds: plain SGD without decay, dropout or clipping, which would hide a scale."""
-    config = dict(cell.config)
-    quantized = config["precision"]["backend"] == "bitsandbytes"
-    workload = QUANTIZED_WORKLOAD if quantized else "train"
-    chunk = config["workload"]["loss_chunk_tokens"]
-    config["model"] = small_model(config["model"], config["activation_checkpointing"])
-    config["workload"] = config["workload"] | {
-        "name": workload,
-        "lengths": "fixed",
-        "lora_dropout": 0.0,
-        "loss_chunk_tokens": None if chunk is None else SEQ_LEN // 2,
-    }
-    config["optimizer"] = {"name": "sgd", "lr": LEARNING_RATE, "weight_decay": 0.0, "clip_norm": None}
+    config = cell.config
+    workload = QUANTIZED_WORKLOAD if config.precision.backend == "bitsandbytes" else "train"
+    chunk = config.workload.loss_chunk_tokens
     accumulation = min(max(cell.sizes.accumulation_steps, 1), MAX_ACCUMULATION_STEPS)
-    config |= {
-        "seq_len": SEQ_LEN,
-        "micro_batch_size": MICRO_BATCH_SIZE,
-        "devices": cell.sizes.devices,
-        "global_batch_size": MICRO_BATCH_SIZE * accumulation * cell.sizes.world_size,
-    }
+    small = replace(
+        config,
+        model=small_model(config.model, config.activation_checkpointing),
+        workload=replace(
+            config.workload,
+            name=workload,
+            lengths="fixed",
+            lora_dropout=0.0,
+            loss_chunk_tokens=None if chunk is None else SEQ_LEN // 2,
+        ),
+        optimizer=OptimizerConfig(name="sgd", lr=LEARNING_RATE, weight_decay=0.0, clip_norm=None),
+        seq_len=SEQ_LEN,
+        micro_batch_size=MICRO_BATCH_SIZE,
+        devices=cell.sizes.devices,
+        global_batch_size=MICRO_BATCH_SIZE * accumulation * cell.sizes.world_size,
+    )
     axes = dict(cell.axes) | {"workload": workload, "optimizer": "sgd"}
-    return replace(cell, axes=axes, config=config, sizes=derive_sizes(config, cell.sizes.devices))
+    return replace(cell, axes=axes, config=small, sizes=derive_sizes(small, cell.sizes.devices))
 
 
-def small_model(model: Mapping[str, Any], checkpointing: Mapping[str, Any]) -> dict[str, Any]:
+def small_model(model: ModelConfig, checkpointing: CheckpointingConfig) -> ModelConfig:
     """The shape made small; grouped-query attention stays grouped, one key-value head stays one."""
-    groups = model["num_heads"] // model["num_kv_heads"]
-    num_kv_heads = NUM_HEADS if groups == 1 else 1 if model["num_kv_heads"] == 1 else NUM_HEADS // 2
-    return dict(model) | {
-        "num_layers": _num_layers(checkpointing),
-        "d_model": NUM_HEADS * HEAD_SIZE,
-        "num_heads": NUM_HEADS,
-        "num_kv_heads": num_kv_heads,
-        "d_ff": D_FF,
-        "vocab_size": VOCAB_SIZE,
-        "max_seq_len": SEQ_LEN,
-        "dropout": 0.0,
-        "init_std": INIT_STD,
-        "num_parameters": None,
-    }
+    groups = model.num_heads // model.num_kv_heads
+    num_kv_heads = NUM_HEADS if groups == 1 else 1 if model.num_kv_heads == 1 else NUM_HEADS // 2
+    return replace(
+        model,
+        num_layers=_num_layers(checkpointing),
+        d_model=NUM_HEADS * HEAD_SIZE,
+        num_heads=NUM_HEADS,
+        num_kv_heads=num_kv_heads,
+        d_ff=D_FF,
+        vocab_size=VOCAB_SIZE,
+        max_seq_len=SEQ_LEN,
+        dropout=0.0,
+        init_std=INIT_STD,
+        num_parameters=None,
+    )
 
 
-def _num_layers(checkpointing: Mapping[str, Any]) -> int:
+def _num_layers(checkpointing: CheckpointingConfig) -> int:
     """Two, or a whole period of the blocks that are checkpointed."""
-    _, _, period = str(checkpointing["every"] or "").partition("/")
+    _, _, period = str(checkpointing.every or "").partition("/")
     return max(2, min(int(period), MAX_LAYERS)) if period.isdigit() else 2
 
 
 def reference(small: Cell) -> Cell:
     """The same model and global batch in fp32, eager, on one device, nothing recomputed: what parity compares with."""
-    config = dict(small.config)
-    config["strategy"] = dict.fromkeys(config["strategy"]) | {"name": "single", "kind": "single", "wrap": "block"}
-    config["precision"] = config["precision"] | {
-        "name": "fp32",
-        "param_dtype": "float32",
-        "compute_dtype": "float32",
-        "reduce_dtype": "float32",
-        "backend": "torch",
-        "recipe": None,
-    }
-    if small.get("precision.backend") == "bitsandbytes" and small.get("precision.scope") == "all":
-        config["model"] = config["model"] | {"tie_embeddings": False}  # a packed head is not the embedding's matrix
-    config["compile"] = config["compile"] | {"name": "eager", "mode": None, "scope": "block"}
-    config["activation_checkpointing"] = {"name": "none", "every": None}
-    config["workload"] = config["workload"] | {"loss_chunk_tokens": None}
-    config["engine"] = {"name": "native"}
-    config |= {"attention": "math", "devices": 1, "nodes": 1, "micro_batch_size": config["global_batch_size"]}
+    before = small.config
+    config = replace(
+        before,
+        model=replace(before.model, tie_embeddings=before.model.tie_embeddings and not _packs_head(before)),
+        workload=replace(before.workload, loss_chunk_tokens=None),
+        strategy=StrategyConfig(name="single", kind="single"),
+        precision=replace(before.precision, **FP32),
+        compile=replace(before.compile, name="eager", mode=None, scope="block"),
+        activation_checkpointing=CheckpointingConfig(name="none"),
+        engine=EngineConfig(name="native"),
+        attention="math",
+        devices=1,
+        nodes=1,
+        micro_batch_size=small.sizes.global_batch_size,
+    )
     names = ("strategy", "precision", "compile", "activation_checkpointing", "engine")
-    axes = dict(small.axes) | {name: config[name]["name"] for name in names}
+    axes = dict(small.axes) | {name: getattr(config, name).name for name in names}
     return replace(small, axes=axes, config=config, sizes=derive_sizes(config, 1))
+
+
+def _packs_head(config: Config) -> bool:
+    """Whether a tied head is packed apart from the embedding: then it is not the embedding's matrix any more."""
+    return config.precision.backend == "bitsandbytes" and config.precision.scope == "all"
+
+
+FP32: dict[str, Any] = {
+    "name": "fp32",
+    "param_dtype": "float32",
+    "compute_dtype": "float32",
+    "reduce_dtype": "float32",
+    "backend": "torch",
+    "recipe": None,
+}
+"""What the reference changes of a precision."""

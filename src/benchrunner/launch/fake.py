@@ -8,7 +8,7 @@ from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import COUNT
 from benchrunner.core.rank_file import ExitsFile, RankFile
 from benchrunner.core.rank_result import RankError, RankResult
-from benchrunner.core.record import Phase
+from benchrunner.core.record import Phase, RankState
 from benchrunner.launch.job import Job, write_job
 
 
@@ -17,34 +17,54 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self._now_s = 0.0
+        self._alarms: list[tuple[float, Callable[[], object]]] = []
 
     def now(self) -> float:
         """Seconds since it was made."""
         return self._now_s
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass, and do what was to be done until then."""
         self._now_s += seconds
+        due = [action for at_s, action in self._alarms if at_s <= self._now_s]
+        self._alarms = [alarm for alarm in self._alarms if alarm[0] > self._now_s]
+        for action in due:
+            action()
+
+    def at(self, at_s: float, action: Callable[[], object]) -> None:
+        """Have something done once so many seconds have passed since the clock was made."""
+        self._alarms.append((at_s, action))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """What becomes of a job: it ends after `duration_s` with these results, errors and exit codes; or never."""
+    """What becomes of a job: it ends after `duration_s` with these results, errors and exit codes; or never.
+
+    A launcher calls for the script as the job starts: what else is to happen then can happen there.
+    """
 
     duration_s: float = 1.0
     result: RankResult | None = field(default_factory=RankResult)
     """Of every rank without an error; None: the rank leaves without a word."""
     errors: dict[int, RankError] = field(default_factory=dict)
-    """Rank → the error in its file."""
+    """Rank → the error in its file: at the job's end, or from the start where it hangs."""
     exits: dict[int, int] = field(default_factory=dict)
     """Rank → exit code, for those that failed."""
     phase: Phase = "measure"
     """Where ranks are that do not reach their end."""
+    phases: dict[int, Phase] = field(default_factory=dict)
+    """Rank → where it is, for those that are not in `phase`."""
+    queued_s: float = 0.0
+    """So long the job waits in somebody else's queue; it is part of `duration_s`."""
+    pids: tuple[int, ...] = ()
+    """Processes of the job that are there, and stay."""
+    num_oom_kills: int = 0
+    """How often the kernel killed for lack of memory."""
     hangs: bool = False
     beat_every_s: float = 1.0
     """Every rank issues a step so often."""
     beats_until_s: float | None = None
-    """When a rank issues its last step; null: as it ends, or never a first one where it hangs."""
+    """When a rank issues its last step; None: as it ends, or never a first one where it hangs."""
     raises: Exception | None = None
     """Raised on start."""
 
@@ -52,10 +72,8 @@ class Script:
 class FakeLauncher:
     """Starts scripts instead of processes. `clock` is to be given to the run loop."""
 
-    is_local = True
-
-    def __init__(self, script: Callable[[Job], Script]) -> None:
-        self.script = script
+    def __init__(self, script: Callable[[Job], Script], *, is_local: bool = True) -> None:
+        self.script, self.is_local = script, is_local
         self.clock = VirtualClock()
         self.handles: list[FakeHandle] = []
         """Every job started, in order."""
@@ -82,7 +100,7 @@ class FakeHandle:
         self._num_beats = 0
         self._code: int | None = None
         for rank in range(job.cell.sizes.world_size):
-            self._write(RankFile(rank=rank, pid=1, phase=script.phase))
+            self._write_rank(rank, script.errors.get(rank) if script.hangs else None)
 
     def poll(self) -> int | None:
         """See Handle."""
@@ -97,7 +115,7 @@ class FakeHandle:
 
     def is_waiting(self) -> bool:
         """See Handle."""
-        return False
+        return self._clock.now() < self.started_s + self.script.queued_s
 
     def terminate(self) -> None:
         """See Handle."""
@@ -114,11 +132,11 @@ class FakeHandle:
 
     def pids(self) -> list[int]:
         """See Handle."""
-        return []
+        return list(self.script.pids)
 
     def num_oom_kills(self) -> int:
         """See Handle."""
-        return 0
+        return self.script.num_oom_kills
 
     def _beat(self) -> None:
         last_s = self.script.beats_until_s
@@ -134,12 +152,18 @@ class FakeHandle:
         for rank in range(self.job.cell.sizes.world_size):
             error = script.errors.get(rank)
             if error is not None:
-                self._write(RankFile(rank=rank, pid=1, phase=script.phase, state="error", error=error))
+                self._write_rank(rank, error)
             elif not failed and script.result is not None:
                 self._write(RankFile(rank=rank, pid=1, phase="teardown", state="done", result=script.result))
         exits: ExitsFile = {"exits": [{"rank": rank, "code": code} for rank, code in script.exits.items()]}
         write_json(self.job.paths.exits(), exits)
         self._code, self.ended_s = int(failed), self._clock.now()
+
+    def _write_rank(self, rank: int, error: RankError | None) -> None:
+        """A rank that has not reached its end."""
+        state: RankState = "running" if error is None else "error"
+        phase = self.script.phases.get(rank, self.script.phase)
+        self._write(RankFile(rank=rank, pid=1, phase=phase, state=state, error=error))
 
     def _write(self, status: RankFile) -> None:
         write_json(self.job.paths.rank(status.rank), asdict(status), sync=False)

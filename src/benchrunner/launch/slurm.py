@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchrunner.core.errors import UsageError
+from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch.job import Job, rank_pids, write_job
 from benchrunner.launch.variables import job_environment
 
@@ -27,7 +28,7 @@ class SlurmLauncher:
 
     is_local = False
 
-    def __init__(self, config: Mapping[str, Any], executor: Callable[[str], Any] | None = None) -> None:
+    def __init__(self, config: LauncherConfig, executor: Callable[[str], Any] | None = None) -> None:
         self._config = config
         self._executor = executor or _slurm_executor()
 
@@ -46,10 +47,10 @@ class SlurmLauncher:
             "nodes": sizes.nodes,
             "ntasks_per_node": 1,
             "gpus_per_node": sizes.devices if job.hardware["device_type"] == "cuda" else None,
-            "cpus_per_task": config.get("cpus_per_task"),
-            "partition": config.get("partition"),
-            "account": config.get("account"),
-            "time": config.get("time_min"),
+            "cpus_per_task": config.cpus_per_task,
+            "partition": config.partition,
+            "account": config.account,
+            "time": config.time_min,
         }
         return {name: value for name, value in wanted.items() if value is not None}
 

@@ -47,14 +47,14 @@ def cache_variables(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
     The shared ones are apart by attention back end: AOTAutograd's cache does not know which one a graph was traced
     under and would hand a cuDNN graph to a cell labelled flash.
     """
-    shared = shared_cache(environ) / f"attention-{job.cell.get('attention')}"
+    shared = shared_cache(environ) / f"attention-{job.cell.config.attention}"
     home = job.paths.cache.resolve() if starts_cold(job.cell) else shared
     return {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"), "TRITON_CACHE_DIR": str(home / "triton")}
 
 
 def starts_cold(cell: Cell) -> bool:
     """Whether the cell compiles into an empty cache, so that its compile time is comparable."""
-    return bool(cell.axes["compile"] != "eager" and cell.get("compile.cache") == "cold")
+    return bool(cell.axes["compile"] != "eager" and cell.config.compile.cache == "cold")
 
 
 def shared_cache(environ: Mapping[str, str]) -> Path:

@@ -18,6 +18,7 @@ import yaml
 
 from benchrunner.core.job_file import Machine
 from benchrunner.core.paths import config_dir
+from benchrunner.core.schema import HardwareConfig, typed_section
 
 PACKAGES = {
     "bitsandbytes": "bitsandbytes",
@@ -89,21 +90,21 @@ def detect() -> Hardware:
     return _with_libraries(machine)
 
 
-def resolve(config: Mapping[str, Any], devices: int | None = None) -> Hardware:
-    """The machine that `config["hardware"]` names.
+def resolve(config: HardwareConfig, devices: int | None = None) -> Hardware:
+    """The machine that `config` names.
 
     `auto`, or the name of what is here, is this machine, with any value that the words set on top. Another name is
     a machine to plan for: as many devices as its file says, or `devices` when the file leaves it open.
     """
-    name = config["name"]
+    name = config.name
     here = _with_libraries(_from_cpu()) if name == "cpu" else detect()
     if name in ("auto", here.name):
         return _overlay(here, config)
-    num_devices = config["num_devices"] or devices or 1
+    num_devices = config.num_devices or devices or 1
     planned = Hardware(
         name=name, device_type="cuda", device_name=name, num_devices=1, memory_bytes=None, is_present=False
     )
-    return replace(_overlay(planned, config), memory_bytes=config["memory_bytes"], num_devices=num_devices)
+    return replace(_overlay(planned, config), memory_bytes=config.memory_bytes, num_devices=num_devices)
 
 
 def usable_devices(hardware: Hardware) -> int:
@@ -111,15 +112,16 @@ def usable_devices(hardware: Hardware) -> int:
     return CPU_RANKS if hardware.device_type == "cpu" else hardware.num_devices
 
 
-def device_files() -> list[dict[str, Any]]:
+def device_files() -> list[HardwareConfig]:
     """Every device in conf/hardware that can be recognised by name."""
     texts = [path.read_text() for path in sorted((config_dir() / "hardware").glob("*.yaml"))]
-    return [data for data in map(yaml.safe_load, texts) if data.get("match")]
+    known = [typed_section("hardware", yaml.safe_load(text)) for text in texts]
+    return [device for device in known if device.match]
 
 
-def find_device(device_name: str) -> dict[str, Any] | None:
-    """The device file whose `match` finds the driver's name; null for a device we have no datasheet of."""
-    return next((data for data in device_files() if re.search(data["match"], device_name)), None)
+def find_device(device_name: str) -> HardwareConfig | None:
+    """The device file whose `match` finds the driver's name; None for a device we have no datasheet of."""
+    return next((device for device in device_files() if re.search(str(device.match), device_name)), None)
 
 
 def list_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
@@ -218,7 +220,7 @@ def _from_gpus(gpus: Sequence[Gpu]) -> Hardware:
         compute_capability=first.compute_capability,
     )
     known = find_device(first.name)
-    return machine if known is None else _overlay(machine, {**known, "memory_bytes": None, "num_devices": None})
+    return machine if known is None else _overlay(machine, replace(known, memory_bytes=None, num_devices=None))
 
 
 def _from_cpu() -> Hardware:
@@ -246,12 +248,12 @@ def _with_libraries(machine: Hardware) -> Hardware:
 _OVERLAID = {item.name for item in fields(Hardware)} - {"name", "packages", "device_name"}
 
 
-def _overlay(machine: Hardware, config: Mapping[str, Any]) -> Hardware:
+def _overlay(machine: Hardware, config: HardwareConfig) -> Hardware:
     """`machine` with every value that the configuration sets; sizes that the driver measured win over a file's."""
-    chosen = {key: value for key, value in config.items() if key in _OVERLAID and value not in (None, {}, "")}
-    if machine.is_present and config["name"] == machine.name:
+    chosen = {key: value for key, value in vars(config).items() if key in _OVERLAID and value not in (None, {}, "")}
+    if machine.is_present and config.name == machine.name:
         chosen = {key: value for key, value in chosen.items() if key not in ("memory_bytes", "num_devices")}
-    name = machine.name if config["name"] == "auto" else config["name"]
+    name = machine.name if config.name == "auto" else config.name
     return replace(machine, **chosen, name=name)
 
 

@@ -36,11 +36,11 @@ class Attempt:
     """What became of the attempts before."""
 
 
-NEVER = Attempt()
+NO_ATTEMPT = Attempt()
 
 
 def make_record(
-    planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NEVER
+    planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NO_ATTEMPT
 ) -> Record:
     """The row of a cell. Its headline numbers are there when every rank reached its end, whatever the verdict."""
     cell = planned.cell

@@ -54,7 +54,7 @@ def flags_of(cell: Cell, ranks: Sequence[RankResult]) -> list[str]:
     flags |= {flag for flag, found in counts.items() if any(found)}
     if any(THROTTLE_REASONS & set(rank.get("clock_event_reasons", ())) for rank in ranks):
         flags.add("throttled")
-    if cell.get("workload.lengths") == "fixed" and _is_unstable(_slowest(ranks)):
+    if cell.config.workload.lengths == "fixed" and _is_unstable(_slowest(ranks)):
         flags.add("unstable")
     if any(check["ok"] is None for check in _parity_checks(ranks)):
         flags.add("unjudged")
@@ -79,7 +79,7 @@ def _typical_step_s(cell: Cell, samples: Sequence[float]) -> float | None:
     """The time that rates are made with: the median; the mean where samples differ in length and so do steps."""
     if not samples:
         return None
-    return statistics.median(samples) if cell.get("workload.lengths") == "fixed" else statistics.fmean(samples)
+    return statistics.median(samples) if cell.config.workload.lengths == "fixed" else statistics.fmean(samples)
 
 
 def _is_unstable(samples: Sequence[float]) -> bool:

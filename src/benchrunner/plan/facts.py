@@ -1,14 +1,15 @@
 """What a rule may ask about a cell on a machine: sizes, remainders, the device, the libraries."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
-from benchrunner.config.schema import Config
 from benchrunner.core.arithmetic import GRADIENT_WORKLOADS
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import Cell
 from benchrunner.core.errors import ConfigError, did_you_mean
+from benchrunner.core.schema import Config, ModelConfig
 from benchrunner.machine.hardware import PACKAGES, Hardware
 
 ASSUMED = "assumed"
@@ -35,9 +36,8 @@ def lookup_of(key: str) -> Lookup:
     group, _, leaf = key.rpartition(".")
     if group == "package":
         return lambda cell, hardware: hardware.packages.get(leaf) if hardware.is_present else ASSUMED
-    if group:
-        return lambda cell, hardware: cell.config[group][leaf]
-    return lambda cell, hardware: cell.config[leaf]
+    value = attrgetter(key)
+    return lambda cell, hardware: value(cell.config)
 
 
 def check_key(key: str, place: str) -> None:
@@ -65,34 +65,34 @@ def _remainder_of_batch(cell: Cell, hardware: Hardware) -> int:
 
 
 def _remainder_of_rotary(cell: Cell, hardware: Hardware) -> int:
-    model = cell.config["model"]
-    return int(model["d_model"] // model["num_heads"] * model["rotary_fraction"]) % 2 if _is_rotary(model) else 0
+    model = cell.config.model
+    return int(model.d_model // model.num_heads * model.rotary_fraction) % 2 if _is_rotary(model) else 0
 
 
-def _is_rotary(model: Mapping[str, Any]) -> bool:
-    return bool(model["positions"] == "rotary")
+def _is_rotary(model: ModelConfig) -> bool:
+    return bool(model.positions == "rotary")
 
 
 def _seq_len_excess(cell: Cell, hardware: Hardware) -> int:
-    model = cell.config["model"]
-    return 0 if _is_rotary(model) else max(_longest(cell) - model["max_seq_len"], 0)
+    model = cell.config.model
+    return 0 if _is_rotary(model) else max(_longest(cell) - model.max_seq_len, 0)
 
 
 def _longest(cell: Cell) -> int:
     """Positions that the workload needs: a sample's, or prompt and new tokens of a generation."""
     if cell.axes["workload"] != "generate":
         return cell.sizes.seq_len
-    generate = cell.config["generate"]
-    return int(generate["prompt_length"] + generate["new_tokens"])
+    generate = cell.config.generate
+    return int(generate.prompt_length + generate.new_tokens)
 
 
 def _fp8_size_remainder(cell: Cell, hardware: Hardware) -> int:
     """The first remainder of a linear's sizes that fp8 GEMMs cannot take; 0 when all are multiples of 16."""
-    model = cell.config["model"]
-    head_size = model["d_model"] // model["num_heads"]
-    sizes = [model["d_model"], model["d_ff"], head_size * model["num_kv_heads"]]
-    converts_head = cell.get("precision.scope") == "all" and not model["tie_embeddings"]
-    sizes += [model["vocab_size"]] if converts_head else []
+    model = cell.config.model
+    head_size = model.d_model // model.num_heads
+    sizes = [model.d_model, model.d_ff, head_size * model.num_kv_heads]
+    converts_head = cell.config.precision.scope == "all" and not model.tie_embeddings
+    sizes += [model.vocab_size] if converts_head else []
     return next((size % FP8_MULTIPLE for size in sizes if size % FP8_MULTIPLE), 0)
 
 
@@ -108,7 +108,7 @@ def _tokens_per_micro_batch(cell: Cell, hardware: Hardware) -> int:
 
 
 def _top_k_excess(cell: Cell, hardware: Hardware) -> int:
-    return max(int(cell.get("generate.top_k") or 0) - int(cell.get("model.vocab_size")), 0)
+    return max(int(cell.config.generate.top_k or 0) - int(cell.config.model.vocab_size), 0)
 
 
 FACTS: dict[str, Lookup] = {
@@ -121,7 +121,7 @@ FACTS: dict[str, Lookup] = {
     "cc": lambda cell, hardware: hardware.cc if hardware.is_present else ASSUMED,
     "cxx": lambda cell, hardware: hardware.cxx if hardware.is_present else ASSUMED,
     "python_headers": lambda cell, hardware: hardware.python_headers or not hardware.is_present,
-    "launcher": lambda cell, hardware: cell.get("launcher.name"),
+    "launcher": lambda cell, hardware: cell.config.launcher.name,
     # resolved sizes
     "micro_batch_size": lambda cell, hardware: cell.sizes.micro_batch_size,
     "global_batch_size": lambda cell, hardware: cell.sizes.global_batch_size,
@@ -134,8 +134,8 @@ FACTS: dict[str, Lookup] = {
     "fp8_token_multiple": _fp8_token_multiple,
     # what is left over: 0 is good
     "accumulation_remainder": _remainder_of_batch,
-    "heads_remainder": lambda cell, hardware: cell.get("model.d_model") % cell.get("model.num_heads"),
-    "kv_heads_remainder": lambda cell, hardware: cell.get("model.num_heads") % cell.get("model.num_kv_heads"),
+    "heads_remainder": lambda cell, hardware: cell.config.model.d_model % cell.config.model.num_heads,
+    "kv_heads_remainder": lambda cell, hardware: cell.config.model.num_heads % cell.config.model.num_kv_heads,
     "rotary_remainder": _remainder_of_rotary,
     "fp8_size_remainder": _fp8_size_remainder,
     "fp8_token_remainder": lambda cell, hardware: (
@@ -145,11 +145,11 @@ FACTS: dict[str, Lookup] = {
     "seq_len_excess": _seq_len_excess,
     "top_k_excess": _top_k_excess,
     "positions_needed": lambda cell, hardware: _longest(cell),
-    "longest_excess": lambda cell, hardware: max((cell.get("workload.longest") or 0) - cell.sizes.seq_len, 0),
+    "longest_excess": lambda cell, hardware: max((cell.config.workload.longest or 0) - cell.sizes.seq_len, 0),
     "num_adapter_layers": lambda cell, hardware: (
-        cell.get("model.num_layers") - cell.get("workload.adapter_start_layer")
+        cell.config.model.num_layers - cell.config.workload.adapter_start_layer
     ),
-    "min_length_excess": lambda cell, hardware: max(cell.get("workload.min_length") - cell.sizes.seq_len, 0),
+    "min_length_excess": lambda cell, hardware: max(cell.config.workload.min_length - cell.sizes.seq_len, 0),
 }
 """Name → value; a fact hides a configuration leaf of the same name (`devices` is the resolved number)."""
 

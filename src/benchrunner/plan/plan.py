@@ -1,15 +1,12 @@
-"""The frozen matrix: every cell with its verdict, decided before anything runs, and its file `plan.json`."""
+"""The frozen matrix: every cell with its verdict, decided before anything runs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from benchrunner import __version__
 from benchrunner.core.cell import Cell
+from benchrunner.core.schema import LauncherConfig
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.verdict import Verdict
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +14,16 @@ class PlannedCell(Verdict):
     """A cell and what was decided about it."""
 
     cell: Cell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a sweep is run, whatever its cells are: see the keys of the same names in `core/schema.py`."""
+
+    out_dir: str
+    launcher: LauncherConfig
+    brake: int | None
+    retries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +39,7 @@ class Plan:
     benchrunner: str = __version__
 
     @property
-    def out_dir(self) -> str:
-        """Where the sweep's directory goes; all cells agree."""
-        return str(self.cells[0].cell.config["out_dir"])
-
-
-# --- making it -----------------------------------------------------------------------------------------------------
-
-
-# --- the file ------------------------------------------------------------------------------------------------------
-
-
-# --- bench plan ----------------------------------------------------------------------------------------------------
+    def settings(self) -> Settings:
+        """What is one for the whole sweep. No matrix can vary it, so every cell's configuration says the same."""
+        config = self.cells[0].cell.config
+        return Settings(out_dir=config.out_dir, launcher=config.launcher, brake=config.brake, retries=config.retries)

@@ -89,11 +89,11 @@ def _ordered(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity_overrides(overrides), **overrides}
 
 
-def _remember_by_identity(function: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
-    """Memoise on the identity of shared dicts, which stay alive as long as the rows do."""
+def _remember_by_identity(function: Callable[[object], str]) -> Callable[[object], str]:
+    """Memoise on the identity of shared sections, which stay alive as long as the rows do."""
     memo: dict[int, str] = {}
 
-    def remembered(value: Mapping[str, Any]) -> str:
+    def remembered(value: object) -> str:
         if id(value) not in memo:
             memo[id(value)] = function(value)
         return memo[id(value)]

@@ -42,7 +42,7 @@ class Judge:
             return Verdict(verdict="skipped", reason_code="skipped.excluded", reason=excluded_reason)
         ruling = find_rule(cell, self.hardware, self.rules)
         predicted = self._predict(cell)
-        if ruling and cell.config["compat"] != "probe":
+        if ruling and cell.config.compat != "probe":
             return Verdict(
                 verdict="unsupported",
                 reason_code=ruling.code,
@@ -66,7 +66,7 @@ class Judge:
 
     def _predict(self, cell: Cell) -> predict.Prediction:
         sections = ("model", "workload", "strategy", "precision", "activation_checkpointing", "optimizer", "generate")
-        key = (*(id(cell.config[name]) for name in sections), cell.config["attention"], cell.sizes)
+        key = (*(id(getattr(cell.config, name)) for name in sections), cell.config.attention, cell.sizes)
         if key not in self.predictions:
             self.predictions[key] = predict.predict(cell, self.hardware)
         return self.predictions[key]
@@ -83,11 +83,11 @@ class Judge:
         if self.hardware.device_type != "cpu" or cell.axes["workload"] == "parity":
             return None
         least_s = predict.cpu_time_s(cell.config, predict.typical_sizes(cell), self.num_cores)
-        if least_s <= cell.config["timeout_s"]:
+        if least_s <= cell.config.timeout_s:
             return None
         return (
             f"no accelerator is visible, and its steps take at least {least_s / 3600:.1f} h on "
-            f"{_count(self.num_cores, 'CPU core')}, longer than timeout_s={cell.config['timeout_s']:g}"
+            f"{_count(self.num_cores, 'CPU core')}, longer than timeout_s={cell.config.timeout_s:g}"
         )
 
     def _lacks_memory(self, cell: Cell, predicted: predict.Prediction) -> str | None:
@@ -95,7 +95,7 @@ class Judge:
         if limit is None or needed <= limit:
             return None
         whose = "a rank's share of the RAM is" if self.hardware.device_type == "cpu" else "the device has"
-        if cell.config["memory_limit_gib"] and limit == int(cell.config["memory_limit_gib"] * GIB):
+        if cell.config.memory_limit_gib and limit == int(cell.config.memory_limit_gib * GIB):
             whose = "memory_limit_gib is"
         return f"parameters, gradients and optimizer state alone need {_size(needed)} a device, {whose} {_size(limit)}"
 
@@ -104,7 +104,7 @@ class Judge:
         whole = self.hardware.memory_bytes
         if whole is not None and self.hardware.device_type == "cpu":
             whole //= cell.sizes.devices
-        limit_gib = cell.config["memory_limit_gib"]
+        limit_gib = cell.config.memory_limit_gib
         limits = [value for value in (whole, int(limit_gib * GIB) if limit_gib else None) if value is not None]
         return min(limits, default=None)
 

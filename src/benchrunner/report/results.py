@@ -85,13 +85,13 @@ def _metric(read: Callable[[Metrics], float | None]) -> Callable[[Row], float | 
 
 def _num_parameters(row: Row) -> int:
     measured = row.record.num_parameters if row.record else None
-    return measured or arithmetic.num_parameters(row.planned.cell.config["model"])
+    return measured or arithmetic.num_parameters(row.planned.cell.config.model)
 
 
 def _num_trainable_parameters(row: Row) -> int:
     measured = row.record.num_trainable_parameters if row.record else None
     config = row.planned.cell.config
-    return measured or arithmetic.num_trainable_parameters(config["model"], config["workload"])
+    return measured or arithmetic.num_trainable_parameters(config.model, config.workload)
 
 
 def _settings(row: Row) -> str:

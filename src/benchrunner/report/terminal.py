@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from benchrunner.core.text import single_line
-from benchrunner.plan.doctor import Diagnosis, examine
+from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.plan import Plan
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
@@ -62,10 +62,9 @@ def print_plan(plan: Plan) -> None:
     _print(with_reasons(frame, width))
 
 
-def print_doctor() -> None:
-    """What this machine is and what it can run."""
+def print_doctor(diagnosis: Diagnosis) -> None:
+    """What a machine is and what it can run."""
     width = _width()
-    diagnosis = examine()
     _print(_pairs(diagnosis.facts, width))
     for axis, lines in diagnosis.axes.items():
         frame = pd.DataFrame(lines, columns=["works", axis, "reason"])

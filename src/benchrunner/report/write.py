@@ -21,7 +21,7 @@ from benchrunner.store.runs import Run, read_runs, usage_line
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class MeasuredSweep:
     """One sweep as read from disk."""
 
     paths: SweepPaths
@@ -54,7 +54,7 @@ def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) ->
     return tables
 
 
-def tables_of(sweeps: Sequence[Sweep]) -> Tables:
+def tables_of(sweeps: Sequence[MeasuredSweep]) -> Tables:
     """The tables of one sweep, or of several merged."""
     rows, merge_notes = merge_rows([row for sweep in sweeps for row in sweep.rows])
     notes = [note for sweep in sweeps for note in sweep.notes]
@@ -75,7 +75,7 @@ def write_tables(tables: Tables, target: SweepPaths) -> None:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_sweep(paths: SweepPaths) -> Sweep:
+def read_sweep(paths: SweepPaths) -> MeasuredSweep:
     """A sweep with every record that can be read; what cannot is noted by name.
 
     Raises:
@@ -88,7 +88,7 @@ def read_sweep(paths: SweepPaths) -> Sweep:
     notes += [problem] if problem else []
     found, problem = read_environment(paths)
     notes += [f"{paths.environment.name} is damaged: {problem}"] if problem else []
-    return Sweep(paths, plan, rows, [*notes, *_run_notes(runs)], found or Environment(), runs)
+    return MeasuredSweep(paths, plan, rows, [*notes, *_run_notes(runs)], found or Environment(), runs)
 
 
 def _run_notes(runs: Sequence[Run]) -> list[str]:
@@ -143,12 +143,12 @@ def _rank(row: Row) -> tuple[bool, bool, str]:
     return (bool(record and record.attempt), record is not None, (record.started_at if record else None) or "")
 
 
-def _merged_paths(first: Sweep) -> SweepPaths:
+def _merged_paths(first: MeasuredSweep) -> SweepPaths:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    return SweepPaths(Path(first.plan.out_dir) / "merged" / stamp)
+    return SweepPaths(Path(first.plan.settings.out_dir) / "merged" / stamp)
 
 
-def _block(sweep: Sweep) -> Block:
+def _block(sweep: MeasuredSweep) -> Block:
     plan = sweep.plan
     command = shlex.join(["bench", *plan.words])
     machine = f"{plan.hardware.name} ({plan.hardware.device_name}); peaks: {plan.hardware.source or 'unknown'}"

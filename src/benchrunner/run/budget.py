@@ -1,30 +1,23 @@
-"""`--budget 45m`: which cells are worth their time, in which order, and which do not fit what is left of it."""
+"""`--budget 45m`: which cells do not fit what is left of the time."""
 
 import math
 import re
 import statistics
 
-from benchrunner.core import arithmetic
-from benchrunner.core.cell import Cell
 from benchrunner.core.errors import UsageError
+from benchrunner.core.record import Record
+from benchrunner.outcome.judge import Outcome
+from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.plan import PlannedCell
-from benchrunner.run.limits import step_s, tuned_s
+from benchrunner.run.policy import Policy
 
-START_S = 20.0
-"""Processes, imports and the end of a job."""
-PARAMETERS_PER_S = 4e8
-COMPILE_S, COMPILE_LAYER_S, THUNDER_S = 40.0, 1.0, 120.0
-CHECK_STEPS, WARMUP_SAMPLES = 6, 3
-TOKEN_S = 0.01
-SLOWER = 2.0
-"""A step takes longer than its predicted bound."""
-
-GRACE, LEAST_GRACE_S = 0.1, 60.0
+GRACE_SHARE, LEAST_GRACE_S = 0.1, 60.0
 """A cell at work may run past the end by this share of the budget, or so long."""
 
-FEW = 3
-"""Cells after which what they took corrects the prediction."""
+NUM_CELLS_TO_LEARN = 3
+"""Cells after which what they took corrects the expectation."""
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
+"""Between which it is corrected: no sweep is as strange as a few odd cells make it look."""
 
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -45,70 +38,57 @@ def parse_duration(text: str) -> float:
     return total_s
 
 
-def predict_wall_s(planned: PlannedCell, device_type: str) -> float:
-    """Seconds that a cell may take from launch to verdict: a fixed part, the model, the compiler, and its steps."""
-    cell = planned.cell
-    build_s = arithmetic.num_parameters(cell.config["model"]) / PARAMETERS_PER_S
-    return float(START_S + build_s + _compile_s(cell) + _steps_s(planned, device_type))
-
-
-def _steps_s(planned: PlannedCell, device_type: str) -> float:
-    measure, generate = planned.cell.config["measure"], planned.cell.config["generate"]
-    if planned.cell.axes["workload"] == "generate":
-        return float(TOKEN_S * generate["new_tokens"] * (generate["num_samples"] + WARMUP_SAMPLES))
-    num_steps = measure["warmup_steps"] + measure["steps"] + CHECK_STEPS
-    return float(num_steps * SLOWER * step_s(planned, device_type))
-
-
-def _compile_s(cell: Cell) -> float:
-    whole_s = COMPILE_LAYER_S * cell.get("model.num_layers") if cell.get("compile.scope") == "model" else 0.0
-    base_s = THUNDER_S if cell.axes["compile"] == "thunder" else COMPILE_S
-    return tuned_s(cell, base_s + whole_s)
-
-
-class Budget:
+class Budget(Policy):
     """What is left of the time, and what cells are expected to take by the experience so far."""
+
+    code = "skipped.budget"
 
     def __init__(self, total_s: float, now_s: float, device_type: str) -> None:
         self.total_s = total_s
         self._started_s = now_s
         self._device_type = device_type
-        self._predicted_s: dict[str, float] = {}
+        self._uncorrected_s: dict[str, float] = {}
         self._factors: list[float] = []
         self._factor = 1.0
 
     def expected_s(self, planned: PlannedCell) -> float:
-        """Seconds from launch to verdict: predicted, times the median of actual ÷ predicted of the cells so far."""
-        return self._predict_s(planned) * self._factor
+        """Seconds from launch to verdict: by the model of costs, times the median of actual ÷ expected so far."""
+        return self._expected_s(planned) * self._factor
 
-    def learn(self, planned: PlannedCell, wall_s: float) -> None:
-        """A cell took so long to its end."""
-        self._factors.append(wall_s / self._predict_s(planned))
-        if len(self._factors) >= FEW:
-            self._factor = min(max(statistics.median(self._factors), LEAST_FACTOR), MOST_FACTOR)
-
-    def _predict_s(self, planned: PlannedCell) -> float:
-        """Asked for every waiting cell at every turn of the loop."""
+    def _expected_s(self, planned: PlannedCell) -> float:
+        """Asked for every waiting cell after every verdict."""
         slug = planned.cell.slug
-        if slug not in self._predicted_s:
-            self._predicted_s[slug] = predict_wall_s(planned, self._device_type)
-        return self._predicted_s[slug]
+        if slug not in self._uncorrected_s:
+            self._uncorrected_s[slug] = expected_cell_s(planned, self._device_type)
+        return self._uncorrected_s[slug]
 
     def left_s(self, now_s: float) -> float:
         """Seconds until the end."""
         return self._started_s + self.total_s - now_s
 
-    def refusal(self, planned: PlannedCell, now_s: float) -> str | None:
-        """Why a cell is not started now, nor later; null when it fits."""
+    def learn(self, planned: PlannedCell, record: Record) -> None:
+        """Compare what a cell took to its end with what it was expected to take."""
+        if record.status != "ok" or record.wall_s is None:
+            return
+        self._factors.append(record.wall_s / self._expected_s(planned))
+        if len(self._factors) >= NUM_CELLS_TO_LEARN:
+            self._factor = min(max(statistics.median(self._factors), LEAST_FACTOR), MOST_FACTOR)
+
+    def refusal(self, planned: PlannedCell, now_s: float) -> Outcome | None:
+        """A cell that is expected not to end within what is left; that only becomes less."""
         expected_s, left_s = self.expected_s(planned), max(self.left_s(now_s), 0.0)
         if expected_s <= left_s:
             return None
         left = f"{math.floor(left_s)} s of the budget of {self.total_s:g} s are left"
-        return f"it is expected to take {math.ceil(expected_s)} s, and {left}"
+        reason = f"not started: it is expected to take {math.ceil(expected_s)} s, and {left}"
+        return Outcome(status="skipped", reason_code=self.code, reason=reason)
 
-    def is_over(self, now_s: float) -> bool:
-        """Whether a cell at work is ended: the budget is over, and so is the grace."""
-        return -self.left_s(now_s) > max(GRACE * self.total_s, LEAST_GRACE_S)
+    def ending(self, now_s: float) -> str | None:
+        """When the budget is over, and so is the grace."""
+        return "budget" if -self.left_s(now_s) > max(GRACE_SHARE * self.total_s, LEAST_GRACE_S) else None
 
-
-# --- order ---------------------------------------------------------------------------------------------------------
+    def note(self, num_refused: int, *, at_end: bool) -> str | None:
+        """At the end: cells drop out one by one."""
+        if not at_end or not num_refused:
+            return None
+        return f"{num_refused} cells were not started, because they do not fit the budget"

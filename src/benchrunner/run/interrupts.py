@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """While entered, `signum` is the signal that asked for a stop, or null."""
+    """While entered, `signum` is the signal that asked for a stop, or None."""
 
     def __init__(self, kill_all: Callable[[], None]) -> None:
         self.signum: int | None = None

@@ -14,7 +14,7 @@ from benchrunner.core.record import Record, record_to_dict
 from benchrunner.core.text import first_line
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome
-from benchrunner.outcome.make_record import NEVER, Attempt, earlier_attempts, make_record
+from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt, earlier_attempts, make_record
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.store.runs import ExitSummary, add_run
 
@@ -48,7 +48,7 @@ class Ledger:
         planned: PlannedCell,
         outcome: Outcome,
         evidence: Evidence | None = None,
-        attempt: Attempt = NEVER,
+        attempt: Attempt = NO_ATTEMPT,
         *,
         sync: bool = True,
     ) -> Record:
@@ -70,12 +70,11 @@ class Ledger:
             self.records[record.slug] = record
         return record
 
-    def skip(self, cells: Sequence[PlannedCell], code: str, reason: str) -> None:
-        """These cells are not started; a verdict that one of them had from an attempt before stays."""
-        for planned in cells:
-            before = self.records.get(planned.cell.slug)
-            if before is None or before.attempt == 0:
-                self.conclude(planned, Outcome(status="skipped", reason_code=code, reason=reason), sync=False)
+    def skip(self, planned: PlannedCell, outcome: Outcome) -> None:
+        """A cell is not started; a verdict that it had from an attempt before stays."""
+        before = self.records.get(planned.cell.slug)
+        if before is None or before.attempt == 0:
+            self.conclude(planned, outcome, sync=False)
 
     def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None, **more: Any) -> ExitSummary:
         """Counts over all cells of the plan."""

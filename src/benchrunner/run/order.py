@@ -7,7 +7,7 @@ from itertools import combinations
 from benchrunner.core.cell import Cell, canonical_json, identity_overrides
 from benchrunner.plan.plan import PlannedCell
 
-SIZES = ("micro_batch_size", "global_batch_size", "seq_len", "devices", "nodes")
+SIZE_KEYS = ("micro_batch_size", "global_batch_size", "seq_len", "devices", "nodes")
 """Settings that count as the sizes which they lead to."""
 
 
@@ -22,7 +22,7 @@ def order_by_information(cells: Iterable[PlannedCell], costs_s: Mapping[str, flo
     expensive. `costs_s` is slug → seconds.
     """
     waiting = list(cells)
-    items = _telling_items(waiting)
+    items = _distinguishing_items(waiting)
     seen: set[tuple[str, object]] = set()
     seen_pairs: set[frozenset[tuple[str, object]]] = set()
     ordered: list[PlannedCell] = []
@@ -50,7 +50,7 @@ def _pairs(own: Items) -> set[frozenset[tuple[str, object]]]:
     return {frozenset(pair) for pair in combinations(own, 2)}
 
 
-def _telling_items(cells: list[PlannedCell]) -> list[tuple[PlannedCell, Items]]:
+def _distinguishing_items(cells: list[PlannedCell]) -> list[tuple[PlannedCell, Items]]:
     """Each cell with its values that not all cells have."""
     everything = [frozenset(_items(planned.cell)) for planned in cells]
     shared = frozenset.intersection(*everything) if everything else frozenset()
@@ -62,16 +62,17 @@ def _items(cell: Cell) -> Iterable[tuple[str, object]]:
     for name in ("micro_batch_size", "global_batch_size", "seq_len", "world_size"):
         yield name, getattr(cell.sizes, name)
     changed = identity_overrides(cell.overrides)
-    yield from ((key, canonical_json(value)) for key, value in changed.items() if key not in SIZES)
+    yield from ((key, canonical_json(value)) for key, value in changed.items() if key not in SIZE_KEYS)
 
 
-SIZE = "micro_batch_size"
+FAMILY_KEY = "micro_batch_size"
+"""What the members of a family differ in."""
 
 
 def family(planned: PlannedCell) -> str:
     """Equal for cells that differ in nothing but their micro-batch."""
     cell = planned.cell
-    changed = {key: value for key, value in identity_overrides(cell.overrides).items() if key != SIZE}
+    changed = {key: value for key, value in identity_overrides(cell.overrides).items() if key != FAMILY_KEY}
     return canonical_json([dict(cell.axes), changed, cell.sizes.seq_len, cell.sizes.devices, cell.sizes.nodes])
 
 

@@ -1,10 +1,78 @@
-"""What a running sweep tells: one line a finished cell, time gone and left."""
+"""What a running sweep reports on stderr: a line a finished cell, notes, and on a terminal a live line below them."""
 
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 
 from benchrunner.core.record import Record
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.clock import Clock
 
 STATUS_WIDTH = 11
+
+
+class Progress:
+    """Reports how far a sweep has come. While entered there is a live line, if stderr is a terminal."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.notes: list[str] = []
+        """What a reader of the tables must know beside the cells, too."""
+        self._clock = clock
+        self._console = Console(stderr=True)
+        self._status = Status("", console=self._console) if self._console.is_terminal else None
+        self._started_s = clock.now()
+        self._num_done, self._num_cells = 0, 0
+
+    def begin(self, num_cells: int) -> Self:
+        """So many cells are about to run."""
+        self._num_done, self._num_cells, self._started_s = 0, num_cells, self._clock.now()
+        return self
+
+    def __enter__(self) -> Self:
+        """Begin the live line."""
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End the live line."""
+        if self._status is not None:
+            self._status.stop()
+
+    def report_finished(self, record: Record) -> None:
+        """A cell has its record."""
+        self._num_done += 1
+        total = max(self._num_cells, self._num_done)
+        line = finished_line(record, self._num_done, total)
+        if self._status is None:
+            line = f"{line}  {pace(self._num_done, total, self._elapsed_s())}"
+        self.report(line)
+
+    def report_running(self, running: Sequence[PlannedCell]) -> None:
+        """What is going on now, on the live line."""
+        if self._status is not None:
+            slugs = [planned.cell.slug for planned in running]
+            now = pace(self._num_done, self._num_cells, self._elapsed_s())
+            self._status.update(Text(f"{now}; running {shorten(slugs)}"))
+
+    def report(self, text: str) -> None:
+        """A line for whoever watches."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A line for whoever watches, and for whoever reads the tables."""
+        self.notes.append(text)
+        self.report(text)
+
+    def _elapsed_s(self) -> float:
+        return self._clock.now() - self._started_s
+
+
+# --- the lines -----------------------------------------------------------------------------------------------------
 
 
 def finished_line(record: Record, number: int, total: int) -> str:
@@ -59,7 +127,7 @@ def shorten(slugs: Sequence[str]) -> str:
 
 
 def estimate_left_s(done: int, total: int, elapsed_s: float) -> float | None:
-    """Seconds left at the pace so far; null before the first cell has ended."""
+    """Seconds left at the pace so far; None before the first cell has ended."""
     return None if done == 0 else elapsed_s / done * (total - done)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep already knows: its records, its unfinished attempts, and what it was measured with."""
+"""What a resumed sweep still has to run, and what attempts without a record left behind."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from benchrunner.outcome.evidence import Evidence, gather
 from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
 
-KEPT = frozenset({"ok", "invalid", "oom", "unsupported"})
+KEPT_STATUSES = frozenset({"ok", "invalid", "oom", "unsupported"})
 """Statuses that a resumed sweep keeps; the others run again."""
 
 KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded"})
@@ -26,7 +26,7 @@ def is_kept(record: Record, fault: str | None = None) -> bool:
 
     One that was made under a planted fault is kept only while the same `fault` is planted.
     """
-    return record.fault in (None, fault) and (record.status in KEPT or record.reason_code in KEPT_CODES)
+    return record.fault in (None, fault) and (record.status in KEPT_STATUSES or record.reason_code in KEPT_CODES)
 
 
 def left_to_do(
@@ -107,6 +107,3 @@ def _attempt(number: int, job: JobFile, paths: AttemptPaths) -> Attempt:
         fault=job["fault"],
         hardware=job["hardware"],
     )
-
-
-# --- machine and software ------------------------------------------------------------------------------------------

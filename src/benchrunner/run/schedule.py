@@ -1,6 +1,7 @@
 """Which cells run at once, and on which devices."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from benchrunner.machine.devices import Locks
 from benchrunner.machine.hardware import Hardware
@@ -10,6 +11,9 @@ REMOTE_SLOTS = 64
 """Jobs waiting or running at once where somebody else hands out the devices."""
 
 Start = tuple[PlannedCell, tuple[int, ...]]
+
+Doom = TypeVar("Doom")
+"""Why a cell will not run."""
 
 
 class Pool:
@@ -32,10 +36,10 @@ class Pool:
     def need(self, planned: PlannedCell) -> int:
         """Devices that the cell takes; all of them when it is to be alone."""
         devices = planned.cell.sizes.devices
-        return max(devices, self.num_usable) if planned.cell.config.get("exclusive") else devices
+        return max(devices, self.num_usable) if planned.cell.config.exclusive else devices
 
     def obstacle(self, planned: PlannedCell) -> str | None:
-        """Why the cell would not fit even if everything were free; null when it would."""
+        """Why the cell would not fit even if everything were free; None when it would."""
         sizes = planned.cell.sizes
         if sizes.nodes > 1:
             return f"needs {sizes.nodes} nodes, and launcher=local has this one"
@@ -46,7 +50,7 @@ class Pool:
         return None
 
     def take(self, count: int) -> tuple[int, ...] | None:
-        """The lowest free devices that no other sweep has, locked; or null when there are too few."""
+        """The lowest free devices that no other sweep has, locked; or None when there are too few."""
         chosen: list[int] = []
         for device in sorted(self.free) if count <= len(self.free) else ():
             if len(chosen) < count and self.locks.take(device):
@@ -129,6 +133,8 @@ class Queue:
             self.pool.is_contended = True
             return []
         started, head = self._take()
+        # Inside the turnstile no other sweep takes what becomes free: so a cell waits for devices of others, and so it
+        # waits for its own once it has been overtaken often enough.
         if not (head and self._waiting and (self.pool.is_contended or self._is_kept_for_head())):
             self.pool.locks.leave()
         return started
@@ -137,17 +143,17 @@ class Queue:
         """Let a cell that was started wait again, before all others."""
         self._waiting.insert(0, planned)
 
-    def drop(self, is_doomed: Callable[[PlannedCell], object]) -> list[PlannedCell]:
-        """Take the cells out that will not run, and return them."""
-        doomed = [planned for planned in self._waiting if is_doomed(planned)]
-        gone = {id(planned) for planned in doomed}
-        self._waiting = [planned for planned in self._waiting if id(planned) not in gone]
-        return doomed
+    def drop(self, doom_of: Callable[[PlannedCell], Doom | None]) -> list[tuple[PlannedCell, Doom]]:
+        """Take out the cells that will not run, and return each with what `doom_of` says of it."""
+        found = [(planned, doom_of(planned)) for planned in self._waiting]
+        self._waiting = [planned for planned, doom in found if doom is None]
+        return [(planned, doom) for planned, doom in found if doom is not None]
 
     def _take(self) -> tuple[list[Start], PlannedCell | None]:
         """What starts, and the first cell that has to wait for more devices than it gets."""
         started: list[Start] = []
         head: PlannedCell | None = None
+        # The least number of devices that could not be had in this turn: asking for as many again would be in vain.
         too_many = len(self.pool.free) + 1
         for planned in self._waiting:
             if not self.pool.free or too_many <= 1 or (head is not None and self._is_kept_for_head()):
@@ -168,6 +174,6 @@ class Queue:
         return self._num_overtaken >= self.pool.num_devices
 
     def _put_at_head(self, planned: PlannedCell) -> PlannedCell:
-        if planned is not self._head:
+        if planned is not self._head:  # the count is of one cell's waiting, over all turns
             self._head, self._num_overtaken = planned, 0
         return planned

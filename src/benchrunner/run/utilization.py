@@ -10,7 +10,7 @@ class _Span:
     num_devices: int
 
 
-class Usage:
+class Utilization:
     """Which cell held how many devices from when to when, on the loop's clock."""
 
     def __init__(self, num_devices: int) -> None:
@@ -31,7 +31,7 @@ class Usage:
         self._waiting_until_s = now_s
 
     def busy_share(self) -> float | None:
-        """Device seconds at work ÷ device seconds from the first launch until no cell waited; null when none did."""
+        """Device seconds at work ÷ device seconds from the first launch until no cell waited; None when none did."""
         if not self._spans or self._waiting_until_s is None:
             return None
         first_s = min(span.started_s for span in self._spans.values())

@@ -7,18 +7,17 @@ from benchrunner.core.heartbeat import read_beat
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.record import PHASES, Phase
 from benchrunner.launch.job import Handle, Job
-from benchrunner.machine.devices import Probe
 from benchrunner.outcome.evidence import Evidence, Stop, gather, read_ranks
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.limits import phase_limits_s
 
-LOOK_S = 0.5
+LOOK_INTERVAL_S = 0.5
 """Between two looks at the rank files."""
 
-DUMP_S = 1.0
+DUMP_DELAY_S = 1.0
 """From asking the ranks for their stacks to ending them."""
 
-STUCK_S = 10.0
+STUCK_GRACE_S = 10.0
 """A job is ended so long after one of its ranks failed, should torchrun not have managed to."""
 
 
@@ -57,11 +56,11 @@ class Running:
             other.beside.add(self.job.cell.slug)
 
     def step(self, now_s: float) -> int | None:
-        """Look once; the job's exit code when it has gone, else null."""
+        """Look once; the job's exit code when it has gone, else None."""
         code = self.handle.poll()
         if code is not None:
             return code
-        if self.stop is None and now_s >= self.looked_s + LOOK_S:
+        if self.stop is None and now_s >= self.looked_s + LOOK_INTERVAL_S:
             self.looked_s = now_s
             self._look(now_s)
         if self.terminate_s is not None and now_s >= self.terminate_s:
@@ -90,12 +89,12 @@ class Running:
         failed = num_unreadable > 0 or any(status.state == "error" for status in statuses)
         if self.failed_s is None and (failed or gone):
             self.failed_s = now_s
-        if self.failed_s is not None and now_s >= self.failed_s + STUCK_S:
+        if self.failed_s is not None and now_s >= self.failed_s + STUCK_GRACE_S:
             self.stop, self.terminate_s = Stop(kind="stuck", gone=gone), now_s
         elif overdue := self._overdue(statuses, now_s):
             limit_s, phase = overdue
             self.stop = Stop(kind="timeout", limit_s=limit_s, phase=phase, gone=gone)
-            self.terminate_s = now_s + DUMP_S
+            self.terminate_s = now_s + DUMP_DELAY_S
             self.handle.dump_stacks()
 
     def _rank_files(self) -> tuple[list[RankFile], int]:
@@ -110,8 +109,8 @@ class Running:
         return frozenset(status.rank for status in running if alive and status.pid not in alive)
 
     def _overdue(self, statuses: list[RankFile], now_s: float) -> tuple[float, Phase | None] | None:
-        """The limit that has passed, with its phase, or null for the limit of the whole cell; else null."""
-        whole_s = float(self.planned.cell.get("timeout_s"))
+        """The limit that has passed, with its phase, or None for the limit of the whole cell; else None."""
+        whole_s = float(self.planned.cell.config.timeout_s)
         if now_s >= self.started_s + whole_s:
             return whole_s, None
         seen = {status.rank: (_stage(status), read_beat(self.job.paths.beat(status.rank))) for status in statuses}
@@ -130,19 +129,3 @@ class Running:
 def _stage(status: RankFile) -> Phase:
     """The phase that a rank is in; one that is done has only to leave."""
     return PHASES[-1] if status.state == "done" else status.phase
-
-
-@dataclass(slots=True, kw_only=True)
-class Draining:
-    """A job that has ended, and its devices until they are empty."""
-
-    run: Running
-    since_s: float
-
-    def held(self, probe: Probe) -> dict[int, str]:
-        """Devices that are not empty yet, each with what is on it."""
-        if pids := self.run.handle.pids():
-            why = f"processes {', '.join(map(str, pids))} of the cell cannot be killed"
-            return dict.fromkeys(self.run.places, why)
-        found = {device: probe.occupants(device) for device in self.run.places}
-        return {device: why for device, why in found.items() if why is not None}

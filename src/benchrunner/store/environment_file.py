@@ -11,7 +11,7 @@ from benchrunner.core.units import MIB
 
 ENVIRONMENT_BYTES = 8 * MIB
 
-COMPARED: dict[str, Callable[[Environment], str | None]] = {
+COMPARED_VALUES: dict[str, Callable[[Environment], str | None]] = {
     "benchrunner": lambda found: found.get("benchrunner"),
     "torch": lambda found: found.get("versions", {}).get("torch"),
     "driver": lambda found: found.get("driver"),
@@ -63,5 +63,5 @@ def _replace(paths: SweepPaths, environment: Environment, problem: str | None) -
 
 def environment_changes(before: Environment, now: Environment) -> list[str]:
     """What makes numbers of two environments incomparable: `torch 2.11, here 2.13`, …"""
-    pairs = {name: (read(before), read(now)) for name, read in COMPARED.items()}
+    pairs = {name: (read(before), read(now)) for name, read in COMPARED_VALUES.items()}
     return [f"{name} {old or 'none'}, here {new or 'none'}" for name, (old, new) in pairs.items() if old != new]

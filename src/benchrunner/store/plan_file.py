@@ -21,6 +21,7 @@ from benchrunner.core.cell import (
 from benchrunner.core.errors import DamagedFile, OtherVersion, SweepDirError, UsageError
 from benchrunner.core.files import read_json, write_text
 from benchrunner.core.paths import PLAN, SweepPaths
+from benchrunner.core.schema import SECTIONS, Config, typed_section
 from benchrunner.core.text import first_line
 from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
@@ -107,7 +108,7 @@ def plan_to_dict(plan: Plan) -> PlanFile:
     """The plan as plain data: each option once, and of each cell its options and the leaves that it changed."""
     sections = _Sections()
     cells = [planned.cell for planned in plan.cells]
-    common = {key: value for key, value in cells[0].config.items() if all(cell.config[key] is value for cell in cells)}
+    common = _common_values(cells)
     settings = _common_settings(cells)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -116,7 +117,7 @@ def plan_to_dict(plan: Plan) -> PlanFile:
         "sweep_name": plan.sweep_name,
         "words": plan.words,
         "hardware": plan.hardware,
-        "common": common,
+        "common": {key: asdict(value) if key in SECTIONS else value for key, value in common.items()},
         "settings": settings,
         "cells": [_cell_entry(planned, common, settings, sections) for planned in plan.cells],
         "sections": sections.values,
@@ -130,12 +131,18 @@ class _Sections:
         self.values: dict[str, list[dict[str, Any]]] = {}
         self.places: dict[tuple[str, int], int] = {}
 
-    def place(self, key: str, value: Mapping[str, Any]) -> int:
-        """Where in the list of `key` this very dict stands."""
+    def place(self, key: str, value: Any) -> int:
+        """Where in the list of `key` this very section is."""
         if (key, id(value)) not in self.places:
             self.places[key, id(value)] = len(self.values.setdefault(key, []))
-            self.values[key].append(cast(dict[str, Any], value))
+            self.values[key].append(asdict(value))
         return self.places[key, id(value)]
+
+
+def _common_values(cells: Sequence[Cell]) -> dict[str, Any]:
+    """The top-level parts of the configuration that all cells share."""
+    first, *others = (cell.config for cell in cells)
+    return {key: value for key, value in vars(first).items() if all(getattr(one, key) is value for one in others)}
 
 
 def _common_settings(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -148,13 +155,13 @@ def _cell_entry(
     planned: PlannedCell, common: Mapping[str, Any], settings: Mapping[str, Any], sections: _Sections
 ) -> CellEntry:
     cell = planned.cell
-    own = [(key, value) for key, value in cell.config.items() if key not in common]
+    own = [(key, value) for key, value in vars(cell.config).items() if key not in common]
     entry: CellEntry = {
         "cell_id": cell.cell_id,
         "config_digest": cell.config_digest,
         "slug": cell.slug,
-        "options": {key: sections.place(key, value) for key, value in own if isinstance(value, Mapping)},
-        "scalars": {key: value for key, value in own if not isinstance(value, Mapping)},
+        "options": {key: sections.place(key, value) for key, value in own if key in SECTIONS},
+        "scalars": {key: value for key, value in own if key not in SECTIONS},
         "overrides": {key: value for key, value in cell.overrides.items() if key not in settings},
         "sizes": [getattr(cell.sizes, name) for name in Sizes.__slots__],
         "verdict": planned.verdict,
@@ -175,8 +182,10 @@ def plan_from_dict(data: PlanFile) -> Plan:
     """
     if not data["cells"]:
         raise DamagedFile("it has no cells")
+    common = {key: typed_section(key, value) if key in SECTIONS else value for key, value in data["common"].items()}
+    sections = {key: [typed_section(key, value) for value in values] for key, values in data["sections"].items()}
     return Plan(
-        cells=[_cell_from(entry, data) for entry in data["cells"]],
+        cells=[_cell_from(entry, data["settings"], common, sections) for entry in data["cells"]],
         hardware=data["hardware"],
         sweep_name=data["sweep_name"],
         words=data["words"],
@@ -185,18 +194,19 @@ def plan_from_dict(data: PlanFile) -> Plan:
     )
 
 
-def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
+def _cell_from(
+    entry: CellEntry, settings: Mapping[str, Any], common: Mapping[str, Any], sections: Mapping[str, list[Any]]
+) -> PlannedCell:
     if not SLUG.fullmatch(entry["slug"]):
         raise DamagedFile(f"cells: {entry['slug']!r} is no slug")
-    config = {**data["common"], **entry.get("scalars", {})}
-    for key, place in entry.get("options", {}).items():
-        config[key] = data["sections"][key][place]
+    own = {key: sections[key][place] for key, place in entry.get("options", {}).items()}
+    config = Config(**{**common, **entry.get("scalars", {}), **own})
     cell = Cell(
         cell_id=entry["cell_id"],
         config_digest=entry["config_digest"],
         slug=entry["slug"],
-        axes={group: config[group]["name"] for group in AXES},
-        overrides={**entry.get("overrides", {}), **data["settings"]},
+        axes={group: getattr(config, group).name for group in AXES},
+        overrides={**entry.get("overrides", {}), **settings},
         config=config,
         sizes=Sizes(**dict(zip(Sizes.__slots__, entry["sizes"], strict=True))),
     )
@@ -234,7 +244,7 @@ def _document_entry(planned: PlannedCell) -> dict[str, Any]:
         "devices": sizes.devices,
         "nodes": sizes.nodes,
         "world_size": sizes.world_size,
-        "num_parameters": arithmetic.num_parameters(cell.config["model"]),
+        "num_parameters": arithmetic.num_parameters(cell.config.model),
         "verdict": planned.verdict,
         "reason_code": planned.reason_code,
         "reason": planned.reason,

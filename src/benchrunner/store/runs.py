@@ -13,7 +13,7 @@ from benchrunner.core.units import MIB
 
 RUNS_BYTES = 16 * MIB
 
-BAD: tuple[Status, ...] = ("failed", "timeout", "invalid")
+BAD_STATUSES: tuple[Status, ...] = ("failed", "timeout", "invalid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class ExitSummary:
         """0 as expected, 2 some cell is bad, 4 nothing was attempted, 128 + signal when interrupted."""
         if self.interrupted_by is not None:
             return 128 + self.interrupted_by
-        if self.stopped_by is not None or any(self.counts.get(status) for status in BAD):
+        if self.stopped_by is not None or any(self.counts.get(status) for status in BAD_STATUSES):
             return 2
         return 0 if self.num_attempted else 4
 

@@ -21,10 +21,11 @@ from benchrunner.core.cell import cell_from_dict
 from benchrunner.core.errors import Unsupported
 from benchrunner.core.faults import parse_fault
 from benchrunner.core.files import write_json
-from benchrunner.core.job_file import read_own_job
+from benchrunner.core.job_file import JobFile, read_own_job
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.rank_result import ErrorKind, MemoryAtDeath, RankError, RankResult
+from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.imports import uncollected
 from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent
 
@@ -74,9 +75,11 @@ def _run_to_its_end(paths: AttemptPaths, status: RankFile, started_s: float) -> 
     """The rank's exit code; raises only where its file cannot be written."""
     write_json(paths.rank(status.rank), asdict(status))
     try:
+        job = read_own_job(paths.cell)
         with uncollected():
-            context = _make_context(paths, status, started_s)
-        _run(context)
+            context = _make_context(job, paths, status, started_s)
+        with planted(parse_fault(job["fault"]), context):
+            _run(context)
     except BaseException as error:
         _keep_error(paths, status, error)
         return 1
@@ -112,17 +115,15 @@ def _compiler_refusals(context: "Context") -> AbstractContextManager[object]:
     return COMPILERS[context.cell.axes["compile"]].refusals()
 
 
-def _make_context(paths: AttemptPaths, status: RankFile, started_s: float) -> "Context":
+def _make_context(job: JobFile, paths: AttemptPaths, status: RankFile, started_s: float) -> "Context":
     from benchrunner.worker.context import Context
 
-    job = read_own_job(paths.cell)
     return Context(
         cell=cell_from_dict(job["cell"]),
         hardware=job["hardware"],
         rank=status.rank,
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
-        fault=parse_fault(job["fault"]),
         path=paths.rank(status.rank),
         status=status,
         started_s=started_s,

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -10,20 +11,18 @@ import torch
 import torch.distributed as dist
 
 from benchrunner.core.cell import Cell
-from benchrunner.core.faults import Fault
 from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import Heartbeat
 from benchrunner.core.job_file import Machine
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.record import Phase
-from benchrunner.worker.faults import deaths
 
 COLLECTIVE_SLACK_S = 120.0
 """A collective gives up this long after the cell's own limit, so that the runner, who sees every rank, judges first."""
 
 
 class Context:
-    """One rank. `hardware` is the machine as planned (plain data); `fault` is what BENCH_FAULT planted, if anything.
+    """One rank. `hardware` is the machine as planned (plain data).
 
     `started_s` is time.monotonic() when the rank began, so that the phase `start` holds the import of torch.
     """
@@ -36,7 +35,6 @@ class Context:
         rank: int = 0,
         local_rank: int = 0,
         world_size: int = 1,
-        fault: Fault | None = None,
         path: Path,
         status: RankFile | None = None,
         started_s: float | None = None,
@@ -46,17 +44,17 @@ class Context:
         self.rank = rank
         self.local_rank = local_rank
         self.world_size = world_size
-        self.fault = fault
         self.path = path
         """The rank file."""
         self.status = status or RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
         self._heartbeat = Heartbeat(path.with_name(f"beat{rank}"))
         self._phase_started_s = time.monotonic() if started_s is None else started_s
         self.device = _select_device(hardware["device_type"], local_rank)
-        self._strike(self.status.phase)
+        self.on_phase: list[Callable[[Phase], None]] = []
+        """Called with the name of each phase that the rank enters, once the rank file shows it."""
 
     def phase(self, name: Phase) -> None:
-        """End the phase before, enter `name`, show both in the rank file, and fire a fault planted there.
+        """End the phase before, enter `name`, show both in the rank file, then say so to who asked (`on_phase`).
 
         Entering the phase that the rank is in already does nothing.
         """
@@ -66,15 +64,12 @@ class Context:
         self.status.phase = name
         self.status.phase_started_at = time.time()
         self.save()
-        self._strike(name)
+        for hear in self.on_phase:
+            hear(name)
 
     def beat(self) -> None:
         """Say that one more step was issued, so that the runner can tell slow from stuck."""
         self._heartbeat.beat()
-
-    def fault_is(self, kind: str) -> bool:
-        """Whether the lie `kind` is planted in this rank; the code that would do the thing asks."""
-        return self.fault is not None and self.fault.kind == kind and self.fault.hits(self.rank)
 
     def init_process_group(self) -> None:
         """Join the other ranks: NCCL between CUDA devices, gloo between CPU ranks; alone there is nothing to join."""
@@ -83,7 +78,7 @@ class Context:
         on_cuda = self.device.type == "cuda"
         dist.init_process_group(
             backend="nccl" if on_cuda else "gloo",
-            timeout=timedelta(seconds=float(self.cell.get("timeout_s")) + COLLECTIVE_SLACK_S),
+            timeout=timedelta(seconds=float(self.cell.config.timeout_s) + COLLECTIVE_SLACK_S),
             device_id=self.device if on_cuda else None,
         )
 
@@ -108,10 +103,6 @@ class Context:
         spent_s = self.status.phases_s.get(self.status.phase, 0.0)
         self.status.phases_s[self.status.phase] = spent_s + now_s - self._phase_started_s
         self._phase_started_s = now_s
-
-    def _strike(self, phase: Phase) -> None:
-        if self.fault is not None and self.fault.fires(self.rank, phase):
-            deaths.fire(self.fault.kind, self)
 
 
 def _select_device(device_type: str, local_rank: int) -> torch.device:

@@ -39,7 +39,7 @@ def draw(cell_or_built, length=12):
 def test_trainable_parameters_are_those_of_the_formula_on_every_model(name):
     model = load_model(name)
     for method in METHODS:
-        workload = dict(make_cell(f"workload={method}").config["workload"])
+        workload = dict(make_cell(f"workload={method}").config.workload)
         with torch.device("meta"):
             decoder = Decoder(model)
         before = count_parameters(decoder)[0]
@@ -54,7 +54,7 @@ def test_the_published_counts():
     for (name, method), expected in counts.items():
         with torch.device("meta"):
             decoder = Decoder(load_model(name))
-        peft.apply(decoder, make_cell(f"workload={method}").config["workload"], torch.bfloat16)
+        peft.apply(decoder, make_cell(f"workload={method}").config.workload, torch.bfloat16)
         assert count_parameters(decoder)[1] == expected
 
 

@@ -17,7 +17,7 @@ SMALL = ["model.num_layers=3", "model.vocab_size=64", "seq_len=16", "precision=f
 
 
 def test_repeated_keys_are_grouped_queries():
-    model = make_cell("model.num_kv_heads=1", "model.num_heads=4").config["model"]
+    model = make_cell("model.num_kv_heads=1", "model.num_heads=4").config.model
     attention = Attention(model, explicit=False)
     q = torch.randn(2, 4, 8, attention.head_size)
     k, v = torch.randn(2, 2, 1, 8, attention.head_size)
@@ -44,12 +44,12 @@ def test_thunder_spreads_what_it_compiles_as_a_whole(words, own):
 def test_lora_spelled_out_is_lora():
     cell = make_cell(*SMALL, "workload=lora", "workload.lora_dropout=0")
     decoder = decoder_on_meta(cell)
-    peft.apply(decoder, cell.config["workload"], torch.float32)
+    peft.apply(decoder, cell.config.workload, torch.float32)
     materialise(decoder, cell, torch.device("cpu"))
     qkv = next(peft.attentions(decoder)).qkv
     torch.nn.init.normal_(qkv.lora_b_query)
     torch.nn.init.normal_(qkv.lora_b_value)
-    x = torch.randn(2, 4, cell.get("model.d_model"))
+    x = torch.randn(2, 4, cell.config.model.d_model)
     expected = qkv(x)
     thunder._speak_thunder(decoder)
     assert qkv.lora_adds_in_product is False

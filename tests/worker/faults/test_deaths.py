@@ -17,7 +17,9 @@ from benchrunner.core.record import PHASES
 from benchrunner.launch import processes
 from benchrunner.launch.local import LocalLauncher
 from benchrunner.plan.plan import Plan
-from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.sweep import run_plan
+from benchrunner.worker.faults.deaths import ACTS
 from forked import ForkLauncher
 from samples import CPU, make_cell, plan_cell
 
@@ -144,7 +146,7 @@ def check_death(record, kind, rank):
 
 def check_hang(record, phase, rank):
     assert (record["status"], record["reason_code"]) == ("timeout", f"timeout.{phase}")
-    assert record["evidence"]["rank"] == rank and "faults.py" in record["reason"]
+    assert record["evidence"]["rank"] == rank and "deaths.py" in record["reason"]
     assert all(record["evidence"]["stacks"][other] for other in "01")
 
 
@@ -153,8 +155,8 @@ def check_survivor(record):
     assert 0 < record["wall_s"] < DAYS_S / 100 and all(0 <= spent < 3600 for spent in record["phases_s"].values())
 
 
-def test_every_fault_has_its_verdict():
-    assert set(DEATHS) == {*VERDICTS, *HARMLESS, *HANGS}
+def test_every_death_has_its_act_and_its_verdict():
+    assert set(DEATHS) == set(ACTS) == {*VERDICTS, *HARMLESS, *HANGS}
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchrunner.worker.faults.lies import compile_something
+from benchrunner.worker.faults.lying_loops import compile_something
 from benchrunner.worker.measure.window import Steps, measure
 from cells import make_cell, make_context
 

@@ -221,10 +221,10 @@ def test_logits_equal_those_of_transformers(family: str, explicit: bool):
     kind, config, model, root, prefix, block = FAMILIES[family]
     reference = kind(config).eval()
     randomize(reference)
-    weights = translate(reference.state_dict(), root, prefix, block, model["num_layers"])
+    weights = translate(reference.state_dict(), root, prefix, block, model.num_layers)
     decoder = make_decoder(model, explicit_attention=explicit)
     assert set(dict(decoder.named_parameters())) == set(weights)
-    decoder.load_state_dict(weights, strict=not model["tie_embeddings"])
+    decoder.load_state_dict(weights, strict=not model.tie_embeddings)
     tokens = draw_tokens(2, 32)
     expected = reference(tokens).logits
     assert expected.std() > 0.5

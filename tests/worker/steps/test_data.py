@@ -144,7 +144,7 @@ def test_flops_are_those_of_the_samples_as_drawn():
     cell = make_cell(*UNIFORM, "micro_batch_size=1")
     flops = counts_of_lengths(cell, range(4))["flops"]
     lengths = lengths_of(cell, range(4))
-    a_token = [arithmetic.train_flops_per_token(cell.config["model"], length) for length in lengths]
+    a_token = [arithmetic.train_flops_per_token(cell.config.model, length) for length in lengths]
     expected = sum(length * flops for length, flops in zip(lengths, a_token, strict=True)) / 4
     assert flops["model_per_step"] == pytest.approx(expected) == pytest.approx(flops["hardware_per_step"])
     padded = counts_of_lengths(make_cell(*UNIFORM, "micro_batch_size=8"), range(4))["flops"]

@@ -8,6 +8,7 @@ import torch
 from benchrunner.core import arithmetic
 from benchrunner.core.faults import parse_fault
 from benchrunner.worker.engines.engine import build
+from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.steps import data
 from benchrunner.worker.workloads import forward
 from cells import make_cell, make_context
@@ -16,7 +17,8 @@ SMALL = ["workload=forward", "model.num_layers=2", "seq_len=32", "measure.steps=
 
 
 def run(*words, fault=None):
-    return forward.run(make_context(make_cell(*SMALL, *words), fault=parse_fault(fault)))
+    with planted(parse_fault(fault), context := make_context(make_cell(*SMALL, *words))):
+        return forward.run(context)
 
 
 def test_result_has_one_sample_a_pass_and_no_loss():
@@ -25,7 +27,7 @@ def test_result_has_one_sample_a_pass_and_no_loss():
     assert len(result["step_times_s"]) == 3
     assert result["tokens_per_step"] == 4 * 32
     assert result["losses"] == []
-    model_flops = 128 * arithmetic.forward_flops_per_token(cell.config["model"], 32)
+    model_flops = 128 * arithmetic.forward_flops_per_token(cell.config.model, 32)
     assert result["flops"]["model_per_step"] == result["flops"]["hardware_per_step"] == model_flops
     assert all(result["checks"][name]["ok"] for name in ("work", "logits"))
     assert json.loads(json.dumps(result, allow_nan=False)) == result

@@ -10,6 +10,7 @@ from benchrunner.core import arithmetic
 from benchrunner.core.faults import parse_fault
 from benchrunner.outcome import metrics
 from benchrunner.worker.engines.engine import build
+from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.steps.decoding import Decoding
 from benchrunner.worker.workloads import generate
 from cells import make_cell, make_context
@@ -25,9 +26,9 @@ SMALL = [
 
 
 def make_loop(*words, fault=None):
-    context = make_context(cell := make_cell(*SMALL, *words), fault=parse_fault(fault))
-    loop = generate.GenerationLoop(context, Decoding(build(context), cell, context.device))
-    with torch.inference_mode():
+    context = make_context(cell := make_cell(*SMALL, *words))
+    with planted(parse_fault(fault), context), torch.inference_mode():
+        loop = generate.GenerationLoop(context, Decoding(build(context), cell, context.device))
         loop.prepare(range(1))
         loop.sample(0)
     return loop
@@ -60,7 +61,7 @@ def test_metrics_are_medians_over_the_warm_samples(result):
 def test_a_step_is_a_sample_of_new_tokens(result):
     assert result["tokens_per_step"] == 2 * 8
     assert result["losses"] == []
-    assert result["num_parameters"] == arithmetic.num_parameters(make_cell(*SMALL).config["model"])
+    assert result["num_parameters"] == arithmetic.num_parameters(make_cell(*SMALL).config.model)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -73,8 +74,8 @@ def test_the_headline_has_the_metrics(result):
 def test_bandwidth_is_what_a_decode_reads():
     cell = make_cell(*SMALL, "precision=fp32")
     metrics = generate.generation_metrics(cell, 1e9, [{"prefill_s": 1.0, "decode_s": 0.7}])
-    read = 4 * arithmetic.matmul_parameters(cell.config["model"])
-    read += statistics.fmean(arithmetic.kv_cache_bytes(cell.config["model"], 1, 5 + index, 4) for index in range(1, 8))
+    read = 4 * arithmetic.matmul_parameters(cell.config.model)
+    read += statistics.fmean(arithmetic.kv_cache_bytes(cell.config.model, 1, 5 + index, 4) for index in range(1, 8))
     assert metrics["bandwidth_utilization"] == pytest.approx(read / 0.1 / 1e9)
 
 
@@ -95,6 +96,11 @@ def test_healthy_samples_pass_their_checks(result):
 def test_a_token_too_few_is_seen():
     check = make_loop(fault="short_batch").check_work()
     assert (check["ok"], check["observed"]) == (False, "7")
+
+
+def test_where_the_prefill_makes_the_only_token_none_can_be_left_out():
+    with pytest.raises(RuntimeError, match="no token to leave out"):
+        make_loop("generate.new_tokens=1", fault="short_batch")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

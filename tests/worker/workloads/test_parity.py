@@ -7,14 +7,13 @@ import subprocess
 
 import pytest
 import torch
-from torch import nn
 
 import samples
 from benchrunner.core.faults import parse_fault
 from benchrunner.core.files import write_json
 from benchrunner.core.parity_cell import small_scale
 from benchrunner.core.record import record_to_dict
-from benchrunner.worker.faults.lies import falsify_linears
+from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.workloads import parity
 from benchrunner.worker.workloads.parity import Difference, draw_task_step, judge, summarise
 from benchrunner.worker.workloads.parity_tolerances import FACTOR, KNOWN_GOOD, Errors, collect, tolerance
@@ -160,7 +159,7 @@ def test_packed_weights_are_taken_back_from_what_they_were_packed_from(monkeypat
         return dequantised(name, shape, cell, device, dtype)
 
     monkeypatch.setattr(parity.nf4, "dequantised", ask)
-    parity._reference_loop(ours)
+    parity.reference_loop(ours)
     assert asked == {torch.float16}
 
 
@@ -243,12 +242,9 @@ def test_lies_of_transformer_engine_s_modules_exceed_its_tolerance(fake_te, monk
     """Its linear is no `nn.Linear`, its checkpoint not torch's."""
     monkeypatch.setattr(parity, "NUM_STEPS", 2)
     cell = make_cell("workload=parity", "precision=fp8", "activation_checkpointing=full")
-    assert_exceeds(parity.run(make_context(cell, fault=parse_fault(fault))))
-
-
-def test_a_lie_that_strikes_nothing_is_an_error():
-    with pytest.raises(RuntimeError, match="no linear that a precision converted"):
-        falsify_linears(nn.Sequential(nn.Linear(2, 2)))
+    with planted(parse_fault(fault), context := make_context(cell)):
+        result = parity.run(context)
+    assert_exceeds(result)
 
 
 @pytest.mark.parametrize("precision", KNOWN_GOOD)

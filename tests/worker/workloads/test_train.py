@@ -49,7 +49,7 @@ def test_accumulation_changes_nothing_but_the_rounding():
 def test_the_first_loss_is_that_of_normal_logits():
     cell = make_cell(*SMALL, "measure.steps=1", "measure.warmup_steps=0")
     (loss,) = train.run(make_context(cell))["losses"]
-    width, std, vocabulary = cell.get("model.d_model"), cell.get("model.init_std"), cell.get("model.vocab_size")
+    width, std, vocabulary = cell.config.model.d_model, cell.config.model.init_std, cell.config.model.vocab_size
     expected = torch.log(torch.tensor(float(vocabulary))) + width * std**2 / 2
     assert loss == pytest.approx(expected.item(), abs=0.05)
 
@@ -75,7 +75,7 @@ def test_clipping_bounds_the_update():
         "optimizer.clip_norm=1e-6,null",
     ]
     for cell in make_matrix(*SMALL, *words):
-        losses[cell.get("optimizer.clip_norm")] = train.run(make_context(cell))["losses"]
+        losses[cell.config.optimizer.clip_norm] = train.run(make_context(cell))["losses"]
     clipped, free = (torch.tensor(losses[key]) for key in (1e-6, None))
     assert (free - clipped).abs().max() > 0.1
     assert (clipped - clipped[0]).abs().max() < 0.05

@@ -14,10 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config.hydra_app.loader import first_lines, opened
 from benchrunner.config.hydra_app.sweeps import FROM_FILE, SWEEPS, store_sweep, sweep_line
-from benchrunner.config.schema import Config
 from benchrunner.core import paths
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
+from benchrunner.core.schema import Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

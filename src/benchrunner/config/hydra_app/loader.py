@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from benchrunner.config.schema import Config
 from benchrunner.core import paths
 from benchrunner.core.errors import ConfigError
+from benchrunner.core.schema import Config
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import keys
 from benchrunner.config.hydra_app.loader import first_lines, group_options
-from benchrunner.config.schema import Config
 from benchrunner.core.axes import GROUPS, NOT_IDENTITY
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
+from benchrunner.core.schema import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Which activations are recomputed in the backward pass."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 from benchrunner.core.arithmetic import checkpointed_blocks
+from benchrunner.core.schema import CheckpointingConfig
 from benchrunner.worker.model.decoder import Decoder
 
 Checkpoint = Callable[..., Any]
@@ -37,9 +38,9 @@ KEPT_OPERATIONS = [
 """What `per_op` keeps: the products, and what each fused attention kernel returns. Everything else is cheap."""
 
 
-def checkpoint_blocks(decoder: Decoder, options: Mapping[str, Any], checkpoint: Checkpoint | None = None) -> None:
+def checkpoint_blocks(decoder: Decoder, options: CheckpointingConfig, checkpoint: Checkpoint | None = None) -> None:
     """Wrap the chosen blocks, non-reentrant; random state is replayed only when dropout draws from it."""
-    per_operation = options["name"] == "selective" and options["every"] == "per_op"
+    per_operation = options.name == "selective" and options.every == "per_op"
     keep = {"context_fn": keep_products} if per_operation else {}
     for index in checkpointed_blocks(len(decoder.blocks), options):
         block = decoder.blocks[index]
@@ -70,11 +71,11 @@ def compiled_part(block: nn.Module) -> nn.Module:
     return inner
 
 
-def keep_everything(decoder: Decoder, options: Mapping[str, Any], checkpoint: Checkpoint | None = None) -> None:
+def keep_everything(decoder: Decoder, options: CheckpointingConfig, checkpoint: Checkpoint | None = None) -> None:
     """No checkpointing."""
 
 
-APPLY: dict[str, Callable[[Decoder, Mapping[str, Any], Checkpoint | None], None]] = {
+APPLY: dict[str, Callable[[Decoder, CheckpointingConfig, Checkpoint | None], None]] = {
     "none": keep_everything,
     "full": checkpoint_blocks,
     "selective": checkpoint_blocks,

@@ -31,17 +31,17 @@ def attention_backend(cell: Cell) -> Iterator[None]:
 
 def _allowed_backends(cell: Cell) -> list[SDPBackend]:
     """What torch may choose from; empty: from all, or there is nothing to choose."""
-    name = cell.get("attention")
+    name = cell.config.attention
     if name in BACKENDS:
         return [BACKENDS[name]]
-    if name == "auto" and cell.get("workload.lengths") != "fixed":
+    if name == "auto" and cell.config.workload.lengths != "fixed":
         return [backend for option, backend in BACKENDS.items() if option not in PREPARED_PER_SHAPE]
     return []
 
 
 def chosen_backend(cell: Cell, device: torch.device) -> str:
     """The back end that torch takes for this cell's causal shape (call it inside `attention_backend`)."""
-    if cell.get("attention") == "explicit":
+    if cell.config.attention == "explicit":
         return "explicit"
     length = cell.sizes.seq_len
     query, key = _empty_heads(cell, device, num_queries=length, num_keys=length)
@@ -50,10 +50,10 @@ def chosen_backend(cell: Cell, device: torch.device) -> str:
 
 def decode_backend(cell: Cell, device: torch.device) -> str:
     """The same for the last token of a generation; a compiler gets its attention written out (worker/decoding.py)."""
-    is_eager, options = cell.axes["compile"] == "eager", cell.config["generate"]
-    if cell.get("attention") == "explicit" or (cell.get("attention") == "auto" and not is_eager):
+    is_eager, options = cell.axes["compile"] == "eager", cell.config.generate
+    if cell.config.attention == "explicit" or (cell.config.attention == "auto" and not is_eager):
         return "explicit"
-    length = options["prompt_length"] + options["new_tokens"]
+    length = options.prompt_length + options.new_tokens
     query, key = _empty_heads(cell, device, num_queries=1, num_keys=length)
     mask = None if is_eager else torch.ones(1, length, dtype=torch.bool, device=device)
     return _backend_name(query, key, mask, causal=False)
@@ -63,10 +63,10 @@ def _empty_heads(
     cell: Cell, device: torch.device, *, num_queries: int, num_keys: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A query and a key of the cell's shape."""
-    model, batch_size = cell.config["model"], cell.sizes.micro_batch_size
-    head_size, dtype = model["d_model"] // model["num_heads"], activation_dtype(cell)
-    query = torch.empty((batch_size, model["num_heads"], num_queries, head_size), device=device, dtype=dtype)
-    key = torch.empty((batch_size, model["num_kv_heads"], num_keys, head_size), device=device, dtype=dtype)
+    model, batch_size = cell.config.model, cell.sizes.micro_batch_size
+    head_size, dtype = model.d_model // model.num_heads, activation_dtype(cell)
+    query = torch.empty((batch_size, model.num_heads, num_queries, head_size), device=device, dtype=dtype)
+    key = torch.empty((batch_size, model.num_kv_heads, num_keys, head_size), device=device, dtype=dtype)
     has_gradients = cell.axes["workload"] in GRADIENT_WORKLOADS
     return query.requires_grad_(has_gradients), key.requires_grad_(has_gradients)
 

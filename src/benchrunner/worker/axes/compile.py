@@ -1,6 +1,6 @@
 """Compilers: how each one is applied, and what it did."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +12,7 @@ from torch import nn
 
 from benchrunner.core.cell import Cell
 from benchrunner.core.rank_result import Choices
+from benchrunner.core.schema import CompileConfig
 from benchrunner.worker.axes import thunder
 from benchrunner.worker.axes.activation_checkpointing import compiled_part
 from benchrunner.worker.context import Context
@@ -29,9 +30,9 @@ def configure(cell: Cell) -> None:
     """
     config = torch._dynamo.config
     config.fail_on_recompile_limit_hit = True
-    config.recompile_limit = 2 * cell.get("model.num_layers") + 16
+    config.recompile_limit = 2 * cell.config.model.num_layers + 16
     config.accumulated_recompile_limit = 64 * config.recompile_limit
-    if cell.get("compile.scope") == "block":
+    if cell.config.compile.scope == "block":
         config.optimize_ddp = False
     if cell.axes["workload"] == "generate":
         _tune_for_single_tokens()
@@ -45,17 +46,17 @@ def _tune_for_single_tokens() -> None:
     torch._inductor.config.coordinate_descent_tuning = True
 
 
-def _torch_compile_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    mode = options["mode"] if options["mode"] != "default" else None
-    return {"mode": mode, "dynamic": options["dynamic"], "fullgraph": options["fullgraph"]}
+def _torch_compile_options(options: CompileConfig) -> dict[str, Any]:
+    mode = options.mode if options.mode != "default" else None
+    return {"mode": mode, "dynamic": options.dynamic, "fullgraph": options.fullgraph}
 
 
-def compile_blocks(decoder: Decoder, options: Mapping[str, Any]) -> None:
+def compile_blocks(decoder: Decoder, options: CompileConfig) -> None:
     """`torch.compile` each block in place, and the head with the loss as one more graph.
 
     In place (`nn.Module.compile`) parameter names stay as they are and FSDP's hooks stay outside the graph.
     """
-    if options["scope"] != "block":
+    if options.scope != "block":
         return
     chosen = _torch_compile_options(options)
     for block in decoder.blocks:
@@ -66,14 +67,14 @@ def compile_blocks(decoder: Decoder, options: Mapping[str, Any]) -> None:
         decoder.loss_sum = torch.compile(decoder.loss_sum, **chosen)  # type: ignore[method-assign]
 
 
-def compile_model(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+def compile_model(model: nn.Module, options: CompileConfig) -> nn.Module:
     """`torch.compile` of the wrapped model as a whole."""
-    if options["scope"] != "model":
+    if options.scope != "model":
         return model
     return cast(nn.Module, torch.compile(model, **_torch_compile_options(options)))
 
 
-def compile_function(function: AnyFunction, options: Mapping[str, Any]) -> AnyFunction:
+def compile_function(function: AnyFunction, options: CompileConfig) -> AnyFunction:
     """`torch.compile` a function as one graph of its own, whatever the scope."""
     return torch.compile(function, **_torch_compile_options(options))
 
@@ -82,21 +83,21 @@ def compile_function(function: AnyFunction, options: Mapping[str, Any]) -> AnyFu
 class Compiler:
     """What a compile option does to the bare decoder, to the wrapped model, and to a function beside them."""
 
-    blocks: Callable[[Decoder, Mapping[str, Any]], None]
-    model: Callable[[nn.Module, Mapping[str, Any]], nn.Module]
-    function: Callable[[AnyFunction, Mapping[str, Any]], AnyFunction] = lambda function, options: function
+    blocks: Callable[[Decoder, CompileConfig], None]
+    model: Callable[[nn.Module, CompileConfig], nn.Module]
+    function: Callable[[AnyFunction, CompileConfig], AnyFunction] = lambda function, options: function
     distribute: Callable[[Decoder, Context], nn.Module] | None = None
     """The compiler's own way to spread an initialised decoder that it compiles as a whole, in place of torch's."""
     gradient_sync: Callable[[Any, bool], AbstractContextManager[object]] | None = None
     """`Built.gradient_sync` of what `distribute` returns."""
-    choices: Callable[[Mapping[str, Any]], Choices] = lambda options: {}
+    choices: Callable[[CompileConfig], Choices] = lambda options: {}
     """What to record of how the model was compiled."""
     refusals: Callable[[], AbstractContextManager[object]] = nullcontext
     """Around building and running a model: turns what the compiler cannot do into a verdict."""
 
     def distributes(self, cell: Cell) -> bool:
         """Whether the compiler spreads this cell's model by itself."""
-        spread = cell.get("strategy.kind") != "single" and cell.get("compile.scope") == "model"
+        spread = cell.config.strategy.kind != "single" and cell.config.compile.scope == "model"
         return self.distribute is not None and spread
 
 

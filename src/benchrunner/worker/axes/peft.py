@@ -6,13 +6,14 @@ sharding as what they adapt.
 """
 
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchrunner.core.schema import WorkloadConfig
 from benchrunner.worker.model.decoder import Decoder
 from benchrunner.worker.model.layers import Attention
 
@@ -32,15 +33,15 @@ class LoRA(nn.Module):
     lora_b_query: nn.Parameter
     lora_b_value: nn.Parameter
 
-    def add(self, attention: Attention, workload: Mapping[str, Any], dtype: torch.dtype) -> None:
+    def add(self, attention: Attention, workload: WorkloadConfig, dtype: torch.dtype) -> None:
         """Register the parameters, without storage."""
-        rank, width = workload["lora_rank"], attention.num_heads * attention.head_size
+        rank, width = workload.lora_rank, attention.num_heads * attention.head_size
         self.lora_rank = int(rank)
         self.lora_num_keys = attention.num_kv_heads * attention.head_size
-        self.lora_scale = float(workload["lora_alpha"]) / rank
+        self.lora_scale = float(workload.lora_alpha) / rank
         self.lora_adds_in_product = True
         """The update is added inside its product; not so for compilers that know no `addmm` and fuse by themselves."""
-        self.lora_dropout = nn.Dropout(workload["lora_dropout"])
+        self.lora_dropout = nn.Dropout(workload.lora_dropout)
         self.lora_a = _parameter(2 * rank, width, dtype=dtype)
         self.lora_b_query = _parameter(width, rank, dtype=dtype)
         self.lora_b_value = _parameter(self.lora_num_keys, rank, dtype=dtype)
@@ -87,10 +88,10 @@ class PromptedAttention(Attention):
     adapter_prompt: nn.Parameter
     adapter_gate: nn.Parameter
 
-    def add(self, workload: Mapping[str, Any], dtype: torch.dtype) -> None:
+    def add(self, workload: WorkloadConfig, dtype: torch.dtype) -> None:
         """Register the parameters, without storage."""
         width = self.num_heads * self.head_size
-        self.adapter_prompt = _parameter(workload["adapter_prompt_length"], width, dtype=dtype)
+        self.adapter_prompt = _parameter(workload.adapter_prompt_length, width, dtype=dtype)
         self.adapter_gate = _parameter(self.num_heads, dtype=dtype)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -138,19 +139,19 @@ def _become(module: nn.Module, mixin: type[Adapted]) -> Adapted:
 _DERIVED: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
-def add_lora(decoder: Decoder, workload: Mapping[str, Any], dtype: torch.dtype) -> None:
+def add_lora(decoder: Decoder, workload: WorkloadConfig, dtype: torch.dtype) -> None:
     """LoRA on query and value of every block."""
     for attention in attentions(decoder):
         _become(attention.qkv, LoRA).add(attention, workload, dtype)
 
 
-def add_adapter(decoder: Decoder, workload: Mapping[str, Any], dtype: torch.dtype) -> None:
+def add_adapter(decoder: Decoder, workload: WorkloadConfig, dtype: torch.dtype) -> None:
     """A prompt and a gate a head in every block from `adapter_start_layer` on."""
-    for attention in list(attentions(decoder))[workload["adapter_start_layer"] :]:
+    for attention in list(attentions(decoder))[workload.adapter_start_layer :]:
         _become(attention, PromptedAttention).add(workload, dtype)
 
 
-def add_adapter_v2(decoder: Decoder, workload: Mapping[str, Any], dtype: torch.dtype) -> None:
+def add_adapter_v2(decoder: Decoder, workload: WorkloadConfig, dtype: torch.dtype) -> None:
     """The adapter; bias and scale on every linear, the head included; all norms train."""
     add_adapter(decoder, workload, dtype)
     for linear in linears(decoder):
@@ -160,7 +161,7 @@ def add_adapter_v2(decoder: Decoder, workload: Mapping[str, Any], dtype: torch.d
             module.requires_grad_(True)
 
 
-METHODS: dict[str, Callable[[Decoder, Mapping[str, Any], torch.dtype], None]] = {
+METHODS: dict[str, Callable[[Decoder, WorkloadConfig, torch.dtype], None]] = {
     "lora": add_lora,
     "adapter": add_adapter,
     "adapter_v2": add_adapter_v2,
@@ -168,9 +169,9 @@ METHODS: dict[str, Callable[[Decoder, Mapping[str, Any], torch.dtype], None]] = 
 """Workload → what it adds to a frozen decoder."""
 
 
-def apply(decoder: Decoder, workload: Mapping[str, Any], dtype: torch.dtype) -> bool:
+def apply(decoder: Decoder, workload: WorkloadConfig, dtype: torch.dtype) -> bool:
     """Freeze the base and add the workload's method, its parameters in `dtype`; False where the workload is none."""
-    method = METHODS.get(workload["name"])
+    method = METHODS.get(workload.name)
     if method is None:
         return False
     decoder.requires_grad_(False)

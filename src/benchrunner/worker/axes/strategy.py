@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from benchrunner.worker.axes.precision.formats import PolicyDtypes, fsdp_policy_dtypes
+from benchrunner.worker.axes.precision.formats import fsdp_policy_dtypes
 from benchrunner.worker.context import Context
 from benchrunner.worker.model.decoder import Decoder
 
@@ -20,18 +20,19 @@ from benchrunner.worker.model.decoder import Decoder
 def shard(decoder: Decoder, context: Context, mesh: DeviceMesh | None = None) -> None:
     """FSDP2 in place: `units` are gathered one at a time, and what is left over with the root.
 
+    All ranks in one row have a part each, unless `mesh` says otherwise.
     Stage 2 keeps the gathered parameters from forward to backward, stage 3 reshards them after each unit's forward.
     """
     cell = context.cell
-    dtypes = PolicyDtypes(None, None) if context.fault_is("no_convert") else fsdp_policy_dtypes(cell)
+    dtypes = fsdp_policy_dtypes(cell)
     policy = MixedPrecisionPolicy(param_dtype=dtypes.param, reduce_dtype=dtypes.reduce, output_dtype=None)
     wrap = functools.partial(
         fully_shard,
-        mesh=mesh or _mesh(context),
-        reshard_after_forward=cell.get("strategy.stage") == 3,
+        mesh=mesh or init_device_mesh(context.device.type, (context.world_size,)),
+        reshard_after_forward=cell.config.strategy.stage == 3,
         mp_policy=policy,
     )
-    for unit in units(decoder, cell.get("strategy.wrap")):
+    for unit in units(decoder, cell.config.strategy.wrap):
         wrap(unit)
     wrap(decoder)
 
@@ -43,16 +44,9 @@ def units(decoder: Decoder, granularity: str) -> list[nn.Module]:
     """
     if granularity == "block":
         return list(decoder.blocks)
-    in_root = [decoder] + ([decoder.embedding, decoder.head] if decoder.model["tie_embeddings"] else [])
+    in_root: list[nn.Module] = [decoder] + ([decoder.embedding, decoder.head] if decoder.model.tie_embeddings else [])
     owners = (module for module in decoder.modules() if next(module.parameters(recurse=False), None) is not None)
     return [module for module in reversed(list(owners)) if not any(module is one for one in in_root)]
-
-
-def _mesh(context: Context) -> DeviceMesh:
-    """All ranks in one row: each holds a part."""
-    if context.fault_is("no_shard"):
-        return init_device_mesh(context.device.type, (context.world_size, 1), mesh_dim_names=("replicas", "parts"))
-    return init_device_mesh(context.device.type, (context.world_size,))
 
 
 def wrap_ddp(decoder: Decoder, context: Context) -> nn.Module:

@@ -9,7 +9,7 @@ import functools
 import re
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchrunner.core.errors import Unsupported
 from benchrunner.core.rank_result import Choices
+from benchrunner.core.schema import CompileConfig
 from benchrunner.worker.axes.peft import LoRA
 from benchrunner.worker.context import Context
 from benchrunner.worker.model.decoder import IGNORED_TARGET, Block, Decoder
@@ -115,11 +116,11 @@ def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET)
 
 
-def jit_blocks(decoder: Decoder, options: Mapping[str, Any]) -> None:
+def jit_blocks(decoder: Decoder, options: CompileConfig) -> None:
     """Blocks that are alike share a program, inside their checkpoints; head and loss are one more."""
     _programs.clear()
     _speak_thunder(decoder)
-    if options["scope"] != "block":
+    if options.scope != "block":
         return
     programs: dict[tuple[Any, ...], Program] = {}
     for name, block in [(name, part) for name, part in decoder.named_modules() if isinstance(part, Block)]:
@@ -155,14 +156,14 @@ def _structure(block: nn.Module) -> tuple[Any, ...]:
     return (repr(block), *parameters)
 
 
-def jit_model(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+def jit_model(model: nn.Module, options: CompileConfig) -> nn.Module:
     """The model as one program; under DDP and FSDP thunder's own strategies have made it one already."""
-    if options["scope"] != "model":
+    if options.scope != "model":
         return model
     return cast(nn.Module, Program(model).jitted)
 
 
-def jit_function(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+def jit_function(function: Callable[..., Any], options: CompileConfig) -> Callable[..., Any]:
     """A function as a program of its own, whatever the scope."""
     return Program(function)
 
@@ -176,14 +177,14 @@ def distribute(decoder: Decoder, context: Context) -> nn.Module:
 
     cell = context.cell
     jitted = Program(decoder, (*EXECUTORS[:-1], _without_collectives())).jitted
-    if cell.get("strategy.kind") == "ddp":
+    if cell.config.strategy.kind == "ddp":
         return distributed.ddp(jitted, broadcast_from=None)  # type: ignore[no-any-return]
-    stages = {2: distributed.FSDPType.ZERO2, 3: distributed.FSDPType.ZERO3}
+    stages: dict[int | None, Any] = {2: distributed.FSDPType.ZERO2, 3: distributed.FSDPType.ZERO3}
     return distributed.fsdp(  # type: ignore[no-any-return]
         jitted,
         device=context.device,
-        sharding_strategy=stages[cell.get("strategy.stage")],
-        bucketing_strategy=distributed.FSDPBucketingStrategy[BUCKETS[cell.get("strategy.wrap")]],
+        sharding_strategy=stages[cell.config.strategy.stage],
+        bucketing_strategy=distributed.FSDPBucketingStrategy[BUCKETS[cell.config.strategy.wrap]],
     )
 
 
@@ -203,7 +204,7 @@ def gradient_sync(model: Any, sync: bool) -> AbstractContextManager[object]:
     return contextlib.nullcontext() if sync else model.no_sync()
 
 
-def describe(options: Mapping[str, Any]) -> Choices:
+def describe(options: CompileConfig) -> Choices:
     """What to record: the executors of the model's programs, and how many programs there are."""
     return {"thunder_executors": _programs[0].executors, "thunder_programs": len(_programs)}
 

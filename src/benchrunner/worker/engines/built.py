@@ -50,15 +50,13 @@ def has_gradients(cell: Cell) -> bool:
     return cell.axes["workload"] in arithmetic.GRADIENT_WORKLOADS
 
 
-def decoder_on_meta(cell: Cell, *, without_last_layer: bool = False) -> Decoder:
+def decoder_on_meta(cell: Cell) -> Decoder:
     """The cell's decoder without storage, in the dtype that its parameters are kept in."""
-    model = dict(cell.config["model"])
-    model["num_layers"] -= without_last_layer
     with torch.device("meta"):
         decoder = Decoder(
-            model,
-            loss_chunk_tokens=cell.get("workload.loss_chunk_tokens"),
-            explicit_attention=cell.get("attention") == "explicit",
+            cell.config.model,
+            loss_chunk_tokens=cell.config.workload.loss_chunk_tokens,
+            explicit_attention=cell.config.attention == "explicit",
             num_positions=max(cell.sizes.seq_len, generated_length(cell)),
         )
     return decoder.to(formats.storage_dtype(cell))
@@ -66,8 +64,8 @@ def decoder_on_meta(cell: Cell, *, without_last_layer: bool = False) -> Decoder:
 
 def generated_length(cell: Cell) -> int:
     """Tokens that prompt and continuation of a generated sample have together; 0 for other workloads."""
-    options = cell.config["generate"]
-    return int(options["prompt_length"] + options["new_tokens"]) if cell.axes["workload"] == "generate" else 0
+    options = cell.config.generate
+    return int(options.prompt_length + options.new_tokens) if cell.axes["workload"] == "generate" else 0
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
@@ -83,9 +81,9 @@ def materialise(decoder: Decoder, cell: Cell, device: torch.device) -> None:
     )
     decoder.tie_weights()
     decoder.reset_buffers(device, formats.activation_dtype(cell))
-    fill_parameters(decoder, seed=cell.get("seed"), std=cell.get("model.init_std"), device=device)
+    fill_parameters(decoder, seed=cell.config.seed, std=cell.config.model.init_std, device=device)
 
 
 def build_optimizer(built: Built, cell: Cell) -> torch.optim.Optimizer:
     """The optimizer comes last: it must hold the parameters as they are at the end (sharded, on the device)."""
-    return built.setup_optimizer(make_optimizer(built.decoder, cell.config["optimizer"]))
+    return built.setup_optimizer(make_optimizer(built.decoder, cell.config.optimizer))

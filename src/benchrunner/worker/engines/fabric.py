@@ -23,7 +23,6 @@ from benchrunner.worker.context import Context
 from benchrunner.worker.engines import fabric_precision
 from benchrunner.worker.engines.built import Built, count_parameters, decoder_on_meta, has_gradients, materialise
 from benchrunner.worker.engines.fabric_fsdp import fsdp_options
-from benchrunner.worker.faults import lies
 from benchrunner.worker.model.decoder import Decoder
 
 if TYPE_CHECKING:
@@ -44,18 +43,17 @@ def build(context: Context) -> Built:
     compile.configure(cell)
     torch.set_float32_matmul_precision("highest")
     fabric = make_fabric(context)
-    decoder = decoder_on_meta(cell, without_last_layer=context.fault_is("wrong_shape"))
+    decoder = decoder_on_meta(cell)
     num_parameters, num_trainable = count_parameters(decoder)
     with refusals("precision"):
         decoder, choices = fabric_precision.prepare(decoder, context, fabric)
-    if peft.apply(decoder, cell.config["workload"], formats.storage_dtype(cell)):
+    if peft.apply(decoder, cell.config.workload, formats.storage_dtype(cell)):
         num_trainable = count_parameters(decoder)[1]
     compiler = _prepare_blocks(decoder, context)
     if not _shards(context) or _is_packed(context):
         materialise(decoder, cell, context.device)
     with refusals("setup"):
-        model = fabric.setup_module(compiler.model(decoder, cell.config["compile"]))
-    _lie(context, decoder, model)
+        model = fabric.setup_module(compiler.model(decoder, cell.config.compile))
     return Built(
         decoder=decoder,
         model=model,
@@ -84,8 +82,8 @@ def make_fabric(context: Context) -> "Fabric":
     with refusals("combination"):
         fabric = Fabric(
             accelerator="cuda" if context.device.type == "cuda" else "cpu",
-            devices=context.cell.sizes.world_size // context.cell.get("nodes"),
-            num_nodes=context.cell.get("nodes"),
+            devices=context.cell.sizes.world_size // context.cell.config.nodes,
+            num_nodes=context.cell.config.nodes,
             strategy=_strategy(context),
             **options,
         )
@@ -99,7 +97,7 @@ def _strategy(context: Context) -> Any:
     from lightning.fabric import strategies
 
     cell = context.cell
-    kind = cell.get("strategy.kind")
+    kind = cell.config.strategy.kind
     if kind == "single" or (kind == "ddp" and not has_gradients(cell)):
         return strategies.SingleDeviceStrategy(device=context.device)
     if kind == "ddp":
@@ -115,7 +113,7 @@ def _strategy(context: Context) -> Any:
 
 def _parallelize(context: Context, decoder: Decoder, mesh: Any) -> Decoder:
     """What ModelParallelStrategy calls to shard: as natively, over its own mesh, and filled before it looks."""
-    strategy.shard(decoder, context, None if context.fault_is("no_shard") else mesh["data_parallel"])
+    strategy.shard(decoder, context, mesh["data_parallel"])
     if _is_packed(context):
         nf4.check_bits(decoder, context)
     else:
@@ -124,25 +122,24 @@ def _parallelize(context: Context, decoder: Decoder, mesh: Any) -> Decoder:
 
 
 def _shards(context: Context) -> bool:
-    return bool(context.cell.get("strategy.kind") == "fsdp")
+    return bool(context.cell.config.strategy.kind == "fsdp")
 
 
 def _is_packed(context: Context) -> bool:
     """Whether weights exist before sharding, in bits that nothing can be filled into after it."""
-    return formats.PRECISIONS[context.cell.axes["precision"]].packs and not context.fault_is("no_convert")
+    return formats.PRECISIONS[context.cell.axes["precision"]].packs
 
 
 def _prepare_blocks(decoder: Decoder, context: Context) -> compile.Compiler:
     """Checkpointing, then compile in place."""
     cell = context.cell
     compiler = compile.COMPILERS[cell.axes["compile"]]
-    if not context.fault_is("no_recompute"):
-        checkpoint = formats.PRECISIONS[cell.axes["precision"]].checkpoint(cell)
-        options = cell.config["activation_checkpointing"]
-        activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](decoder, options, checkpoint)
-    compiler.blocks(decoder, cell.config["compile"])
-    if not has_gradients(cell) and cell.get("compile.scope") == "block":
-        decoder.logits = compiler.function(decoder.logits, cell.config["compile"])  # type: ignore[method-assign]
+    checkpoint = formats.PRECISIONS[cell.axes["precision"]].checkpoint(cell)
+    options = cell.config.activation_checkpointing
+    activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](decoder, options, checkpoint)
+    compiler.blocks(decoder, cell.config.compile)
+    if not has_gradients(cell) and cell.config.compile.scope == "block":
+        decoder.logits = compiler.function(decoder.logits, cell.config.compile)  # type: ignore[method-assign]
     return compiler
 
 
@@ -156,13 +153,6 @@ def _wrapped(model: Any) -> nn.Module:
     """What the strategy put around the decoder, without the compiler that Fabric puts around that."""
     module: nn.Module = getattr(model._forward_module, "_orig_mod", model._forward_module)
     return module
-
-
-def _lie(context: Context, decoder: Decoder, model: Any) -> None:
-    if context.fault_is("zero_norm"):
-        lies.zero_norms(decoder)
-    if context.fault_is("no_reduce"):
-        lies.stop_reducing(_wrapped(model))
 
 
 def _gradient_sync(fabric: "Fabric", model: nn.Module, sync: bool) -> AbstractContextManager[object]:

@@ -12,7 +12,7 @@ from benchrunner.worker.context import Context
 from benchrunner.worker.model.decoder import Decoder
 from benchrunner.worker.model.weights import canonical_name, full_tensor
 
-SHARDING = {2: "SHARD_GRAD_OP", 3: "FULL_SHARD"}
+SHARDING: dict[int | None, str] = {2: "SHARD_GRAD_OP", 3: "FULL_SHARD"}
 """Stage → FSDP1's name for it."""
 
 
@@ -20,9 +20,7 @@ def fsdp_options(context: Context) -> dict[str, Any]:
     """Keyword arguments for FSDPStrategy: the dtypes that the cell spells, and Fabric's defaults for the rest."""
     units = Units(context)
     return {
-        "sharding_strategy": "NO_SHARD"
-        if context.fault_is("no_shard")
-        else SHARDING[context.cell.get("strategy.stage")],
+        "sharding_strategy": SHARDING[context.cell.config.strategy.stage],
         "mixed_precision": mixed_precision(context.cell),
         "auto_wrap_policy": units.wraps,
         "param_init_fn": units.fill,
@@ -34,10 +32,10 @@ def mixed_precision(cell: Cell) -> Any:
     """What FSDP1 casts: parameters for compute unless only autocast does the mixing, gradients for the reduction."""
     from torch.distributed.fsdp import MixedPrecision
 
-    only_autocast = cell.get("strategy.mixed_precision_by") == "autocast"
+    only_autocast = cell.config.strategy.mixed_precision_by == "autocast"
     return MixedPrecision(
         param_dtype=None if only_autocast else formats.activation_dtype(cell),
-        reduce_dtype=formats.DTYPES[cell.get("precision.reduce_dtype")],
+        reduce_dtype=formats.DTYPES[cell.config.precision.reduce_dtype],
     )
 
 
@@ -45,7 +43,7 @@ def _prefetch(cell: Cell) -> dict[str, Any]:
     """The option, or nothing where the library's default (pre) shall hold."""
     from torch.distributed.fsdp import BackwardPrefetch
 
-    chosen = cell.get("strategy.backward_prefetch")
+    chosen = cell.config.strategy.backward_prefetch
     if chosen is None:
         return {}
     names = {"none": None, "pre": BackwardPrefetch.BACKWARD_PRE, "post": BackwardPrefetch.BACKWARD_POST}
@@ -70,7 +68,7 @@ class Units:
         """FSDP's question about `module`: look into it (`recurse`), or make it a unit?"""
         if self._units is None:
             assert isinstance(module, Decoder), "the root comes first"
-            self._units = {id(unit) for unit in strategy.units(module, self._context.cell.get("strategy.wrap"))}
+            self._units = {id(unit) for unit in strategy.units(module, self._context.cell.config.strategy.wrap)}
             self._names = {id(part): name for name, part in module.named_modules()}
         return recurse or id(module) in self._units
 
@@ -86,7 +84,7 @@ class Units:
     def _real(self, raw_name: str, parameter: nn.Parameter) -> nn.Parameter:
         if id(parameter) not in self._made:
             cell, name = self._context.cell, canonical_name(raw_name)
-            options = {"seed": cell.get("seed"), "std": cell.get("model.init_std"), "device": self._context.device}
-            full = full_tensor(name, parameter.shape, **options).to(parameter.dtype)
+            seed, std, device = cell.config.seed, cell.config.model.init_std, self._context.device
+            full = full_tensor(name, parameter.shape, seed=seed, std=std, device=device).to(parameter.dtype)
             self._made[id(parameter)] = parameter, nn.Parameter(full, requires_grad=parameter.requires_grad)
         return self._made[id(parameter)][1]

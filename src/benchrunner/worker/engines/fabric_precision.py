@@ -1,5 +1,6 @@
 """Fabric's precision plug-ins: which one a cell's precision is, and when it converts the decoder."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,8 +32,6 @@ def options(context: Context) -> dict[str, Any]:
     """Fabric's keyword argument for the cell's precision: a name, or a plug-in."""
     cell = context.cell
     name = cell.axes["precision"]
-    if context.fault_is("no_convert"):
-        return {"precision": "32-true" if formats.storage_dtype(cell) is torch.float32 else "bf16-true"}
     if name == "fp8":
         return {"plugins": [_transformer_engine(cell)]}
     if name in ("nf4", "nf4-dq"):
@@ -49,7 +48,7 @@ def _leaves_mixing_to_policy(cell: Cell) -> bool:
     """
     if formats.mixed_by(cell) != "policy" or cell.axes["precision"] == "fp16-mixed":
         return False
-    return cell.axes["engine"] != "fabric" or cell.get("strategy.mixed_precision_by") is not None
+    return cell.axes["engine"] != "fabric" or cell.config.strategy.mixed_precision_by is not None
 
 
 def _float16(context: Context) -> Any:
@@ -57,7 +56,7 @@ def _float16(context: Context) -> Any:
     from lightning.fabric.plugins import FSDPPrecision, MixedPrecision
 
     device = context.device.type
-    if context.cell.get("strategy.kind") != "fsdp":
+    if context.cell.config.strategy.kind != "fsdp":
         return MixedPrecision("16-mixed", device, scaler=CountingScaler(device, enabled=True))
     plugin = FSDPPrecision("16-mixed")  # as an argument it takes none: lightning 2.6.6 compares before it is set
     plugin.scaler = CountingShardedScaler(device, enabled=True)
@@ -69,7 +68,7 @@ def _transformer_engine(cell: Cell) -> Any:
 
     float8_te.load()
     return TransformerEnginePrecision(
-        weights_dtype=formats.storage_dtype(cell), recipe=float8_te.make_recipe(cell.get("precision.recipe"))
+        weights_dtype=formats.storage_dtype(cell), recipe=float8_te.make_recipe(cell.config.precision.recipe)
     )
 
 
@@ -87,8 +86,6 @@ def prepare(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[Decod
     """
     cell = context.cell
     name = cell.axes["precision"]
-    if context.fault_is("no_convert"):
-        return decoder, {}
     if name == "fp8":
         materialise(decoder, cell, context.device)
         return decoder, {"fp8": _convert_float8(decoder, cell, fabric)}
@@ -102,12 +99,12 @@ def _convert_float8(decoder: Decoder, cell: Cell, fabric: "Fabric") -> Float8Cho
 
     Once it finds Transformer Engine's modules in a model it converts no more of it.
     """
-    whole = cell.get("precision.scope") == "all" and not decoder.model["tie_embeddings"]
+    whole = cell.config.precision.scope == "all" and not decoder.model.tie_embeddings
     before = _num_linears(decoder)
     fabric.strategy.precision.convert_module(decoder if whole else decoder.blocks)
     kept = {} if whole else {"head": "precision.scope=blocks, or its matrix is the embedding's"}
     return {
-        "recipe": cell.get("precision.recipe"),
+        "recipe": cell.config.precision.recipe,
         "num_linears": before - _num_linears(decoder),
         "kept": kept,
         "padded": {},
@@ -128,7 +125,7 @@ def _quantised(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[De
     cell = context.cell
     with fabric.init_module():
         made = Decoder(
-            {**decoder.model, "tie_embeddings": False},
+            replace(decoder.model, tie_embeddings=False),
             loss_chunk_tokens=decoder.loss_chunk_tokens,
             explicit_attention=decoder.explicit_attention,
             num_positions=decoder.num_positions,
@@ -144,6 +141,6 @@ def _quantised(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[De
 def _full_weight(name: str, linear: Any, context: Context) -> torch.Tensor:
     """The matrix [out, in] that the linear `name` starts from, as in every engine."""
     cell, shape = context.cell, torch.Size((linear.out_features, linear.in_features))
-    source = "embedding" if name == "head" and cell.get("model.tie_embeddings") else name
-    options = {"seed": cell.get("seed"), "std": cell.get("model.init_std"), "device": context.device}
-    return full_tensor(f"{source}.weight", shape, **options).to(torch.bfloat16)
+    source = "embedding" if name == "head" and cell.config.model.tie_embeddings else name
+    seed, std = cell.config.seed, cell.config.model.init_std
+    return full_tensor(f"{source}.weight", shape, seed=seed, std=std, device=context.device).to(torch.bfloat16)

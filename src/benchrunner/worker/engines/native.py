@@ -1,7 +1,6 @@
 """The ordered recipe from a cell to a model that can step, with the reason for the order."""
 
 import functools
-from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -11,7 +10,6 @@ from benchrunner.worker.axes import activation_checkpointing, compile, peft, str
 from benchrunner.worker.axes.precision import formats, nf4
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built, count_parameters, decoder_on_meta, has_gradients, materialise
-from benchrunner.worker.faults import lies
 from benchrunner.worker.model.decoder import Decoder
 
 
@@ -35,47 +33,38 @@ def build_native(context: Context) -> Built:
     compiler = compile.COMPILERS[cell.axes["compile"]]
     compile.configure(cell)
     torch.set_float32_matmul_precision("highest")
-    decoder = decoder_on_meta(cell, without_last_layer=context.fault_is("wrong_shape"))
+    decoder = decoder_on_meta(cell)
     num_parameters, num_trainable = count_parameters(decoder)
-    choices = None if context.fault_is("no_convert") else number_format.convert(decoder, cell, device)
-    if peft.apply(decoder, cell.config["workload"], formats.storage_dtype(cell)):
+    choices = number_format.convert(decoder, cell, device)
+    if peft.apply(decoder, cell.config.workload, formats.storage_dtype(cell)):
         num_trainable = count_parameters(decoder)[1]
     if number_format.packs:
         materialise(decoder, cell, device)
-    if not context.fault_is("no_recompute"):
-        activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](
-            decoder, cell.config["activation_checkpointing"], number_format.checkpoint(cell)
-        )
-    compiler.blocks(decoder, cell.config["compile"])
-    if not has_gradients(cell) and cell.get("compile.scope") == "block":
-        decoder.logits = compiler.function(decoder.logits, cell.config["compile"])  # type: ignore[method-assign]
-    kind = cell.get("strategy.kind")
+    activation_checkpointing.APPLY[cell.axes["activation_checkpointing"]](
+        decoder, cell.config.activation_checkpointing, number_format.checkpoint(cell)
+    )
+    compiler.blocks(decoder, cell.config.compile)
+    if not has_gradients(cell) and cell.config.compile.scope == "block":
+        decoder.logits = compiler.function(decoder.logits, cell.config.compile)  # type: ignore[method-assign]
+    kind = cell.config.strategy.kind
     compiler_distributes = compiler.distributes(cell) and (has_gradients(cell) or kind == "fsdp")
     if kind in strategy.SHARD and not compiler_distributes:
         strategy.SHARD[kind](decoder, context)
         nf4.check_bits(decoder, context)
     if not number_format.packs:
         materialise(decoder, cell, device)
-    if context.fault_is("zero_norm"):
-        lies.zero_norms(decoder)
-    if context.fault_is("stale_recompute"):
-        lies.recompute_otherwise(decoder)
-    if context.fault_is("wrong_linear"):
-        lies.falsify_linears(decoder)
     if compiler_distributes:
         return _distributed_by_compiler(decoder, context, num_parameters, num_trainable)
     wraps = kind in strategy.WRAP and has_gradients(cell)
     model: nn.Module = strategy.WRAP[kind](decoder, context) if wraps else decoder
-    if context.fault_is("no_reduce"):
-        lies.stop_reducing(model)
     return Built(
         decoder=decoder,
-        model=compiler.model(model, cell.config["compile"]),
+        model=compiler.model(model, cell.config.compile),
         root=decoder,
-        forward_context=nullcontext if context.fault_is("no_convert") else number_format.forward(cell, device),
+        forward_context=number_format.forward(cell, device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
-        choices=(choices or {}) | compiler.choices(cell.config["compile"]),
+        choices=(choices or {}) | compiler.choices(cell.config.compile),
         gradient_sync=functools.partial(strategy.gradient_sync, model),
         clip_gradients=functools.partial(_clip_gradients, decoder),
     )
@@ -94,7 +83,7 @@ def _distributed_by_compiler(decoder: Decoder, context: Context, num_parameters:
         forward_context=formats.PRECISIONS[cell.axes["precision"]].forward(cell, context.device),
         num_parameters=num_parameters,
         num_trainable_parameters=num_trainable,
-        choices=compiler.choices(cell.config["compile"]),
+        choices=compiler.choices(cell.config.compile),
         gradient_sync=functools.partial(compiler.gradient_sync, model),
         clip_gradients=functools.partial(_clip_gradients, cast(Decoder, model)),
     )

@@ -1,1 +1,1 @@
-"""Planted faults: deaths, and lies that only a check can tell."""
+"""Planted faults, installed from outside: deaths, and lies that only a check can tell."""

@@ -257,4 +257,4 @@ ACTS: dict[str, Callable[["Context"], None]] = {
     "grandchild": _grandchild,
     "print_env": _print_env,
 }
-"""Fault → act; a test holds its keys equal to those of `benchrunner.faults.DEATHS`."""
+"""Fault → act; a test holds its keys equal to those of `benchrunner.core.faults.DEATHS`."""

@@ -1,122 +1,193 @@
-"""What the planted lies of `benchrunner.faults.LIES` do to a rank; called where `Context.fault_is` says so.
+"""What each lie puts in the place of what the worker would do, and what a cell must have for it to strike.
 
 A lie runs to its end and prints plausible numbers: only a validity check can tell.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch._C._distributed_c10d import GradBucket
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecision
 
-_COUNTER = itertools.count()
+from benchrunner.core.schema import ModelConfig
+from benchrunner.worker.axes import activation_checkpointing, compile, strategy
+from benchrunner.worker.axes.precision import formats
+from benchrunner.worker.context import Context
+from benchrunner.worker.engines import built, fabric_fsdp, fabric_precision
+from benchrunner.worker.engines.engine import ENGINES
+from benchrunner.worker.faults import lying_loops
+from benchrunner.worker.faults.lying_models import falsify_linears, recompute_otherwise, stop_reducing
+from benchrunner.worker.faults.patch import Patch, applied, in_module, spared
+from benchrunner.worker.model import weights
+from benchrunner.worker.model.decoder import Decoder
+from benchrunner.worker.steps import data
+from benchrunner.worker.workloads import forward, generate, parity, train
 
-
-def half(batch: torch.Tensor) -> torch.Tensor:
-    """The first half of every sample [batch, length + 1]."""
-    return batch[:, : (batch.shape[1] - 1) // 2 + 1]
-
-
-def drop_one_gradient(module: nn.Module) -> None:
-    """The first trainable parameter gets no gradient."""
-    next(parameter for parameter in module.parameters() if parameter.requires_grad).grad = None
-
-
-def compile_something() -> None:
-    """Have Dynamo compile one more frame, with a constant that it has not seen."""
-    constant = next(_COUNTER)
-    torch.compile(lambda x: x + constant, backend="eager", dynamic=False)(torch.zeros(1))
+Patches = Callable[[Context], list[Patch]]
 
 
-@torch.no_grad()
-def zero_norms(module: nn.Module) -> None:
-    """Every norm's weight is zero, as memory that was never written often is."""
-    for name, parameter in module.named_parameters():
-        if "norm" in name and name.endswith("weight"):
-            parameter.zero_()
-
-
-def scale_gradients(module: nn.Module, factor: float) -> None:
-    """Every gradient is `factor` times too large."""
-    for parameter in module.parameters():
-        if parameter.grad is not None:
-            parameter.grad.mul_(factor)
-
-
-def recompute_otherwise(module: nn.Module) -> None:
-    """Every second call of a checkpointed block, which is the recomputation, gets the values of the token before."""
-    for wrapper in module.modules():
-        if isinstance(wrapper, CheckpointWrapper):
-            block = wrapper._checkpoint_wrapped_module
-            block.forward = _alternating(block.forward)
-
-
-def _alternating(forward: Callable[..., Any]) -> Callable[..., Any]:
-    calls = itertools.count()
-    return lambda x, *rest: forward(x.roll(1, dims=1) if next(calls) % 2 else x, *rest)
-
-
-def falsify_linears(module: nn.Module) -> None:
-    """Every linear that a precision converted gives one and a half times its result.
+@contextmanager
+def told(kind: str, context: Context) -> Iterator[None]:
+    """Inside, everything in this process tells the lie `kind`, but for the reference that parity compares with.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: the cell has nothing that the lie could strike.
     """
-    converted = [child for child in module.modules() if _is_converted_linear(child)]
-    if not converted:
-        raise RuntimeError("the fault wrong_linear found no linear that a precision converted")
-    for child in converted:
-        child.forward = _enlarged(child.forward)
+    lie = LIES[kind]
+    for need in lie.needs:
+        if not need.is_met(context):
+            raise RuntimeError(f"the fault {kind} found no {need.what}")
+    patches = lie.patches(context)
+    with applied([*patches, spared(parity, "reference_loop", patches)]):
+        yield
 
 
-def _is_converted_linear(module: nn.Module) -> bool:
-    """Transformer Engine's is no `nn.Linear`."""
-    return type(module) is not nn.Linear and hasattr(module, "in_features") and hasattr(module, "weight")
+# --- what a lie needs ------------------------------------------------------------------------------------------------
 
 
-def _enlarged(forward: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda x: forward(x) * 1.5
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a cell must have for a lie to strike it."""
+
+    what: str
+    is_met: Callable[[Context], bool]
 
 
-def stop_reducing(model: nn.Module) -> None:
-    """Every rank keeps the gradient of its own samples."""
-    if isinstance(model, DistributedDataParallel):
-        model.register_comm_hook(None, _keep_bucket)
-        return
-    if isinstance(model, FullyShardedDataParallel):
-        model.register_comm_hook(None, _keep_own_part)
-        return
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.set_custom_reduce_scatter(_KeepOwnPart())  # type: ignore[arg-type]
+def _shards(context: Context) -> bool:
+    compiler = compile.COMPILERS[context.cell.axes["compile"]]
+    by_torch = not compiler.distributes(context.cell)
+    return by_torch and context.cell.config.strategy.kind == "fsdp" and context.world_size > 1
 
 
-def _keep_bucket(state: object, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
-    future.set_result(bucket.buffer())
-    return future
+def _swaps_linears(context: Context) -> bool:
+    return formats.PRECISIONS[context.cell.axes["precision"]].convert is not formats.keep_linears
 
 
-def _keep_own_part(state: object, whole: torch.Tensor, part: torch.Tensor) -> None:
-    """FSDP1's reduction of a flat gradient, without other ranks."""
-    part.copy_(whole.view(dist.get_world_size(), -1)[dist.get_rank()])
+def _divides(context: Context) -> bool:
+    return context.cell.sizes.accumulation_steps > 1 or data.is_padded(context.cell)
 
 
-class _KeepOwnPart:
-    """In place of a reduce-scatter: this rank's part of its own gradient, as large as a mean would be."""
+BACKWARD = Need("backward pass", lambda context: built.has_gradients(context.cell))
+RANKS = Need("other rank", lambda context: context.world_size > 1)
+SHARDS = Need("parameters that torch shards over ranks", _shards)
+CHECKPOINTS = Need("checkpointed block", lambda context: context.cell.axes["activation_checkpointing"] != "none")
+LOW_PRECISION = Need(
+    "conversion to leave out", lambda context: _swaps_linears(context) or formats.mixed_by(context.cell) is not None
+)
+CONVERTED = Need("linear that a precision converted", _swaps_linears)
+WINDOW = Need("window of training steps", lambda context: context.cell.axes["workload"] != "parity")
+COMPILED = Need("compiled function", lambda context: context.cell.axes["compile"] != "eager")
+EAGER = Need("eager model", lambda context: context.cell.axes["compile"] == "eager")
+SHARES = Need("micro-steps to divide by", _divides)
 
-    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        return torch.empty(*size, dtype=dtype, device=device)
 
-    def __call__(
-        self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, op: Any, async_op: bool = False
-    ) -> None:
-        parts = input_tensor.view(group.size(), -1)
-        scale = group.size() if op == dist.ReduceOp.SUM else 1
-        output_tensor.copy_(parts[group.rank()] * scale)
+# --- what a lie does -------------------------------------------------------------------------------------------------
+
+
+def _after_build(lie: Callable[[nn.Module], None]) -> Patches:
+    """Whichever engine builds the model, the lie has the last word on it."""
+    return lambda context: [Patch(ENGINES, name, partial(_build_and_lie, lie, make)) for name, make in ENGINES.items()]
+
+
+def _build_and_lie(
+    lie: Callable[[nn.Module], None], build: Callable[[Context], built.Built], context: Context
+) -> built.Built:
+    made = build(context)
+    lie(made.model)
+    return made
+
+
+def _in_training(lie: type) -> Patches:
+    """The loops of both workloads that train lie."""
+    loops = ((train, "TrainingLoop"), (parity, "ParityLoop"))
+    return lambda context: [lying_loops.in_front(lie, module, name) for module, name in loops]
+
+
+def _shorten(context: Context) -> list[Patch]:
+    return [
+        *_in_training(lying_loops.ShortTraining)(context),
+        lying_loops.in_front(lying_loops.ShortForward, forward, "ForwardLoop"),
+        lying_loops.in_front(lying_loops.ShortGeneration, generate, "GenerationLoop"),
+    ]
+
+
+def _keep_whole(context: Context) -> list[Patch]:
+    """FSDP over one rank each, with as many replicas as there are ranks; FSDP1 has a word for it."""
+    shard = strategy.shard
+
+    def replicate(decoder: Decoder, context: Context, mesh: DeviceMesh | None = None) -> None:
+        shape, names = (context.world_size, 1), ("replicas", "parts")
+        shard(decoder, context, init_device_mesh(context.device.type, shape, mesh_dim_names=names))
+
+    return [
+        Patch(strategy.SHARD, "fsdp", replicate),
+        in_module(strategy, "shard", replicate),
+        in_module(fabric_fsdp, "SHARDING", dict.fromkeys(fabric_fsdp.SHARDING, "NO_SHARD")),
+    ]
+
+
+def _checkpoint_nothing(context: Context) -> list[Patch]:
+    apply = activation_checkpointing.APPLY
+    return [Patch(apply, context.cell.axes["activation_checkpointing"], activation_checkpointing.keep_everything)]
+
+
+def _convert_nothing(context: Context) -> list[Patch]:
+    """Neither modules nor autocast nor what FSDP casts, by whichever engine; gradients are scaled as they were."""
+    name = context.cell.axes["precision"]
+    kept = {"convert": formats.keep_linears, "forward": formats.plain_forward, "packs": False}
+    return [
+        Patch(formats.PRECISIONS, name, replace(formats.PRECISIONS[name], **kept)),  # type: ignore[arg-type]
+        in_module(strategy, "fsdp_policy_dtypes", lambda cell: formats.PolicyDtypes(None, None)),
+        in_module(fabric_fsdp, "mixed_precision", lambda cell: MixedPrecision()),
+        in_module(fabric_precision, "options", _as_stored),
+        in_module(fabric_precision, "prepare", lambda decoder, context, fabric: (decoder, {})),
+    ]
+
+
+def _as_stored(context: Context) -> dict[str, Any]:
+    """Fabric's word for a precision that computes in what parameters are stored in."""
+    return {"precision": "32-true" if formats.storage_dtype(context.cell) is torch.float32 else "bf16-true"}
+
+
+def _zero_norms(context: Context) -> list[Patch]:
+    """Every norm's weight is zero, as memory that was never written often is."""
+    return [in_module(weights, "ZERO_AT_FIRST", (*weights.ZERO_AT_FIRST, "norm.weight"))]
+
+
+def _leave_out_last_layer(context: Context) -> list[Patch]:
+    def make(model: ModelConfig, **options: Any) -> Decoder:
+        return Decoder(replace(model, num_layers=model.num_layers - 1), **options)
+
+    return [in_module(built, "Decoder", make)]
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """A lie: the patches by which it is told in a rank, and what it needs there."""
+
+    patches: Patches
+    needs: tuple[Need, ...] = ()
+
+
+LIES: dict[str, Lie] = {
+    "no_reduce": Lie(_after_build(stop_reducing), (BACKWARD, RANKS)),
+    "no_shard": Lie(_keep_whole, (SHARDS,)),
+    "no_recompute": Lie(_checkpoint_nothing, (BACKWARD, CHECKPOINTS)),
+    "no_convert": Lie(_convert_nothing, (LOW_PRECISION,)),
+    "zero_norm": Lie(_zero_norms),
+    "frozen": Lie(_in_training(lying_loops.Frozen), (BACKWARD,)),
+    "wrong_shape": Lie(_leave_out_last_layer),
+    "recompile": Lie(_in_training(lying_loops.Recompiling), (BACKWARD, WINDOW, COMPILED)),
+    "short_batch": Lie(_shorten),
+    "same_data": Lie(_in_training(lying_loops.WithSameData), (BACKWARD, RANKS)),
+    "double_reduce": Lie(_in_training(lying_loops.DoublyReduced), (BACKWARD, RANKS)),
+    "wrong_scale": Lie(_in_training(lying_loops.WronglyScaled), (BACKWARD, SHARES)),
+    "stale_recompute": Lie(_after_build(recompute_otherwise), (BACKWARD, EAGER, CHECKPOINTS)),
+    "wrong_linear": Lie(_after_build(falsify_linears), (EAGER, CONVERTED)),
+}
+"""Lie → how it is told; a test holds its keys equal to those of `benchrunner.core.faults.LIES`."""

@@ -34,10 +34,10 @@ def measure(
     When a compiler worked inside the window, the window is measured once more: what was compiled late belongs to the
     warm-up. If it happens again, `compile.num_window_recompiles` says so.
     """
-    options = context.cell.config["measure"]
+    options = context.cell.config.measure
     meter = MemoryMeter(context.device, captures=_captures_graphs(context))
-    warmup = options["warmup_steps"] if warmup_steps is None else warmup_steps
-    length = num_steps or options["steps"]
+    warmup = options.warmup_steps if warmup_steps is None else warmup_steps
+    length = num_steps or options.steps
     first_step_s = _warm_up(context, steps, warmup)
     window = _window(context, steps, range(warmup, warmup + length), meter)
     if _any_recompiled(context, window):
@@ -98,7 +98,7 @@ def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) 
 
 def _captures_graphs(context: Context) -> bool:
     """Whether the first steps capture CUDA graphs, which the others replay."""
-    graphs = context.cell.get("compile.mode") in ("reduce-overhead", "max-autotune")
+    graphs = context.cell.config.compile.mode in ("reduce-overhead", "max-autotune")
     return graphs and context.device.type == "cuda"
 
 

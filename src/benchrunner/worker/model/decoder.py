@@ -5,14 +5,12 @@ Each parameter is used inside the forward of its own module or of the root, so b
 checkpointed, compiled and replicated as they are.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchrunner.core.schema import ModelConfig
 from benchrunner.worker.model.kv_cache import KVCache, LayerCache
 from benchrunner.worker.model.layers import Attention, make_mlp, make_norm, rotary_tables
 
@@ -23,14 +21,14 @@ IGNORED_TARGET = -100
 class Block(nn.Module):
     """Attention and MLP, each after a norm and added to the residual: one after the other, or side by side."""
 
-    def __init__(self, model: Mapping[str, Any], *, explicit_attention: bool) -> None:
+    def __init__(self, model: ModelConfig, *, explicit_attention: bool) -> None:
         super().__init__()
-        self.parallel = bool(model["parallel_residual"])
+        self.parallel = bool(model.parallel_residual)
         self.attention_norm = make_norm(model)
         self.attention = Attention(model, explicit=explicit_attention)
-        self.mlp_norm = None if self.parallel and model["shared_norm"] else make_norm(model)
+        self.mlp_norm = None if self.parallel and model.shared_norm else make_norm(model)
         self.mlp = make_mlp(model)
-        self.dropout = nn.Dropout(model["dropout"])
+        self.dropout = nn.Dropout(model.dropout)
 
     def forward(
         self,
@@ -65,26 +63,26 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        model: Mapping[str, Any],
+        model: ModelConfig,
         *,
         loss_chunk_tokens: int | None = None,
         explicit_attention: bool = False,
         num_positions: int | None = None,
     ) -> None:
         super().__init__()
-        self.model = dict(model)
+        self.model = model
         self.loss_chunk_tokens = loss_chunk_tokens
         self.explicit_attention = explicit_attention
-        self.embedding = nn.Embedding(model["vocab_size"], model["d_model"])
-        if model["positions"] == "learned":
-            self.position_embedding = nn.Embedding(model["max_seq_len"], model["d_model"])
-        self.dropout = nn.Dropout(model["dropout"])
-        blocks = [Block(model, explicit_attention=explicit_attention) for _ in range(model["num_layers"])]
+        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
+        if model.positions == "learned":
+            self.position_embedding = nn.Embedding(model.max_seq_len, model.d_model)
+        self.dropout = nn.Dropout(model.dropout)
+        blocks = [Block(model, explicit_attention=explicit_attention) for _ in range(model.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = make_norm(model)
-        self.head = nn.Linear(model["d_model"], model["vocab_size"], bias=model["head_bias"])
+        self.head = nn.Linear(model.d_model, model.vocab_size, bias=model.head_bias)
         self.tie_weights()
-        self._add_buffers(max(num_positions or 0, model["max_seq_len"]))
+        self._add_buffers(max(num_positions or 0, model.max_seq_len))
 
     def _add_buffers(self, num_positions: int) -> None:
         self.num_positions = num_positions
@@ -94,7 +92,7 @@ class Decoder(nn.Module):
 
     def tie_weights(self) -> None:
         """Make the head's matrix the embedding's; to be called again after `to_empty`, which parts them."""
-        if self.model["tie_embeddings"]:
+        if self.model.tie_embeddings:
             self.head.weight = self.embedding.weight
 
     def reset_buffers(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
@@ -103,7 +101,7 @@ class Decoder(nn.Module):
         `dtype` is that of the queries, so that nothing is cast or promoted in a step; null: the parameters'.
         """
         self.positions = torch.arange(self.num_positions, device=device)
-        if self.model["positions"] == "rotary":
+        if self.model.positions == "rotary":
             cos, sin = rotary_tables(self.model, self.num_positions, device)
             dtype = dtype or self.embedding.weight.dtype
             self.cos, self.sin = cos.to(dtype), sin.to(dtype)
@@ -143,7 +141,7 @@ class Decoder(nn.Module):
 
     def _embed(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
         x: Tensor = self.embedding(tokens)
-        if self.model["positions"] == "rotary":
+        if self.model.positions == "rotary":
             return x
         return x + self.position_embedding(self._at_positions(self.positions, tokens, positions))  # type: ignore[no-any-return]
 

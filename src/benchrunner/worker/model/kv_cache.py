@@ -1,10 +1,9 @@
 """The static key-value cache of generation: allocated once, written in place, so that one compiled step fits all."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
+
+from benchrunner.core.schema import ModelConfig
 
 
 class LayerCache:
@@ -42,16 +41,16 @@ class KVCache:
     """
 
     def __init__(
-        self, model: Mapping[str, Any], batch_size: int, length: int, *, device: torch.device, dtype: torch.dtype
+        self, model: ModelConfig, batch_size: int, length: int, *, device: torch.device, dtype: torch.dtype
     ) -> None:
-        head_size = model["d_model"] // model["num_heads"]
-        shape = (batch_size, model["num_kv_heads"], length, head_size)
+        head_size = model.d_model // model.num_heads
+        shape = (batch_size, model.num_kv_heads, length, head_size)
         self.length = length
         self.shown: int | None = None
         self.slots = torch.arange(length, device=device)
         self.layers = [
             LayerCache(_static_zeros(shape, device, dtype), _static_zeros(shape, device, dtype))
-            for _ in range(model["num_layers"])
+            for _ in range(model.num_layers)
         ]
 
     def show(self, length: int | None) -> None:

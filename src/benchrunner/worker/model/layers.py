@@ -4,36 +4,36 @@ Every matrix is a plain `nn.Linear` attribute (`qkv`, `out`, `gate_up` or `up`, 
 finetuning methods can swap it; an adapter overrides `Attention.attend`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchrunner.core.schema import ModelConfig
 from benchrunner.worker.model.kv_cache import LayerCache
 
 
-def make_norm(model: Mapping[str, Any]) -> nn.Module:
+def make_norm(model: ModelConfig) -> nn.Module:
     """RMSNorm, or LayerNorm with a bias, over `d_model` channels."""
-    norm = nn.RMSNorm if model["norm"] == "rmsnorm" else nn.LayerNorm
-    return norm(model["d_model"], eps=model["norm_eps"])
+    norm = nn.RMSNorm if model.norm == "rmsnorm" else nn.LayerNorm
+    return norm(model.d_model, eps=model.norm_eps)
 
 
-def rotary_size(model: Mapping[str, Any]) -> int:
+def rotary_size(model: ModelConfig) -> int:
     """How many channels of each head are rotated."""
-    return int(model["d_model"] // model["num_heads"] * model["rotary_fraction"])
+    return int(model.d_model // model.num_heads * model.rotary_fraction)
 
 
-def rotary_tables(model: Mapping[str, Any], num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotary_tables(model: ModelConfig, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines for `rotate`, each fp32 [positions, 1, head size] (RoFormer, arXiv:2104.09864).
 
     Channels that are not rotated have cosine 1 and sine 0; the first half of the sines carries the minus sign of
     the rotation, which saves a negation of every query and key.
     """
-    size, head_size = rotary_size(model), model["d_model"] // model["num_heads"]
+    size, head_size = rotary_size(model), model.d_model // model.num_heads
     exponents = torch.arange(0, size, 2, device=device, dtype=torch.float32) / size
-    angles = torch.arange(num_positions, device=device, dtype=torch.float32)[:, None] * model["rope_base"] ** -exponents
+    angles = torch.arange(num_positions, device=device, dtype=torch.float32)[:, None] * model.rope_base**-exponents
     still = torch.zeros(num_positions, head_size - size, device=device)
     cos = torch.cat((angles.cos(), angles.cos(), still + 1), -1)
     sin = torch.cat((-angles.sin(), angles.sin(), still), -1)
@@ -55,17 +55,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, size: int) -> Tensor:
 class Attention(nn.Module):
     """Causal self-attention with as many key-value heads as the shape says."""
 
-    def __init__(self, model: Mapping[str, Any], *, explicit: bool) -> None:
+    def __init__(self, model: ModelConfig, *, explicit: bool) -> None:
         super().__init__()
-        width, self.num_heads, self.num_kv_heads = model["d_model"], model["num_heads"], model["num_kv_heads"]
+        width, self.num_heads, self.num_kv_heads = model.d_model, model.num_heads, model.num_kv_heads
         self.head_size = width // self.num_heads
         self.rotary_size = rotary_size(model)
-        self.dropout = float(model["dropout"])
+        self.dropout = float(model.dropout)
         self.explicit = explicit
         self.repeats_keys = False
         """Keys and values are repeated for the query heads of their group: for compilers that know no groups."""
-        self.qkv = nn.Linear(width, (self.num_heads + 2 * self.num_kv_heads) * self.head_size, bias=model["bias"])
-        self.out = nn.Linear(width, width, bias=model["bias"])
+        self.qkv = nn.Linear(width, (self.num_heads + 2 * self.num_kv_heads) * self.head_size, bias=model.bias)
+        self.out = nn.Linear(width, width, bias=model.bias)
 
     def forward(
         self,
@@ -127,10 +127,10 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: f
 class GatedMLP(nn.Module):
     """SwiGLU (arXiv:2002.05202) with gate and up projection fused."""
 
-    def __init__(self, model: Mapping[str, Any]) -> None:
+    def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(model["d_model"], 2 * model["d_ff"], bias=model["bias"])
-        self.down = nn.Linear(model["d_ff"], model["d_model"], bias=model["bias"])
+        self.gate_up = nn.Linear(model.d_model, 2 * model.d_ff, bias=model.bias)
+        self.down = nn.Linear(model.d_ff, model.d_model, bias=model.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, length, width] → the same."""
@@ -141,17 +141,17 @@ class GatedMLP(nn.Module):
 class MLP(nn.Module):
     """Two matrices with a GELU between them, exact or in its tanh approximation."""
 
-    def __init__(self, model: Mapping[str, Any]) -> None:
+    def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        self.approximate = "tanh" if model["mlp"] == "gelu_tanh" else "none"
-        self.up = nn.Linear(model["d_model"], model["d_ff"], bias=model["bias"])
-        self.down = nn.Linear(model["d_ff"], model["d_model"], bias=model["bias"])
+        self.approximate = "tanh" if model.mlp == "gelu_tanh" else "none"
+        self.up = nn.Linear(model.d_model, model.d_ff, bias=model.bias)
+        self.down = nn.Linear(model.d_ff, model.d_model, bias=model.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, length, width] → the same."""
         return self.down(F.gelu(self.up(x), approximate=self.approximate))  # type: ignore[no-any-return]
 
 
-def make_mlp(model: Mapping[str, Any]) -> nn.Module:
+def make_mlp(model: ModelConfig) -> nn.Module:
     """The MLP that `model.mlp` names."""
-    return GatedMLP(model) if model["mlp"] == "swiglu" else MLP(model)
+    return GatedMLP(model) if model.mlp == "swiglu" else MLP(model)

@@ -35,22 +35,22 @@ def _generator(seed: int, step: int, index: int, stream: int) -> np.random.Gener
 
 def is_padded(cell: Cell) -> bool:
     """Whether samples differ in length, so that micro-batches are padded."""
-    return bool(cell.get("workload.lengths") != "fixed")
+    return bool(cell.config.workload.lengths != "fixed")
 
 
 def sample_length(cell: Cell, step: int, index: int) -> int:
     """Tokens of a sample, as `workload.lengths` says; the very first sample of an Alpaca-like run is the longest."""
-    workload, seq_len = cell.config["workload"], cell.sizes.seq_len
-    if workload["lengths"] == "fixed":
+    workload, seq_len = cell.config.workload, cell.sizes.seq_len
+    if workload.lengths == "fixed":
         return seq_len
-    generator = _generator(cell.get("seed"), step, index, _LENGTHS)
-    if workload["lengths"] == "uniform":
-        return int(generator.integers(workload["min_length"], seq_len, endpoint=True))
-    longest = min(seq_len, workload["longest"] or ALPACA_LONGEST)
+    generator = _generator(cell.config.seed, step, index, _LENGTHS)
+    if workload.lengths == "uniform":
+        return int(generator.integers(workload.min_length, seq_len, endpoint=True))
+    longest = min(seq_len, workload.longest or ALPACA_LONGEST)
     if step == index == 0:
         return int(longest)
     drawn = math.exp(math.log(_ALPACA_MEDIAN) + _ALPACA_SPREAD * generator.standard_normal())
-    return int(min(max(round(drawn), workload["min_length"]), longest))
+    return int(min(max(round(drawn), workload.min_length), longest))
 
 
 def sample_indices(cell: Cell, rank: int) -> list[list[int]]:
@@ -70,7 +70,7 @@ def draw_step(cell: Cell, step: int, rank: int, device: torch.device) -> list[to
 
 
 def _micro_batch(cell: Cell, step: int, indices: list[int]) -> torch.Tensor:
-    seed, vocab_size = cell.get("seed"), cell.get("model.vocab_size")
+    seed, vocab_size = cell.config.seed, cell.config.model.vocab_size
     samples = [draw_sample(seed, step, index, sample_length(cell, step, index) + 1, vocab_size) for index in indices]
     return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True, padding_value=IGNORED_TARGET)
 
@@ -109,6 +109,6 @@ def count_lengths(cell: Cell, steps: Iterable[int]) -> tuple[Counter[int], Count
 
 def draw_prompts(cell: Cell, sample: int, rank: int, device: torch.device) -> torch.Tensor:
     """This rank's prompts of one sample of generation, [micro_batch_size, prompt_length] int64 on `device`."""
-    length, vocab_size, seed = cell.get("generate.prompt_length"), cell.get("model.vocab_size"), cell.get("seed")
+    length, vocab_size, seed = cell.config.generate.prompt_length, cell.config.model.vocab_size, cell.config.seed
     (indices,) = sample_indices(cell, rank)
     return torch.stack([draw_sample(seed, sample, index, length, vocab_size) for index in indices]).to(device)

@@ -70,9 +70,9 @@ class Decoding:
     """
 
     def __init__(self, built: Built, cell: Cell, device: torch.device) -> None:
-        options, model = cell.config["generate"], cell.config["model"]
-        self._prompt_length, new_tokens = options["prompt_length"], options["new_tokens"]
-        self._temperature, self._top_k = options["temperature"], options["top_k"]
+        options, model = cell.config.generate, cell.config.model
+        self._prompt_length, new_tokens = options.prompt_length, options.new_tokens
+        self._temperature, self._top_k = options.temperature, options.top_k
         self._model, self._root, self._context = built.model, built.root, built.forward_context
         length, batch_size = self._prompt_length + new_tokens, cell.sizes.micro_batch_size
         self.cache = KVCache(model, batch_size, length, device=device, dtype=activation_dtype(cell))
@@ -81,7 +81,7 @@ class Decoding:
         is_eager = cell.axes["compile"] == "eager"
         self._shows = is_eager and not built.decoder.explicit_attention
         """Eagerly a token attends to the filled part of the cache; compiled, to all of it under a mask."""
-        if not is_eager and cell.get("attention") == "auto":
+        if not is_eager and cell.config.attention == "auto":
             write_attention_out(built.decoder)
         self._compile_steps(built, cell)
 
@@ -117,10 +117,10 @@ class Decoding:
 
     def _compile_steps(self, built: Built, cell: Cell) -> None:
         """Choose what is compiled together: see the class."""
-        if cell.get("generate.unit") == "model":
+        if cell.config.generate.unit == "model":
             return
-        options, function = cell.config["compile"], compile.COMPILERS[cell.axes["compile"]].function
-        if options["scope"] == "block":
+        options, function = cell.config.compile, compile.COMPILERS[cell.axes["compile"]].function
+        if options.scope == "block":
             self._take = function(self._take, options)  # type: ignore[method-assign]
         else:
             self._step = function(functools.partial(self._decode, built.root), options)  # type: ignore[method-assign]

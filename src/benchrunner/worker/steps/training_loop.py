@@ -10,7 +10,6 @@ from benchrunner.worker.axes import strategy
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built, build_optimizer
-from benchrunner.worker.faults import lies
 from benchrunner.worker.steps import data
 
 
@@ -22,12 +21,12 @@ class TrainingLoop:
         self.built = built
         self._cell = context.cell
         built.model.train()
-        torch.manual_seed(context.cell.get("seed") + context.rank)  # dropout: ranks drop different values
+        torch.manual_seed(context.cell.config.seed + context.rank)  # dropout: ranks drop different values
         self.optimizer = build_optimizer(built, context.cell)
         self._scaler = formats.loss_scaler(context.cell, context.device, by_engine=built.scaler is not None)
-        self._clip_norm = context.cell.get("optimizer.clip_norm")
+        self._clip_norm = context.cell.config.optimizer.clip_norm
         self._sync_always = strategy.syncs_every_micro_step(
-            self._cell.get("strategy.kind"), self._cell.get("strategy.accumulation_sync")
+            self._cell.config.strategy.kind, self._cell.config.strategy.accumulation_sync
         )
         self._batches: dict[int, list[torch.Tensor]] = {}
         self._shares: dict[int, list[float]] = {}
@@ -41,8 +40,7 @@ class TrainingLoop:
 
     def prepare(self, steps: range) -> None:
         """Draw the batches of these steps onto the device."""
-        rank = 0 if self.context.fault_is("same_data") else self.context.rank
-        self.prepared = steps
+        rank, self.prepared = self.context.rank, steps
         for step in steps:
             self._batches[step] = data.draw_step(self._cell, step, rank, self.context.device)
             self._shares[step] = data.loss_shares(self._cell, step, rank)
@@ -65,8 +63,6 @@ class TrainingLoop:
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.num_steps += 1
-        if self.context.fault_is("recompile"):
-            lies.compile_something()
 
     def accumulate(
         self,
@@ -80,24 +76,16 @@ class TrainingLoop:
         """
         total = None
         shares = shares or [1 / len(batches)] * len(batches)
-        if self.context.fault_is("wrong_scale"):
-            shares = [1.0] * len(batches)
         for micro, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             sync = self._sync_always or micro == len(batches) - 1
             with nullcontext() if len(batches) == 1 else self.built.gradient_sync(sync):
                 loss = self._micro_step(batch, share, after_forward)
             total = loss if total is None else total + loss
-        if self.context.fault_is("double_reduce"):
-            lies.scale_gradients(self.built.decoder, self.context.world_size)
-        if self.context.fault_is("frozen"):
-            lies.drop_one_gradient(self.built.decoder)
         assert total is not None
         return total
 
     def _micro_step(self, batch: torch.Tensor, share: float, after_forward: Callable[[], None] | None) -> torch.Tensor:
         """Forward and backward of one micro-batch [B, T + 1]; returns its share of the step's mean loss, detached."""
-        if self.context.fault_is("short_batch"):
-            batch = lies.half(batch)
         tokens, targets = data.inputs_and_targets(self._cell, batch)
         self.consumed.append((tokens, targets))
         with self.built.forward_context():

@@ -1,6 +1,7 @@
 """Checks of how the step was computed: what was recomputed in the backward pass, and what was compiled."""
 
 import functools
+from dataclasses import replace
 
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
@@ -35,7 +36,7 @@ def recompute(evidence: Evidence) -> Finding:
 
 def _wrappers(evidence: Evidence) -> tuple[bool, str, str]:
     """Blocks that are checkpointed, and those of them that keep their products: all under `per_op`, else none."""
-    blocks, options = evidence.built.decoder.blocks, evidence.cell.config["activation_checkpointing"]
+    blocks, options = evidence.built.decoder.blocks, evidence.cell.config.activation_checkpointing
     num_wanted = len(arithmetic.checkpointed_blocks(len(blocks), options))
     num_wrapped, num_keeping = sum(map(is_checkpointed, blocks)), sum(map(keeps_products, blocks))
     to_keep = num_wanted if _should_keep_products(evidence) else 0
@@ -57,7 +58,7 @@ def keeps_products(block: nn.Module) -> bool:
 
 
 def _should_keep_products(evidence: Evidence) -> bool:
-    return bool(evidence.cell.get("activation_checkpointing.every") == "per_op")
+    return bool(evidence.cell.config.activation_checkpointing.every == "per_op")
 
 
 def _attention_calls(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str] | None:
@@ -97,10 +98,10 @@ def _range(low: float, high: float, form: str = "d") -> str:
 def _product_flops(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str] | None:
     """Recomputed FLOPs of the linears, as a share of their forward pass; full training only."""
     profile, config = evidence.probes.profile, evidence.cell.config
-    hidden = config["precision"]["backend"] == "transformer_engine" or evidence.cell.get("attention") == "explicit"
-    if profile is None or hidden or config["workload"]["name"] != "train":
+    hidden = config.precision.backend == "transformer_engine" or evidence.cell.config.attention == "explicit"
+    if profile is None or hidden or config.workload.name != "train":
         return None
-    model = dict(config["model"], num_layers=len(evidence.built.decoder.blocks))
+    model = replace(config.model, num_layers=len(evidence.built.decoder.blocks))
     forward = 2.0 * arithmetic.matmul_parameters(model) * evidence.probes.num_tokens
     seen = sum(profile.product_flops.values())
     if seen < 2 * forward:
@@ -110,7 +111,7 @@ def _product_flops(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str]
     # Eager mode also shows calls that compute nothing: the block's last product, where recomputation stops, and
     # products whose kept result is returned.
     most = num_blocks * 2.0 * arithmetic.block_matmul_parameters(model)
-    chunks = config["workload"]["loss_chunk_tokens"] is not None
+    chunks = config.workload.loss_chunk_tokens is not None
     head = 2.0 * arithmetic.head_matmul_parameters(model) if chunks else 0.0
     low, high = ((again + head) * evidence.probes.num_tokens / forward for again in (least, most))
     found = seen / forward - 3
@@ -129,10 +130,10 @@ def compiled(evidence: Evidence) -> Finding:
     counters, profile = evidence.result.get("compile") or {}, evidence.probes.profile
     graphs, late = counters.get("num_graphs") or 0, counters.get("num_window_recompiles") or 0
     num_blocks = len(evidence.built.decoder.blocks)
-    a_block_each = evidence.cell.get("compile.scope") == "block" and evidence.cell.axes["workload"] != "generate"
+    a_block_each = evidence.cell.config.compile.scope == "block" and evidence.cell.axes["workload"] != "generate"
     regions = num_blocks * evidence.probes.num_micro_steps if a_block_each else 1
     covers = profile is None or profile.num_regions >= regions
-    may_recompile = evidence.cell.get("compile.dynamic") is not False or evidence.cell.axes["workload"] == "generate"
+    may_recompile = evidence.cell.config.compile.dynamic is not False or evidence.cell.axes["workload"] == "generate"
     seen = "unknown" if profile is None else str(profile.num_regions)
     return Finding(
         ok=graphs > 0 and covers and (late == 0 or may_recompile),

@@ -22,10 +22,10 @@ MIN_ELEMENTS = 512
 def shape(evidence: Evidence) -> Finding:
     """Parameter counts equal the closed forms of the shape, and the model card's when the shape is unmodified."""
     cell, built = evidence.cell, evidence.built
-    model, workload = cell.config["model"], cell.config["workload"]
+    model, workload = cell.config.model, cell.config.workload
     expected = arithmetic.num_parameters(model), arithmetic.num_trainable_parameters(model, workload)
     observed = built.num_parameters, built.num_trainable_parameters
-    card = None if any(key.startswith("model.") for key in cell.overrides) else model["num_parameters"]
+    card = None if any(key.startswith("model.") for key in cell.overrides) else model.num_parameters
     agrees = card is None or card == built.num_parameters
     return Finding(
         ok=expected == observed and agrees,
@@ -40,16 +40,16 @@ def first_loss(evidence: Evidence) -> Finding:
     Logits at the start are normal with variance d·σ² (normed activations have unit mean square), so the mean of
     exp(logit) is exp(d·σ²/2). A small head hides dead activations in the loss; the parameters do not.
     """
-    model, losses = evidence.cell.config["model"], evidence.result.get("losses") or []
+    model, losses = evidence.cell.config.model, evidence.result.get("losses") or []
     wrong = _first_wrong_value(evidence)
     if wrong is not None:
         return wrong
     if not losses:
         return unknown("this workload has no loss")
-    spread = math.sqrt(model["d_model"]) * model["init_std"]
-    expected = math.log(model["vocab_size"]) + spread**2 / 2
-    if spread**2 > math.log(model["vocab_size"]):
-        return unknown(f"with model.init_std={model['init_std']:g} a few logits decide the loss")
+    spread = math.sqrt(model.d_model) * model.init_std
+    expected = math.log(model.vocab_size) + spread**2 / 2
+    if spread**2 > math.log(model.vocab_size):
+        return unknown(f"with model.init_std={model.init_std:g} a few logits decide the loss")
     tokens = evidence.result["tokens_per_step"]
     tolerance = max(LOSS_TOLERANCE, 5 * spread / math.sqrt(tokens))
     close = abs(losses[0] - expected) <= tolerance
@@ -58,7 +58,7 @@ def first_loss(evidence: Evidence) -> Finding:
 
 def _first_wrong_value(evidence: Evidence) -> Finding | None:
     """The first parameter of the base model that does not start as `worker/weights.py` says."""
-    std = evidence.cell.get("model.init_std")
+    std = evidence.cell.config.model.init_std
     for name, values in evidence.initial.items():
         if "lora" in name or "adapter" in name or not values.numel():
             continue
@@ -75,7 +75,7 @@ def _first_wrong_value(evidence: Evidence) -> Finding | None:
 
 def precision(evidence: Evidence) -> Finding:
     """The linears really computed in the format of the label, and 4-bit weights really are 4-bit."""
-    backend = evidence.cell.get("precision.backend")
+    backend = evidence.cell.config.precision.backend
     if backend == "bitsandbytes":
         return _resident(evidence)
     profile = evidence.probes.profile
@@ -106,7 +106,7 @@ def _float8(evidence: Evidence, profile: StepProfile) -> Finding:
     if evidence.finetunes:
         least *= _frozen_share(evidence)
     # A chunked head runs once more. Eager per-operation checkpointing shows kept products as calls of their wrapper.
-    most = 4 / 3 * (1 - least) if evidence.cell.get("activation_checkpointing.every") != "per_op" else 1.0
+    most = 4 / 3 * (1 - least) if evidence.cell.config.activation_checkpointing.every != "per_op" else 1.0
     return Finding(
         ok=low >= least * whole and seen - low <= most * whole,
         expected=f"{expected:.1%} of the linears' FLOPs in float8, {1 - expected:.1%} in others",
@@ -118,21 +118,21 @@ def _float8(evidence: Evidence, profile: StepProfile) -> Finding:
 def _model_flops(evidence: Evidence) -> float:
     """FLOPs of the linears in the profiled step, nothing recomputed."""
     passes = 3 if evidence.optimizer is not None else 1
-    return 2.0 * passes * arithmetic.matmul_parameters(evidence.cell.config["model"]) * evidence.probes.num_tokens
+    return 2.0 * passes * arithmetic.matmul_parameters(evidence.cell.config.model) * evidence.probes.num_tokens
 
 
 def _compute(evidence: Evidence) -> str:
-    return str(evidence.cell.get("precision.compute_dtype"))
+    return str(evidence.cell.config.precision.compute_dtype)
 
 
 def _head_is_low(evidence: Evidence) -> bool:
     """Whether a low precision takes the head too; one that is the embedding's matrix stays as it is."""
-    return evidence.cell.get("precision.scope") == "all" and not evidence.cell.get("model.tie_embeddings")
+    return evidence.cell.config.precision.scope == "all" and not evidence.cell.config.model.tie_embeddings
 
 
 def _expected_share(evidence: Evidence) -> float:
     """Share of the linears' FLOPs in the label's format: all, or in fp8 all but the head's."""
-    model = evidence.cell.config["model"]
+    model = evidence.cell.config.model
     if _compute(evidence) in DTYPES or _head_is_low(evidence):
         return 1.0
     return 1 - arithmetic.head_matmul_parameters(model) / arithmetic.matmul_parameters(model)
@@ -141,17 +141,17 @@ def _expected_share(evidence: Evidence) -> float:
 def _frozen_share(evidence: Evidence) -> float:
     """Share of a finetuning step's products that belong to the base; what a method adds stays in its own format."""
     config = evidence.cell.config
-    frozen = 4.0 * arithmetic.matmul_parameters(config["model"])
-    return frozen / (frozen + 6.0 * arithmetic.num_added_parameters(config["model"], config["workload"]))
+    frozen = 4.0 * arithmetic.matmul_parameters(config.model)
+    return frozen / (frozen + 6.0 * arithmetic.num_added_parameters(config.model, config.workload))
 
 
 def _transformer_engine(evidence: Evidence) -> Finding:
     """Its products do not pass torch's operators: fp8 kernels are counted, and what torch's own linears computed."""
-    profile, model = evidence.probes.profile, evidence.cell.config["model"]
+    profile, model = evidence.probes.profile, evidence.cell.config.model
     assert profile is not None
     if not profile.gemm_kernels:
         return unknown("the profiler saw no matrix product kernels")
-    linears = len(arithmetic.linear_shapes(model)) * model["num_layers"] + _head_is_low(evidence)
+    linears = len(arithmetic.linear_shapes(model)) * model.num_layers + _head_is_low(evidence)
     trains = evidence.optimizer is not None and not evidence.finetunes
     passes = 3 if trains else 1
     expected, seen = passes * linears * evidence.probes.num_micro_steps, profile.num_float8_kernels
@@ -176,11 +176,11 @@ def _skipped(evidence: Evidence) -> str | None:
 def _resident(evidence: Evidence) -> Finding:
     """The bytes at rest follow the law of the format: scales included, everything else in the compute dtype."""
     config = evidence.cell.config
-    model, workload = config["model"], config["workload"]
-    element = arithmetic.DTYPE_BYTES[config["precision"]["compute_dtype"]]
-    law = arithmetic.resident_weight_bytes(model, config["precision"])
+    model, workload = config.model, config.workload
+    element = arithmetic.DTYPE_BYTES[config.precision.compute_dtype]
+    law = arithmetic.resident_weight_bytes(model, config.precision)
     law += arithmetic.num_added_parameters(model, workload) * element
-    ranks = evidence.context.world_size if config["strategy"]["kind"] == "fsdp" else 1
+    ranks = evidence.context.world_size if config.strategy.kind == "fsdp" else 1
     held = evidence.rest_bytes * ranks + evidence.scale_bytes
     return Finding(
         ok=abs(held / law - 1) <= RESIDENT_TOLERANCE,
@@ -192,10 +192,10 @@ def _resident(evidence: Evidence) -> Finding:
 
 def sharded(evidence: Evidence) -> Finding:
     """Parameters at rest are the rank's part; after the forward pass whole blocks are there in stage 2 only."""
-    if evidence.cell.get("strategy.kind") != "fsdp":
+    if evidence.cell.config.strategy.kind != "fsdp":
         return unknown(f"strategy {evidence.cell.axes['strategy']} shards nothing")
     total, padding = _whole_bytes(evidence)
-    expected, stage = total / evidence.context.world_size, evidence.cell.get("strategy.stage")
+    expected, stage = total / evidence.context.world_size, evidence.cell.config.strategy.stage
     at_rest = abs(evidence.rest_bytes - expected) <= padding + 0.01 * expected
     wish, seen = f"{expected:.0f} bytes at rest", f"{evidence.rest_bytes} bytes at rest"
     gathered, blocks = evidence.probes.gathered_blocks
@@ -227,9 +227,9 @@ def _whole_bytes(evidence: Evidence) -> tuple[float, int]:
     world, config, parameters = evidence.context.world_size, evidence.cell.config, evidence.built.decoder.parameters()
     rows = [(p.shape[0], math.prod(p.shape[1:]) * p.element_size()) for p in parameters if p.ndim]
     padding = sum(row_bytes for num_rows, row_bytes in rows if num_rows % world)
-    model, workload, number_format = config["model"], config["workload"], config["precision"]
-    added, dtype = arithmetic.num_added_parameters(model, workload), number_format["param_dtype"]
+    model, workload, number_format = config.model, config.workload, config.precision
+    added, dtype = arithmetic.num_added_parameters(model, workload), number_format.param_dtype
     if dtype in arithmetic.QUANTIZED_BYTES:
         law = arithmetic.resident_weight_bytes(model, number_format) - evidence.scale_bytes
-        return law + added * arithmetic.DTYPE_BYTES[number_format["compute_dtype"]], padding
+        return law + added * arithmetic.DTYPE_BYTES[number_format.compute_dtype], padding
     return (evidence.built.num_parameters + added) * float(arithmetic.DTYPE_BYTES[dtype]), padding

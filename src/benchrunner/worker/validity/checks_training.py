@@ -117,7 +117,7 @@ def _idle_optimizer(evidence: Evidence) -> str | None:
 
 def _may_skip(evidence: Evidence) -> bool:
     """A gradient scaler leaves out steps whose gradients overflow."""
-    return str(evidence.cell.get("precision.compute_dtype")) == "float16"
+    return str(evidence.cell.config.precision.compute_dtype) == "float16"
 
 
 def _unmoved(evidence: Evidence) -> str | None:
@@ -199,7 +199,7 @@ def _worst_reduction(evidence: Evidence) -> tuple[float, str] | None:
 
 def _different_replicas(evidence: Evidence) -> list[str]:
     """Parameters of which DDP's ranks hold different values, by samples; scales of 4-bit weights included."""
-    if evidence.cell.get("strategy.kind") != "ddp":
+    if evidence.cell.config.strategy.kind != "ddp":
         return []
     mine = {name: _digest(values) for name, values in (evidence.final | evidence.packed).items()}
     everyone = gather(evidence, mine)
@@ -210,7 +210,7 @@ def _by_collectives(evidence: Evidence) -> Finding:
     profile = evidence.probes.profile
     if profile is None:
         return unknown(evidence.probes.missing)
-    kind = "reduce_scatter" if evidence.cell.get("strategy.kind") == "fsdp" else "all_reduce"
+    kind = "reduce_scatter" if evidence.cell.config.strategy.kind == "fsdp" else "all_reduce"
     elements, needed = profile.collective_elements[kind], evidence.built.num_trainable_parameters
     return Finding(
         ok=elements >= needed if elements or not profile.num_collectives else None,

@@ -71,7 +71,7 @@ class Evidence:
     @property
     def finetunes(self) -> bool:
         """Whether the base is frozen."""
-        return self.cell.config["workload"]["name"] in arithmetic.PEFT_WORKLOADS
+        return self.cell.config.workload.name in arithmetic.PEFT_WORKLOADS
 
     @property
     def several_ranks(self) -> bool:

@@ -42,7 +42,7 @@ def run(context: Context) -> RankResult:
     `step_times_s` are the samples of the window; `samples` has their parts, after those of the cold one.
     """
     cell = context.cell
-    num_samples = max(1, cell.get("generate.num_samples") - 1)
+    num_samples = max(1, cell.config.generate.num_samples - 1)
     with attention_backend(cell), inference(context) as built:
         loop = GenerationLoop(context, Decoding(built, cell, context.device))
         steps = Steps(prepare=loop.prepare, run=loop.sample)
@@ -54,7 +54,7 @@ def run(context: Context) -> RankResult:
 
 def _generation_result(context: Context, samples: list[GenerationTimes], num_measured: int) -> RankResult:
     cell, measured = context.cell, samples[-num_measured:]
-    tokens = cell.sizes.global_batch_size * cell.get("generate.new_tokens")
+    tokens = cell.sizes.global_batch_size * cell.config.generate.new_tokens
     return {
         "losses": [],
         "tokens_per_step": tokens,
@@ -77,7 +77,7 @@ class GenerationLoop:
         self._timer = make_timer(context.device)
         self._prompts: dict[int, Tensor] = {}
         self._last_prompt: Tensor | None = None
-        self._num_steps = context.cell.get("generate.new_tokens") - 1 - context.fault_is("short_batch")
+        self._num_steps = context.cell.config.generate.new_tokens - 1
 
     def prepare(self, samples: range) -> None:
         """Draw the prompts of these samples onto the device."""
@@ -128,7 +128,7 @@ class GenerationLoop:
 
     def check_work(self) -> Check:
         """Every sequence of the last sample has its new tokens, each of the vocabulary."""
-        tokens, vocab_size = self.decoding.progress.tokens, self.context.cell.get("model.vocab_size")
+        tokens, vocab_size = self.decoding.progress.tokens, self.context.cell.config.model.vocab_size
         produced = int(((tokens > NOT_YET) & (tokens < vocab_size)).sum())
         ok, expected = produced == tokens.numel(), f"{tokens.numel()} new tokens in a sample"
         return Finding(ok=ok, expected=expected, observed=str(produced)).as_dict()
@@ -162,22 +162,22 @@ class GenerationLoop:
 
 def cache_tolerance(cell: Cell) -> float:
     """How far logits decoded from the cache may be from those of the whole sequence, relative to their norm."""
-    a_layer = CACHE_TOLERANCE.get(cell.get("precision.compute_dtype"), EIGHT_BIT_TOLERANCE)
-    return min(a_layer * math.sqrt(cell.get("model.num_layers")), MOST_CACHE_TOLERANCE)
+    a_layer = CACHE_TOLERANCE.get(cell.config.precision.compute_dtype, EIGHT_BIT_TOLERANCE)
+    return min(a_layer * math.sqrt(cell.config.model.num_layers), MOST_CACHE_TOLERANCE)
 
 
 def generation_metrics(
     cell: Cell, bandwidth_bytes_per_second: float | None, samples: list[GenerationTimes]
 ) -> RankMetrics:
     """The headline numbers of one replica: medians over the samples, and the best time a token."""
-    options, batch_size = cell.config["generate"], cell.sizes.micro_batch_size
+    options, batch_size = cell.config.generate, cell.sizes.micro_batch_size
     first_token_s = statistics.median(sample["prefill_s"] for sample in samples)
-    num_decodes = options["new_tokens"] - 1
+    num_decodes = options.new_tokens - 1
     tokens_s = [sample["decode_s"] / num_decodes for sample in samples] if num_decodes else []
     token_s = statistics.median(tokens_s) if tokens_s else None
     metrics: RankMetrics = {
         "time_to_first_token_s": first_token_s,
-        "prefill_tokens_per_second": batch_size * options["prompt_length"] / first_token_s,
+        "prefill_tokens_per_second": batch_size * options.prompt_length / first_token_s,
         "time_per_output_token_s": token_s,
         "time_per_output_token_min_s": min(tokens_s, default=None),
         "decode_tokens_per_second": batch_size / token_s if token_s else None,

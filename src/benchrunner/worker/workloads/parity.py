@@ -61,9 +61,9 @@ def run(context: Context) -> RankResult:
     """
     context.phase("build")
     ours = _loop(_with_cell(context, small_scale(context.cell)))
-    theirs = _reference_loop(ours)
+    theirs = reference_loop(ours)
     context.phase("measure")
-    if context.cell.get("precision.recipe") == "delayed":
+    if context.cell.config.precision.recipe == "delayed":
         ours.take_history()
     differences = compare_gradients(ours, theirs)
     curves = _curve(ours), _curve(theirs)
@@ -95,9 +95,8 @@ class ParityLoop(TrainingLoop):
 
     def prepare(self, steps: range) -> None:
         """Draw the batches of these steps onto the device."""
-        rank = 0 if self.context.fault_is("same_data") else self.context.rank
         for step in steps:
-            batches = draw_task_step(self._cell, step, rank, self.context.device)
+            batches = draw_task_step(self._cell, step, self.context.rank, self.context.device)
             self._batches[step], self._shares[step] = batches, [1 / len(batches)] * len(batches)
 
     def take_history(self) -> None:
@@ -112,7 +111,7 @@ def draw_task_step(cell: Cell, step: int, rank: int, device: torch.device) -> li
     """This rank's micro-batches of a step, each [micro_batch_size, seq_len + 1]: samples start anywhere and walk a
     permutation of the vocabulary, so each token tells the next.
     """
-    seed, length, vocab_size = cell.get("seed"), cell.sizes.seq_len, cell.get("model.vocab_size")
+    seed, length, vocab_size = cell.config.seed, cell.sizes.seq_len, cell.config.model.vocab_size
     successor = np.random.Generator(np.random.Philox(key=np.array([seed, 1], dtype=np.uint64))).permutation(vocab_size)
     walks = np.empty((length + 1, vocab_size), dtype=np.int64)
     walks[0] = np.arange(vocab_size)
@@ -142,10 +141,10 @@ def _loop(context: Context) -> ParityLoop:
         return ParityLoop(context, build(context))
 
 
-def _reference_loop(ours: ParityLoop) -> ParityLoop:
+def reference_loop(ours: ParityLoop) -> ParityLoop:
     """fp32, eager, alone on this rank's device, from the values that the cell's parameters really start with."""
     context = _with_cell(ours.context, reference(ours.context.cell))
-    context.rank, context.world_size, context.fault = 0, 1, None
+    context.rank, context.world_size = 0, 1
     loop = _loop(context)
     _round_weights(loop.built.decoder, ours)
     return loop

@@ -34,9 +34,9 @@ def dequantised(linear):
 def test_resident_bytes_are_those_of_the_law(precision, words):
     cell = make_cell(*LARGE, "model.vocab_size=4096", "workload=forward", f"precision={precision}", *words)
     built = build(make_context(cell))
-    law = arithmetic.resident_weight_bytes(cell.config["model"], cell.config["precision"])
+    law = arithmetic.resident_weight_bytes(cell.config.model, cell.config.precision)
     assert nf4.resident_bytes(built.decoder) == pytest.approx(law, rel=0.005)
-    assert built.num_parameters == arithmetic.num_parameters(cell.config["model"])
+    assert built.num_parameters == arithmetic.num_parameters(cell.config.model)
 
 
 @pytest.mark.parametrize("precision", ["nf4", "nf4-dq"])

@@ -25,9 +25,9 @@ def float8_linears(decoder: Decoder, cell: Cell) -> dict[str, nn.Linear]:
 
 def kept_linears(decoder: Decoder, cell: Cell) -> dict[str, str]:
     """Name → why it stays in the compute dtype of everything else."""
-    if decoder.model["tie_embeddings"]:
+    if decoder.model.tie_embeddings:
         return {"head": "its matrix is the embedding's"}
-    return {} if cell.get("precision.scope") == "all" else {"head": "precision.scope=blocks"}
+    return {} if cell.config.precision.scope == "all" else {"head": "precision.scope=blocks"}
 
 
 def _linears(decoder: Decoder) -> Iterator[tuple[str, nn.Linear]]:
@@ -53,7 +53,7 @@ def rows_multiple(cell: Cell) -> int:
     """What the number of rows must be a multiple of: the weight gradient multiplies over them."""
     if cell.axes["workload"] in GRADIENT_WORKLOADS:
         return MULTIPLE
-    return ROWS_MULTIPLE if cell.get("precision.backend") == "transformer_engine" else 1
+    return ROWS_MULTIPLE if cell.config.precision.backend == "transformer_engine" else 1
 
 
 def check_sizes(linears: dict[str, nn.Linear], cell: Cell) -> None:
@@ -64,7 +64,7 @@ def check_sizes(linears: dict[str, nn.Linear], cell: Cell) -> None:
     """
     if not linears:
         raise Unsupported("runtime.fp8_nothing", f"precision={cell.axes['precision']} finds no linear to convert")
-    if cell.get("precision.pad"):
+    if cell.config.precision.pad:
         return
     for name, linear in linears.items():
         if needs_padding(linear):
@@ -90,7 +90,7 @@ def describe(decoder: Decoder, linears: dict[str, nn.Linear], cell: Cell, *, pad
     }
     extra_rows = excess(num_rows(cell), rows_multiple(cell)) if padded else 0
     return {
-        "recipe": cell.get("precision.recipe"),
+        "recipe": cell.config.precision.recipe,
         "num_linears": len(linears),
         "kept": kept_linears(decoder, cell),
         "padded": sizes | ({"rows": f"{num_rows(cell)} → {num_rows(cell) + extra_rows}"} if extra_rows else {}),

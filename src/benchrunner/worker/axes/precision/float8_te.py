@@ -80,7 +80,7 @@ def make_recipe(name: str) -> Any:
 
 def autocast(cell: Cell) -> AbstractContextManager[object]:
     """Inside, Transformer Engine's modules compute in fp8; scales are agreed on by all data-parallel ranks."""
-    te, recipe = load(), make_recipe(cell.get("precision.recipe"))
+    te, recipe = load(), make_recipe(cell.config.precision.recipe)
     group = torch.distributed.group.WORLD if torch.distributed.is_initialized() else None
     if hasattr(te, "autocast"):
         return te.autocast(enabled=True, recipe=recipe, amax_reduction_group=group)  # type: ignore[no-any-return]
@@ -97,14 +97,14 @@ def caches_weights(cell: Cell) -> bool:
 
     Not under FSDP, which frees what it gathered; not in compiled graphs, which cannot hold the library's cache.
     """
-    if cell.sizes.accumulation_steps < 2 or cell.get("strategy.kind") == "fsdp":
+    if cell.sizes.accumulation_steps < 2 or cell.config.strategy.kind == "fsdp":
         return False
     return not _is_traced(cell)
 
 
 def _is_traced(cell: Cell) -> bool:
     """Whether a compiler sees into the linears: it cannot where a recipe keeps its scales from step to step."""
-    return cell.axes["compile"] != "eager" and cell.get("precision.recipe") != "delayed"
+    return cell.axes["compile"] != "eager" and cell.config.precision.recipe != "delayed"
 
 
 def convert(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
@@ -116,25 +116,25 @@ def convert(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
     linears = float8.float8_linears(decoder, cell)
     float8.check_sizes(linears, cell)
     load()
-    make_recipe(cell.get("precision.recipe"))
+    make_recipe(cell.config.precision.recipe)
     for name, linear in linears.items():
         float8.replace_module(decoder, name, make_linear(linear, cell))
-    choices = float8.describe(decoder, linears, cell, padded=bool(cell.get("precision.pad")))
+    choices = float8.describe(decoder, linears, cell, padded=bool(cell.config.precision.pad))
     return {"fp8": {**choices, "weight_cache": caches_weights(cell)}}
 
 
 def make_linear(linear: nn.Linear, cell: Cell) -> nn.Module:
     """Transformer Engine's linear of the same shape and dtype on meta, values to be filled in."""
-    kind = _padding_class() if cell.get("precision.pad") and _may_pad(linear, cell) else _linear_class()
+    kind = _padding_class() if cell.config.precision.pad and _may_pad(linear, cell) else _linear_class()
     has_bias = linear.bias is not None
     made = kind(linear.in_features, linear.out_features, bias=has_bias, params_dtype=linear.weight.dtype, device="meta")
     made.caches, made.traced = caches_weights(cell), _is_traced(cell)
-    made._is_fsdp2 = cell.get("strategy.kind") == "fsdp"
+    made._is_fsdp2 = cell.config.strategy.kind == "fsdp"
     return made  # type: ignore[no-any-return]
 
 
 def _may_pad(linear: nn.Linear, cell: Cell) -> bool:
-    any_length = cell.get("workload.lengths") != "fixed"
+    any_length = cell.config.workload.lengths != "fixed"
     few_rows = float8.excess(float8.num_rows(cell), float8.rows_multiple(cell)) > 0
     return any_length or few_rows or float8.needs_padding(linear)
 

@@ -26,9 +26,9 @@ def convert(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
     linears = float8.float8_linears(decoder, cell)
     if needs_multiples or not linears:
         float8.check_sizes(linears, cell)
-    config = Float8LinearConfig.from_recipe_name(cell.get("precision.recipe"))
+    config = Float8LinearConfig.from_recipe_name(cell.config.precision.recipe)
     convert_to_float8_training(decoder, config=config, module_filter_fn=lambda module, name: name in linears)
-    pads = needs_multiples and bool(cell.get("precision.pad"))
+    pads = needs_multiples and bool(cell.config.precision.pad)
     for name, linear in linears.items() if pads else ():
         float8.replace_module(decoder, name, padding_linear(linear, config))
     return {"fp8": float8.describe(decoder, linears, cell, padded=pads)}

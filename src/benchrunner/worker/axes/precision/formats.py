@@ -29,26 +29,26 @@ class PolicyDtypes:
 
 def storage_dtype(cell: Cell) -> torch.dtype:
     """The dtype that trainable parameters (and so gradients and optimizer state) are stored in."""
-    return DTYPES.get(cell.get("precision.param_dtype"), torch.bfloat16)
+    return DTYPES.get(cell.config.precision.param_dtype, torch.bfloat16)
 
 
 def activation_dtype(cell: Cell) -> torch.dtype:
     """The dtype of the residual stream where nothing else decides: buffers are made in it."""
-    return DTYPES.get(cell.get("precision.compute_dtype"), torch.bfloat16)
+    return DTYPES.get(cell.config.precision.compute_dtype, torch.bfloat16)
 
 
 def mixed_by(cell: Cell) -> str | None:
     """How a mixed precision is made: `policy`, `autocast`, or None when storage and compute agree."""
     if storage_dtype(cell) == activation_dtype(cell):
         return None
-    default = "policy" if cell.get("strategy.kind") == "fsdp" else "autocast"
-    return cell.get("strategy.mixed_precision_by") or default
+    default = "policy" if cell.config.strategy.kind == "fsdp" else "autocast"
+    return cell.config.strategy.mixed_precision_by or default
 
 
 def fsdp_policy_dtypes(cell: Cell) -> PolicyDtypes:
     """The dtypes of FSDP's policy: parameters are cast for compute only when the policy does the mixing."""
     compute = activation_dtype(cell) if mixed_by(cell) == "policy" else None
-    return PolicyDtypes(param=compute, reduce=DTYPES[cell.get("precision.reduce_dtype")])
+    return PolicyDtypes(param=compute, reduce=DTYPES[cell.config.precision.reduce_dtype])
 
 
 def keep_linears(decoder: Decoder, cell: Cell, device: torch.device) -> None:

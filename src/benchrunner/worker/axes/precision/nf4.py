@@ -39,14 +39,14 @@ def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
         Unsupported: no linear was converted.
     """
     _keep_products_when_checkpointing()
-    linears = dict(_linears(decoder, head=cell.get("precision.scope") == "all"))
+    linears = dict(_linears(decoder, head=cell.config.precision.scope == "all"))
     if not linears:
         raise Unsupported("runtime.nf4_nothing", "there is no linear to quantise")
     for name, linear in linears.items():
         parent, _, leaf = name.rpartition(".")
         setattr(decoder.get_submodule(parent), leaf, _quantised(name, linear, cell, device))
     if "head" in linears:
-        decoder.model["tie_embeddings"] = False
+        decoder.model.tie_embeddings = False
     return {"num_linears": len(linears), "kept": {} if "head" in linears else {"head": "precision.scope=blocks"}}
 
 
@@ -99,7 +99,7 @@ def _linear_class() -> Any:
 
 def _options(cell: Cell) -> dict[str, Any]:
     return {
-        "compress_statistics": cell.get("precision.param_dtype") == "nf4-dq",
+        "compress_statistics": cell.config.precision.param_dtype == "nf4-dq",
         "quant_type": "nf4",
         "quant_storage": STORAGE_DTYPE,
     }
@@ -114,9 +114,9 @@ def _pack(full: torch.Tensor, cell: Cell) -> Any:
 
 def _full_weight(name: str, shape: torch.Size, cell: Cell, device: torch.device) -> torch.Tensor:
     """The bf16 matrix [out, in] that the linear `name` starts from, as in every precision."""
-    tied = name == "head" and cell.get("model.tie_embeddings")
+    tied = name == "head" and cell.config.model.tie_embeddings
     source = "embedding.weight" if tied else f"{name}.weight"
-    full = full_tensor(source, shape, seed=cell.get("seed"), std=cell.get("model.init_std"), device=device)
+    full = full_tensor(source, shape, seed=cell.config.seed, std=cell.config.model.init_std, device=device)
     return full.to(torch.bfloat16)
 
 

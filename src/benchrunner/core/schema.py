@@ -1,14 +1,44 @@
-"""The shape of the configuration tree: every key, its type and its default.
+"""The configuration: every key with its type, its default and the values that it may have.
 
-One schema a group, shared by all its options (null where a key means nothing for an option): Hydra composes a
-master configuration first, so a key must exist whatever option is chosen.
+One schema a group, shared by all its options (None where a key means nothing for an option): Hydra composes a master
+configuration first, so a key must exist whatever option is chosen. OmegaConf takes no frozen dataclasses; nobody
+changes one once it is composed, since cells share their sections.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 REQUIRED: Any = "???"
 """A key that every option file must set (OmegaConf's marker for a missing value)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """The values that a key may have, besides None where its type has that."""
+
+    choices: tuple[str, ...] = ()
+    """Empty: any."""
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+
+
+def setting(
+    default: Any = REQUIRED,
+    *,
+    choices: tuple[str, ...] = (),
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A key that not every value of its type is good for: see `Allowed`."""
+    return field(default=default, metadata={ALLOWED: Allowed(choices=choices, above=above, least=least, below=below)})
+
+
+ALLOWED = "allowed"
+"""Where a field's metadata hold its `Allowed`."""
 
 
 @dataclass
@@ -17,20 +47,20 @@ class ModelConfig:
 
     name: str = REQUIRED
     description: str = ""
-    num_layers: int = REQUIRED
-    d_model: int = REQUIRED
-    num_heads: int = REQUIRED
-    num_kv_heads: int = REQUIRED
-    d_ff: int = REQUIRED
-    vocab_size: int = REQUIRED
-    max_seq_len: int = REQUIRED
+    num_layers: int = setting(above=0)
+    d_model: int = setting(above=0)
+    num_heads: int = setting(above=0)
+    num_kv_heads: int = setting(above=0)
+    d_ff: int = setting(above=0)
+    vocab_size: int = setting(above=0)
+    max_seq_len: int = setting(above=0)
     tie_embeddings: bool = False
-    norm: str = "rmsnorm"
+    norm: str = setting("rmsnorm", choices=("rmsnorm", "layernorm"))
     """rmsnorm | layernorm"""
     norm_eps: float = 1e-5
-    mlp: str = "swiglu"
+    mlp: str = setting("swiglu", choices=("swiglu", "gelu", "gelu_tanh"))
     """swiglu (three matrices) | gelu | gelu_tanh (two matrices)"""
-    positions: str = "rotary"
+    positions: str = setting("rotary", choices=("rotary", "learned"))
     """rotary | learned"""
     rotary_fraction: float = 1.0
     """Share of each head's channels that is rotated."""
@@ -42,8 +72,8 @@ class ModelConfig:
     """Attention and MLP read the same input and are added together."""
     shared_norm: bool = False
     """With `parallel_residual`: one norm a block instead of two."""
-    dropout: float = 0.0
-    init_std: float = 0.02
+    dropout: float = setting(0.0, least=0, below=1)
+    init_std: float = setting(0.02, least=0)
     num_parameters: int | None = None
     """Of the model card, tied head once; checked when the shape is unmodified."""
     source: str = ""
@@ -55,17 +85,17 @@ class WorkloadConfig:
 
     name: str = REQUIRED
     description: str = ""
-    lengths: str = "fixed"
+    lengths: str = setting("fixed", choices=("fixed", "uniform", "alpaca"))
     """fixed | uniform (drawn from min_length..seq_len, right-padded) | alpaca (near 110 tokens, longest first)"""
-    min_length: int = 10
-    longest: int | None = None
-    """Length of the sample forced into the first iteration when `lengths=alpaca`; null: min(seq_len, 1304)."""
-    loss_chunk_tokens: int | None = None
-    """Head and loss are computed in chunks of so many tokens; null: at once."""
-    lora_rank: int = 8
+    min_length: int = setting(10, above=0)
+    longest: int | None = setting(None, above=0)
+    """Length of the sample forced into the first iteration when `lengths=alpaca`; None: min(seq_len, 1304)."""
+    loss_chunk_tokens: int | None = setting(None, above=0)
+    """Head and loss are computed in chunks of so many tokens; None: at once."""
+    lora_rank: int = setting(8, above=0)
     lora_alpha: float = 16.0
-    lora_dropout: float = 0.05
-    adapter_prompt_length: int = 10
+    lora_dropout: float = setting(0.05, least=0, below=1)
+    adapter_prompt_length: int = setting(10, above=0)
     adapter_start_layer: int = 2
 
 
@@ -73,13 +103,13 @@ class WorkloadConfig:
 class GenerateConfig:
     """Read by `workload=generate` only."""
 
-    unit: str = "model"
+    unit: str = setting("model", choices=("model", "token"))
     """model: the decoder is compiled | token: decoder, temperature and sampling are compiled as one step"""
-    prompt_length: int = 6
-    new_tokens: int = 200
-    temperature: float = 1.0
-    top_k: int | None = None
-    num_samples: int = 10
+    prompt_length: int = setting(6, above=0)
+    new_tokens: int = setting(200, above=0)
+    temperature: float = setting(1.0, least=0)
+    top_k: int | None = setting(None, above=0)
+    num_samples: int = setting(10, above=0)
 
 
 @dataclass
@@ -88,19 +118,19 @@ class StrategyConfig:
 
     name: str = REQUIRED
     description: str = ""
-    kind: str = REQUIRED
+    kind: str = setting(choices=("single", "ddp", "fsdp"))
     """single | ddp | fsdp"""
     stage: int | None = None
     """2: parameters stay gathered between forward and backward; 3: they are resharded after forward."""
-    wrap: str = "block"
+    wrap: str = setting("block", choices=("block", "module"))
     """block: one FSDP unit a transformer block | module: every submodule is a unit of its own"""
-    backward_prefetch: str | None = None
-    """none | pre | post (FSDP1 only); null: the library's default"""
-    accumulation_sync: str | None = None
-    """last: gradients are reduced in the last micro-step only | every; null: last under DDP, every under FSDP (where
+    backward_prefetch: str | None = setting(None, choices=("none", "pre", "post"))
+    """none | pre | post (FSDP1 only); None: the library's default"""
+    accumulation_sync: str | None = setting(None, choices=("last", "every"))
+    """last: gradients are reduced in the last micro-step only | every; None: last under DDP, every under FSDP (where
     `last` would keep the unsharded gradients)"""
-    mixed_precision_by: str | None = None
-    """policy | autocast; null: policy under FSDP, autocast elsewhere"""
+    mixed_precision_by: str | None = setting(None, choices=("policy", "autocast"))
+    """policy | autocast; None: policy under FSDP, autocast elsewhere"""
 
 
 @dataclass
@@ -112,11 +142,11 @@ class PrecisionConfig:
     param_dtype: str = REQUIRED
     compute_dtype: str = REQUIRED
     reduce_dtype: str = REQUIRED
-    backend: str = "torch"
+    backend: str = setting("torch", choices=("torch", "transformer_engine", "torchao", "bitsandbytes"))
     """torch | transformer_engine | torchao | bitsandbytes"""
-    recipe: str | None = None
+    recipe: str | None = setting(None, choices=("delayed", "current", "block", "tensorwise", "rowwise"))
     """Transformer Engine: delayed | current | block; torchao: tensorwise | rowwise"""
-    scope: str = "all"
+    scope: str = setting("all", choices=("all", "blocks"))
     """all: every linear | blocks: not the head"""
     pad: bool = False
     """Pad sizes that fp8 cannot take instead of refusing them; shows in the record."""
@@ -128,19 +158,21 @@ class CompileConfig:
 
     name: str = REQUIRED
     description: str = ""
-    mode: str | None = None
+    mode: str | None = setting(
+        None, choices=("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+    )
     """default | reduce-overhead | max-autotune | max-autotune-no-cudagraphs"""
-    scope: str = "block"
+    scope: str = setting("block", choices=("block", "model"))
     """block: each transformer block in place, and head with loss | model: the whole model after wrapping"""
     dynamic: bool | None = False
-    """true, false, or null for torch.compile's automatic choice"""
+    """true, false, or None for torch.compile's automatic choice"""
     fullgraph: bool = False
-    cache: str = "cold"
+    cache: str = setting("cold", choices=("cold", "shared"))
     """cold: an empty cache directory a cell, so that compile time is comparable | shared: one for all"""
 
 
 @dataclass
-class ActivationCheckpointingConfig:
+class CheckpointingConfig:
     """Which activations are recomputed in the backward pass."""
 
     name: str = REQUIRED
@@ -163,10 +195,10 @@ class OptimizerConfig:
 
     name: str = REQUIRED
     description: str = ""
-    lr: float = REQUIRED
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    """Global gradient norm is clipped to this; null: no clipping."""
+    lr: float = setting(above=0)
+    weight_decay: float = setting(0.0, least=0)
+    clip_norm: float | None = setting(None, above=0)
+    """Global gradient norm is clipped to this; None: no clipping."""
 
 
 @dataclass
@@ -206,26 +238,26 @@ class HardwareConfig:
 class MeasureConfig:
     """The measured window."""
 
-    warmup_steps: int = 5
-    steps: int = 20
+    warmup_steps: int = setting(5, least=0)
+    steps: int = setting(20, above=0)
 
 
 @dataclass
 class LimitsConfig:
-    """Seconds without progress after which a cell is stopped, by phase; null: scaled to the cell's work.
+    """Seconds without progress after which a cell is stopped, by phase; None: scaled to the cell's work.
 
     Progress is a change of phase or one more step of any rank.
     """
 
-    start_s: float | None = None
+    start_s: float | None = setting(None, above=0)
     """Until the ranks have imported their libraries."""
-    build_s: float | None = None
-    compile_s: float | None = None
+    build_s: float | None = setting(None, above=0)
+    compile_s: float | None = setting(None, above=0)
     """The first step, which compiles lazily."""
-    warmup_s: float | None = None
-    measure_s: float | None = None
-    check_s: float | None = None
-    teardown_s: float | None = None
+    warmup_s: float | None = setting(None, above=0)
+    measure_s: float | None = setting(None, above=0)
+    check_s: float | None = setting(None, above=0)
+    teardown_s: float | None = setting(None, above=0)
 
 
 @dataclass
@@ -247,7 +279,7 @@ class Config:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
-    activation_checkpointing: ActivationCheckpointingConfig = field(default_factory=ActivationCheckpointingConfig)
+    activation_checkpointing: CheckpointingConfig = field(default_factory=CheckpointingConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
@@ -256,103 +288,50 @@ class Config:
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
-    attention: str = "auto"
+    attention: str = setting("auto", choices=("auto", "flash", "cudnn", "efficient", "math", "explicit"))
     """auto | flash | cudnn | efficient | math | explicit"""
-    micro_batch_size: int = 1
+    micro_batch_size: int = setting(1, above=0)
     """Samples a device a forward pass."""
-    global_batch_size: int | None = None
-    """Samples an optimizer step over all devices; null: micro_batch_size × world size (no accumulation)."""
-    seq_len: int | None = None
-    """Tokens a sample; null: the model's max_seq_len."""
-    devices: int | None = None
-    """Devices a node; null: 1 for `single`, all visible otherwise (2 on CPU)."""
-    nodes: int = 1
+    global_batch_size: int | None = setting(None, above=0)
+    """Samples an optimizer step over all devices; None: micro_batch_size × world size (no accumulation)."""
+    seq_len: int | None = setting(None, above=0)
+    """Tokens a sample; None: the model's max_seq_len."""
+    devices: int | None = setting(None, above=0)
+    """Devices a node; None: 1 for `single`, all visible otherwise (2 on CPU)."""
+    nodes: int = setting(1, above=0)
     seed: int = 0
-    timeout_s: float = 1800.0
+    timeout_s: float = setting(1800.0, above=0)
     """A cell that runs longer is stopped and recorded as timeout, whatever its `limits`."""
     exclusive: bool = False
     """Run each cell alone on the machine instead of beside others on disjoint devices."""
-    retries: int = 1
+    retries: int = setting(1, least=0)
     """How often a cell is tried again whose failure is one of infrastructure (a device lost, a port taken)."""
-    brake: int | None = 5
-    """The same unexpected failure in so many different cells stops the sweep; null: never."""
-    memory_limit_gib: float | None = None
-    """Emulate a card with this much memory; null: the whole device."""
-    compat: str = "enforce"
+    brake: int | None = setting(5, above=0)
+    """The same unexpected failure in so many different cells stops the sweep; None: never."""
+    memory_limit_gib: float | None = setting(None, above=0)
+    """Emulate a card with this much memory; None: the whole device."""
+    compat: str = setting("enforce", choices=("enforce", "probe"))
     """enforce: ruled-out cells are not launched | probe: they are, and those that pass are reported"""
-    predict: str = "analytic"
+    predict: str = setting("analytic", choices=("analytic", "dry_run"))
     """analytic | dry_run (peak memory under fake tensors, seconds a cell)"""
     out_dir: str = "outputs"
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "model.norm": ("rmsnorm", "layernorm"),
-    "model.mlp": ("swiglu", "gelu", "gelu_tanh"),
-    "model.positions": ("rotary", "learned"),
-    "workload.lengths": ("fixed", "uniform", "alpaca"),
-    "generate.unit": ("model", "token"),
-    "strategy.kind": ("single", "ddp", "fsdp"),
-    "strategy.wrap": ("block", "module"),
-    "strategy.backward_prefetch": ("none", "pre", "post"),
-    "strategy.accumulation_sync": ("last", "every"),
-    "strategy.mixed_precision_by": ("policy", "autocast"),
-    "precision.backend": ("torch", "transformer_engine", "torchao", "bitsandbytes"),
-    "precision.recipe": ("delayed", "current", "block", "tensorwise", "rowwise"),
-    "precision.scope": ("all", "blocks"),
-    "compile.mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
-    "compile.scope": ("block", "model"),
-    "compile.cache": ("cold", "shared"),
-    "attention": ("auto", "flash", "cudnn", "efficient", "math", "explicit"),
-    "compat": ("enforce", "probe"),
-    "predict": ("analytic", "dry_run"),
-}
-"""Keys whose value is one of a list (null is allowed where the default is null)."""
+SECTIONS: dict[str, type] = {item.name: item.type for item in fields(Config) if is_dataclass(item.type)}  # type: ignore[misc]
+"""Name → the type of a section of the tree; the other keys are scalars."""
 
-POSITIVE = (
-    "model.num_layers",
-    "model.d_model",
-    "model.num_heads",
-    "model.num_kv_heads",
-    "model.d_ff",
-    "model.vocab_size",
-    "model.max_seq_len",
-    "micro_batch_size",
-    "global_batch_size",
-    "seq_len",
-    "devices",
-    "nodes",
-    "timeout_s",
-    "limits.start_s",
-    "limits.build_s",
-    "limits.compile_s",
-    "limits.warmup_s",
-    "limits.measure_s",
-    "limits.check_s",
-    "limits.teardown_s",
-    "brake",
-    "memory_limit_gib",
-    "measure.steps",
-    "optimizer.lr",
-    "optimizer.clip_norm",
-    "generate.prompt_length",
-    "generate.new_tokens",
-    "generate.num_samples",
-    "generate.top_k",
-    "workload.lora_rank",
-    "workload.min_length",
-    "workload.longest",
-    "workload.loss_chunk_tokens",
-    "workload.adapter_prompt_length",
-)
-"""Keys that must be greater than zero when set."""
 
-NOT_NEGATIVE = (
-    "measure.warmup_steps",
-    "retries",
-    "model.dropout",
-    "model.init_std",
-    "workload.lora_dropout",
-    "optimizer.weight_decay",
-    "generate.temperature",
-)
-"""Keys that may be zero but not less."""
+def typed_section(name: str, values: Mapping[str, Any]) -> Any:
+    """A section, from all or some of its keys; those of another version are left out."""
+    known = SECTIONS[name].__dataclass_fields__  # type: ignore[attr-defined]
+    return SECTIONS[name](**{key: value for key, value in values.items() if key in known})
+
+
+def typed_config(tree: Mapping[str, Any]) -> Config:
+    """A configuration, from plain data as Hydra composes it."""
+    return Config(**{key: typed_section(key, value) if key in SECTIONS else value for key, value in tree.items()})
+
+
+def value_at(config: Config, key: str) -> Any:
+    """The value at a dotted key that is only known when it is asked for, e.g. one that a rule names."""
+    return attrgetter(key)(config)

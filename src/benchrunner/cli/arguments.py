@@ -1,0 +1,84 @@
+"""The words of the command line → a command and its parsed arguments: the only module that parses them."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+from benchrunner.cli.command import COMMON_FLAGS, Flag
+from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS, UNNAMED, called
+from benchrunner.cli.overrides import is_sweep_file
+from benchrunner.core.errors import UsageError, did_you_mean
+
+
+def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command and the words without it; `run` when the first bare word is none.
+
+    A bare word is never a legal override, so there is no ambiguity.
+
+    Raises:
+        UsageError: a bare first word that is neither a subcommand nor a sweep file.
+    """
+    rest = list(words)
+    valued = {name for command in COMMANDS.values() for flag in command.flags if flag.metavar for name in flag.names}
+    first = next(
+        (word for before, word in zip(["", *rest], rest, strict=False) if _is_bare(word, before, valued)), None
+    )
+    if first is None or "=" in first or first.startswith(("+", "~")) or is_sweep_file(first):
+        return UNNAMED, rest
+    if first not in SUBCOMMANDS:
+        commands = f"{', '.join(SUBCOMMANDS)}, or key=value overrides, or FILE.yaml"
+        raise UsageError(f"no command {first!r}{did_you_mean(first, SUBCOMMANDS)}; commands: {commands}")
+    rest.remove(first)
+    return first, rest
+
+
+def _is_bare(word: str, before: str, valued: Collection[str]) -> bool:
+    """Whether the word is neither a flag nor the value of the one before it."""
+    return not word.startswith("-") and before not in valued
+
+
+def parse(name: str, words: Sequence[str]) -> Namespace:
+    """The arguments of the command `name`: its flags, `help`, `version`, and its operands under their name.
+
+    Raises:
+        UsageError: an unknown flag, a flag without its value, or an operand of a command that takes none.
+    """
+    _refuse_unknown_flags(name, words)
+    arguments = _parser(name).parse_intermixed_args(list(words))
+    is_question = arguments.help or arguments.version
+    if COMMANDS[name].operands is None and arguments.operands and not is_question:
+        raise UsageError(f"{name} takes no words, got {arguments.operands[0]!r}")
+    return arguments
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _parser(name: str) -> _Parser:
+    parser = _Parser(prog=called(name), add_help=False, allow_abbrev=False)
+    for flag in _flags(name):
+        parser.add_argument(*flag.names, action="store" if flag.metavar else "store_true")
+    operands = COMMANDS[name].operands
+    parser.add_argument(operands.name if operands else "operands", nargs="*")
+    return parser
+
+
+def _flags(name: str) -> tuple[Flag, ...]:
+    return (*COMMON_FLAGS, *COMMANDS[name].flags)
+
+
+def _refuse_unknown_flags(name: str, words: Sequence[str]) -> None:
+    """Before argparse does, which knows nothing of the other commands."""
+    known = [spelling for flag in _flags(name) for spelling in flag.names]
+    for word in words:
+        given = word.partition("=")[0]
+        if given.startswith("-") and given not in known:
+            raise UsageError(f"no flag {word!r}{_flag_hint(given, known)}; {called(name)} knows {', '.join(known)}")
+
+
+def _flag_hint(word: str, known: Sequence[str]) -> str:
+    """The commands that the flag belongs to, else the nearest flag."""
+    owners = [name for name, command in COMMANDS.items() if any(word in flag.names for flag in command.flags)]
+    return f" (it belongs to {' and '.join(map(called, owners))})" if owners else did_you_mean(word, known)

@@ -1,0 +1,32 @@
+"""`bench doctor`: what this machine is, and which axis values it can run."""
+
+from argparse import Namespace
+
+from benchrunner.cli.command import EXIT_OK, Command, Flag
+
+
+def doctor(arguments: Namespace) -> int:
+    """Examine this machine and print what was found, or list the faults."""
+    if arguments.faults:
+        _print_faults()
+    else:
+        from benchrunner.plan.doctor import examine
+        from benchrunner.report.terminal import print_doctor
+
+        print_doctor(examine())
+    return EXIT_OK
+
+
+def _print_faults() -> None:
+    from benchrunner.core.faults import FAULTS
+
+    for name, line in FAULTS.items():
+        print(f"{name:<16}{line}")
+
+
+COMMAND = Command(
+    run=doctor,
+    summary="what this machine is and which options it can run",
+    details="An option that it cannot run is listed with the reason.",
+    flags=(Flag(names=("--faults",), help="instead, the faults that BENCH_FAULT can plant"),),
+)

@@ -1,0 +1,45 @@
+"""`bench [OVERRIDES]`: plan, run every cell, print the tables; the last line is the sweep's directory."""
+
+import os
+from argparse import Namespace
+
+from benchrunner.cli.command import Command, Example
+from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
+from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s, run_and_report
+
+
+def run(arguments: Namespace) -> int:
+    """Plan the overrides, run the plan in a new directory and print its tables."""
+    from benchrunner.core import faults
+    from benchrunner.core.paths import SweepPaths
+    from benchrunner.launch.launchers import launcher_for
+    from benchrunner.run.options import RunOptions
+    from benchrunner.store import plan_file
+
+    faults.parse_fault(os.environ.get(faults.VARIABLE))
+    options = RunOptions(budget_s=budget_s(arguments), infer=not arguments.no_infer)
+    made = plan_overrides(arguments, launch=True)
+    launcher = launcher_for(made.settings.launcher)
+    paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
+    return run_and_report(made, paths, launcher, options)
+
+
+COMMAND = Command(
+    run=run,
+    summary="run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
+    operands=OVERRIDES,
+    flags=(MULTIRUN, BUDGET, NO_INFER),
+    examples=(
+        Example(line="bench", meaning="the debug model, one training cell"),
+        Example(line="bench model=llama2-7b strategy=fsdp seq_len=2048", meaning="one cell"),
+        Example(
+            line="bench -m strategy=fsdp,ddp precision=bf16,fp8",
+            meaning="a matrix: every combination of the lists",
+        ),
+        Example(line="bench -m 'model=glob(llama2*)' micro_batch_size='range(1,5)'"),
+        Example(
+            line="bench +sweeps=smoke",
+            meaning="a sweep from sweeps/; add overrides to narrow it: strategy=single",
+        ),
+    ),
+)

@@ -1,0 +1,59 @@
+"""Overrides → a plan: what `bench` and `bench plan` are given, and what they make of it."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchrunner.cli.command import Flag, Operands
+from benchrunner.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchrunner.config.hydra_app import Expansion
+    from benchrunner.plan.plan import Plan
+
+OVERRIDES = Operands(name="overrides", usage="[FILE.yaml | +sweeps=NAME] [key=value …]")
+MULTIRUN = Flag(names=("-m", "--multirun"), help="the lists make a matrix")
+
+
+def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
+    """Every cell that the overrides describe, with its verdict on the machine that they name.
+
+    Args:
+        arguments: of a command with `OVERRIDES` and `MULTIRUN`.
+        launch: the plan is about to be run, so a machine that is not this one has no devices.
+
+    Raises:
+        UsageError: an override is wrong, or no cell is left.
+    """
+    from benchrunner.core.paths import config_dir
+    from benchrunner.machine import hardware
+    from benchrunner.plan.planner import make_plan
+    from benchrunner.plan.rules import load_rules
+
+    expansion = _expand(arguments)
+    if not expansion.rows:
+        raise UsageError("the overrides leave no cell: a list is empty, or every included row was narrowed away")
+    devices = max((row.config.devices or 0 for row in expansion.rows), default=0)
+    machine = hardware.resolve(expansion.rows[0].config.hardware, devices or None)
+    rules = load_rules(config_dir() / "compat.yaml")
+    return make_plan(expansion, machine, rules, launch=launch)
+
+
+def _expand(arguments: Namespace) -> "Expansion":
+    from benchrunner.config import hydra_app
+
+    overrides, files = split_sweep_files(arguments.overrides)
+    if len(files) > 1:
+        raise UsageError(f"one sweep at a time: {', '.join(map(str, files))}")
+    return hydra_app.expand(overrides, multirun=arguments.multirun, sweep_file=next(iter(files), None))
+
+
+def split_sweep_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """(the words that are no sweep files, the sweep files)."""
+    return [word for word in words if not is_sweep_file(word)], [Path(word) for word in words if is_sweep_file(word)]
+
+
+def is_sweep_file(word: str) -> bool:
+    """True for `path/x.yaml`."""
+    return "=" not in word and word.endswith((".yaml", ".yml"))

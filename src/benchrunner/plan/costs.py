@@ -1,0 +1,111 @@
+"""What a cell is expected to take, phase by phase: the one model behind `--budget` and behind the limits of the phases.
+
+Each constant is what was seen on ordinary machines, with its source; an expectation, not a bound. Docs name files of
+docs/.
+"""
+
+from benchrunner.core import arithmetic
+from benchrunner.core.cell import Cell
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.predict import typical_sizes
+
+START_S = 10.0
+"""Processes and imports, and torchrun's own end: 6 s alone (reliability.md, launch and start), more beside others."""
+
+BUILD_S = 4.0
+"""Imports of the compiler and of sharding: 2 to 4 s (reliability.md, small models)."""
+PARAMETERS_PER_S = 2e8
+"""Every rank draws every parameter in full: 0.7 billion in 1.5 s on the host of H200s (reliability.md, build), and half
+as fast where ranks share the cores."""
+
+FIRST_STEP_S = 1.0
+"""Libraries connect and kernels are loaded: 0.1 to 0.6 s (reliability.md, compile of eager cells)."""
+
+COMPILE_S = {"inductor": 40.0, "thunder": 120.0}
+"""A compiler at work on one block, with an empty cache. Inductor: 15 to 29 s on 2 CPU cores, 6 to 10 s on the host of
+H200s. Thunder traces by interpreting Python and gives the rest to Inductor: up to 12 s on two blocks where Inductor
+took 4 (results/2026-11-21-h200-engine-matrix.md and …-precision-matrix.md)."""
+COMPILE_LAYER_S = 2.0
+"""More for each layer where the model is compiled as a whole: Llama-2-7B's 32 took 40 s in place of the 6.5 s of one
+block on an H200, 1 s a layer; twice that where cells compile beside each other."""
+AUTOTUNE_FACTOR = 4.0
+"""`max-autotune` compiles and times many kernels for each one that it keeps."""
+
+BOUND_FACTOR = 2.0
+"""A step takes so many times its predicted time, which is a lower bound: Llama-2-7B 1.8 to 2.3 times on H200s, as a
+bare loop does (results/2026-11-21-h200-overhead.md)."""
+
+FLOPS_PER_S = {"cuda": 1e13, "cpu": 5e9}
+"""What a rank computes in a second where no step time is predicted: low for a GPU, a small model on 2 CPU cores."""
+
+TOKEN_S = 0.01
+"""One decode, eager: Llama-2-7B on an H200 8 ms alone and 10 ms beside others, as the host sets the pace
+(results/2026-11-21-h200-generate.md); the debug model on 2 CPU cores that six processes share 10 ms."""
+GATHERED_BYTES_PER_S = {"cuda": 2e11, "cpu": 1e9}
+"""Weights that FSDP gathers for each decode: half of what NVLink 4 has in a direction; gloo on one host."""
+
+CHECK_S = 1.0
+"""Reading back parameters and judging: 0.1 to 0.7 s (reliability.md, check)."""
+NUM_CHECK_STEPS = 8
+"""Probes of a training step: three of at most two passes each, and the profiler at work (worker/validity/probe.py)."""
+
+NUM_WARMUP_SAMPLES = 3
+"""`generate` counts its samples itself (worker/workloads/generate.py)."""
+
+TEARDOWN_S = 1.0
+"""0.0 to 0.4 s (reliability.md)."""
+
+
+def expected_cell_s(planned: PlannedCell, device_type: str) -> float:
+    """Seconds from launch to verdict."""
+    return sum(expected_phases_s(planned, device_type).values())
+
+
+def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float]:
+    """Phase → seconds."""
+    cell, a_step_s = planned.cell, step_s(planned, device_type)
+    warmup, measured, checked = num_steps(cell)
+    return {
+        "start": START_S,
+        "build": BUILD_S + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
+        "compile": FIRST_STEP_S + a_step_s + compiler_s(cell),
+        "warmup": a_step_s * warmup,
+        "measure": a_step_s * measured,
+        "check": CHECK_S + a_step_s * checked,
+        "teardown": TEARDOWN_S,
+    }
+
+
+def num_steps(cell: Cell) -> tuple[int, int, int]:
+    """Steps of warm-up, window and checks; of `generate`, samples."""
+    if cell.axes["workload"] == "generate":
+        return NUM_WARMUP_SAMPLES, max(1, cell.config.generate.num_samples - 1), 1
+    measure = cell.config.measure
+    return measure.warmup_steps, measure.steps, NUM_CHECK_STEPS
+
+
+def compiler_s(cell: Cell) -> float:
+    """Seconds of the cell's compiler; none where there is no compiler."""
+    if cell.axes["compile"] == "eager":
+        return 0.0
+    layers_s = COMPILE_LAYER_S * cell.config.model.num_layers if cell.config.compile.scope == "model" else 0.0
+    factor = AUTOTUNE_FACTOR if str(cell.config.compile.mode).startswith("max-autotune") else 1.0
+    return factor * (COMPILE_S[cell.axes["compile"]] + layers_s)
+
+
+def step_s(planned: PlannedCell, device_type: str) -> float:
+    """Seconds of a step, from its predicted time or else from its FLOPs; of `generate`, a sample."""
+    cell, bound_s = planned.cell, (planned.predicted or {}).get("step_time_s")
+    if bound_s is not None:
+        return BOUND_FACTOR * float(bound_s)
+    flops = arithmetic.hardware_flops_per_step(cell.config, typical_sizes(cell))
+    return flops / (FLOPS_PER_S[device_type] * cell.sizes.world_size) + _decoding_s(cell, device_type)
+
+
+def _decoding_s(cell: Cell, device_type: str) -> float:
+    """What the tokens of a sample take beside their FLOPs: the host's time, and the weights that each one gathers."""
+    if cell.axes["workload"] != "generate":
+        return 0.0
+    is_sharded = cell.config.strategy.kind == "fsdp" and cell.sizes.world_size > 1
+    weight_bytes = arithmetic.linear_weight_bytes(cell.config.model, cell.config.precision) if is_sharded else 0.0
+    return float(cell.config.generate.new_tokens * (TOKEN_S + weight_bytes / GATHERED_BYTES_PER_S[device_type]))

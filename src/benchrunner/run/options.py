@@ -1,0 +1,43 @@
+"""How a plan is run: what a command chose, and what tests put in the place of the machine."""
+
+import os
+from dataclasses import dataclass, field
+
+from benchrunner.core.environment import Environment
+from benchrunner.core.faults import VARIABLE, Fault, parse_fault
+from benchrunner.machine.devices import Locks, Probe
+from benchrunner.machine.hardware import Hardware
+from benchrunner.run.clock import Clock, SystemClock
+from benchrunner.run.resume import Selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a plan is run."""
+
+    resume: bool = False
+    """The sweep was run before: the machine and software must be the ones that it was measured with."""
+    mix: bool = False
+    """Resume although they are not; such records are flagged `mixed_environment`."""
+    hardware: Hardware | None = None
+    """The machine; None: the plan's, or on resume the one that is here."""
+    environment: Environment | None = None
+    """The environment now; None: it is collected."""
+    fault: str | None = field(default_factory=lambda: os.environ.get(VARIABLE))
+    """What to plant in every worker."""
+    clock: Clock = field(default_factory=SystemClock)
+    budget_s: float | None = None
+    """Start no cell that is expected not to end within so many seconds, the most informative first; None: run all."""
+    infer: bool = True
+    """Let a micro-batch that ran out of device memory decide the larger ones of the same cell."""
+    selection: Selection = field(default_factory=Selection)
+    """Which of the cells that are left are run."""
+    probe: Probe | None = None
+    """What looks at the devices from outside; None: the driver."""
+    locks: Locks | None = None
+    """Between this sweep and others on the same devices; None: the user's own."""
+
+    def fault_in(self, slug: str) -> Fault | None:
+        """What is planted in this cell."""
+        fault = parse_fault(self.fault)
+        return fault if fault and fault.is_planted_in(slug) else None

@@ -1,0 +1,134 @@
+"""What happens before the first launch: read what is there, settle the environment, decide which cells are left.
+
+Every cell of the plan has its record after this, or waits in the queue, or was not selected.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchrunner.core.faults import format_fault, parse_fault
+from benchrunner.core.paths import SweepPaths
+from benchrunner.launch.job import Launcher
+from benchrunner.machine import environment
+from benchrunner.machine.hardware import Hardware, detect
+from benchrunner.outcome.judge import judge
+from benchrunner.plan.costs import expected_cell_s
+from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.run import resume
+from benchrunner.run.attempts import Attempts
+from benchrunner.run.device_use import DeviceUse
+from benchrunner.run.ledger import Ledger
+from benchrunner.run.options import RunOptions
+from benchrunner.run.order import order_by_information, smaller_first, smaller_first_in_place
+from benchrunner.run.policies import Policies, make_policies
+from benchrunner.run.progress import Progress
+from benchrunner.run.schedule import Queue
+from benchrunner.run.verdicts import Verdicts
+from benchrunner.store import environment_file
+from benchrunner.store.records import read_records
+from benchrunner.store.runs import read_runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What the loop works with."""
+
+    queue: Queue
+    attempts: Attempts
+    devices: DeviceUse
+    policies: Policies
+    verdicts: Verdicts
+    ledger: Ledger
+    progress: Progress
+
+
+def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptions) -> Prepared:
+    """Record what is decided, take over what was finished, line up the rest.
+
+    Raises:
+        SweepDirError: the sweep was measured with another machine or software (resume).
+    """
+    progress = Progress(options.clock)
+    ledger = _open_ledger(plan, paths, options, progress)
+    hardware = options.hardware or (detect() if options.resume else plan.hardware)
+    devices = DeviceUse(hardware, options, progress, is_local=launcher.is_local)
+    policies = make_policies(plan, ledger.records, hardware, options)
+    verdicts = Verdicts(ledger, progress, policies, options)
+    left = _selected(plan, ledger, hardware, options)
+    _record_decided(plan, left, ledger)
+    left = _without_finished(left, paths, ledger, verdicts, progress)
+    left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
+    return Prepared(
+        queue=_line_up(left, devices, hardware, options),
+        attempts=Attempts(paths, hardware, options, names_devices=devices.are_named),
+        devices=devices,
+        policies=policies,
+        verdicts=verdicts,
+        ledger=ledger,
+        progress=progress,
+    )
+
+
+def _open_ledger(plan: Plan, paths: SweepPaths, options: RunOptions, progress: Progress) -> Ledger:
+    """The records so far, and the environment that further ones are made in; what is damaged is noted."""
+    now = options.environment or environment.collect()
+    records, problems = read_records(plan.cells, paths)
+    settled, flags, notes = environment_file.settle_environment(
+        paths, now, records, resume=options.resume, mix=options.mix
+    )
+    for note in (*problems, *notes, *filter(None, [read_runs(paths)[1]])):
+        progress.note(note)
+    return Ledger(paths, records, settled, flags)
+
+
+def _selected(plan: Plan, ledger: Ledger, hardware: Hardware, options: RunOptions) -> list[PlannedCell]:
+    """The cells without a verdict that is kept, of those that this run is about."""
+    fault = format_fault(parse_fault(options.fault))
+    left = resume.left_to_do(plan.cells, ledger.records, hardware, fault, keep_inferred=options.infer)
+    return [planned for planned in left if options.selection.takes(planned, ledger.records.get(planned.cell.slug))]
+
+
+def _record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> None:
+    """The verdicts of the plan itself."""
+    known = {planned.cell.slug for planned in left} | set(ledger.records)
+    decided = [planned for planned in plan.cells if planned.verdict != "run"]
+    ledger.decided(planned for planned in decided if planned.cell.slug not in known)
+
+
+def _without_finished(
+    cells: Iterable[PlannedCell], paths: SweepPaths, ledger: Ledger, verdicts: Verdicts, progress: Progress
+) -> list[PlannedCell]:
+    """Conclude the attempts that reached their end although bench did not live to write their records."""
+    left = []
+    for planned in cells:
+        record = ledger.records.get(planned.cell.slug)
+        found = resume.recover(planned, paths, known=record.attempt if record else 0, note=progress.note)
+        if found is None:
+            left.append(planned)
+        else:
+            verdicts.conclude(planned, judge(found[0]), *found)
+    return left
+
+
+def _without_hopeless(
+    cells: Iterable[PlannedCell], devices: DeviceUse, policies: Policies, verdicts: Verdicts, now_s: float
+) -> list[PlannedCell]:
+    """Conclude the cells that this machine can never run, or whose verdict is known by now."""
+    left = []
+    for planned in cells:
+        if (obstacle := devices.obstacle(planned)) is not None:
+            verdicts.conclude(planned, obstacle)
+        elif (refusal := policies.refusal(planned, now_s)) is not None:
+            verdicts.refuse(planned, refusal)
+        else:
+            left.append(planned)
+    return left
+
+
+def _line_up(cells: list[PlannedCell], devices: DeviceUse, hardware: Hardware, options: RunOptions) -> Queue:
+    """Smaller micro-batches before larger ones; under a budget the most informative cells first."""
+    if options.budget_s is None:
+        return Queue(smaller_first(cells), devices.pool)
+    costs_s = {planned.cell.slug: expected_cell_s(planned, hardware.device_type) for planned in cells}
+    ordered = smaller_first_in_place(order_by_information(cells, costs_s))
+    return Queue(ordered, devices.pool, largest_first=False)

@@ -1,0 +1,25 @@
+"""A failure of infrastructure is no verdict on a cell: it is tried again, so often as the sweep allows."""
+
+from collections import Counter
+
+from benchrunner.outcome.judge import Outcome
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.policy import Policy
+
+RETRIED_CODE = "failed.infrastructure"
+
+
+class Retries(Policy):
+    """Counts the cells that were tried again in this run."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._num_done: Counter[str] = Counter()
+
+    def rerun(self, planned: PlannedCell, outcome: Outcome) -> str | None:
+        """See Policy."""
+        slug = planned.cell.slug
+        if outcome.reason_code != RETRIED_CODE or self._num_done[slug] >= self._most:
+            return None
+        self._num_done[slug] += 1
+        return f"{outcome.reason}; trying again ({self._num_done[slug]} of {self._most})"

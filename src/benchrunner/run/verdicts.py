@@ -1,0 +1,46 @@
+"""A cell's verdict on its way: into its record, onto the screen, and to the policies that learn from it."""
+
+from collections import Counter
+
+from benchrunner.core.faults import format_fault
+from benchrunner.outcome.evidence import Evidence
+from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.ledger import Ledger
+from benchrunner.run.options import RunOptions
+from benchrunner.run.policies import Policies
+from benchrunner.run.progress import Progress
+
+
+class Verdicts:
+    """Every final verdict of a run passes here."""
+
+    def __init__(self, ledger: Ledger, progress: Progress, policies: Policies, options: RunOptions) -> None:
+        self.num_concluded = 0
+        self.num_refused: Counter[str] = Counter()
+        """Reason code → cells that a policy did not let run."""
+        self._ledger, self._progress, self._policies, self._options = ledger, progress, policies, options
+
+    def conclude(
+        self, planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NO_ATTEMPT
+    ) -> None:
+        """This is what became of a cell."""
+        record = self._ledger.conclude(planned, outcome, evidence, attempt)
+        self._progress.report_finished(record)
+        self._policies.learn(planned, record)
+        self.num_concluded += 1
+
+    def refuse(self, planned: PlannedCell, outcome: Outcome) -> None:
+        """A policy does not let a cell run: it is skipped, or its verdict follows from that of another cell."""
+        self.num_refused[str(outcome.reason_code)] += 1
+        if outcome.status == "skipped":
+            self._ledger.skip(planned, outcome)
+        else:
+            fault = format_fault(self._options.fault_in(planned.cell.slug))
+            self.conclude(planned, outcome, None, Attempt(fault=fault))
+
+    def note_refusals(self, *, at_end: bool = False) -> None:
+        """Say what a reader must know about cells that were skipped."""
+        for note in self._policies.notes(self.num_refused, at_end=at_end):
+            self._progress.note(note)

@@ -1,0 +1,43 @@
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize("order", [["-m", "plan", "--json"], ["plan", "--json", "-m"], ["plan", "-m", "--json"]])
+def test_plan_is_one_json_document_wherever_the_flags_stand(bench, order):
+    code, out, err, files = bench(*order, "strategy=single,ddp")
+    assert (code, err, files) == (0, "", [])
+    assert [cell["axes"]["strategy"] for cell in json.loads(out)["cells"]] == ["single", "ddp"]
+
+
+def test_plan_shows_every_cell_as_a_table(bench):
+    code, out, _, files = bench("plan", "-m", "model=debug,llama2-70b", "strategy=single,ddp", "hardware=cpu")
+    assert (code, files) == (0, [])
+    assert "llama2-70b" in out
+    assert "skipped.predicted_oom" in out
+
+
+def test_plan_works_for_hardware_that_is_not_there(bench):
+    code, out, _, _ = bench(
+        "plan", "--json", "hardware=h200-sxm-141gb", "devices=8", "model=llama2-7b", "strategy=fsdp"
+    )
+    [cell] = json.loads(out)["cells"]
+    assert (code, cell["verdict"], cell["world_size"]) == (0, "run", 8)
+    assert cell["predicted"]["step_time_s"] > 0
+
+
+def test_the_overrides_of_a_planned_cell_paste_back(bench):
+    words = ["micro_batch_size=2", "activation_checkpointing=selective", "activation_checkpointing.every=per_op"]
+    first = json.loads(bench("plan", "--json", *words)[1])["cells"][0]
+    again = json.loads(bench("plan", "--json", *first["overrides"].split())[1])["cells"][0]
+    assert again == first
+
+
+def test_a_sweep_file_from_anywhere_is_planned(bench, tmp_path):
+    (tmp_path / "mine.yaml").write_text("# @package _global_\nhydra: {sweeper: {params: {strategy: 'single,ddp'}}}\n")
+    code, out, _, _ = bench("plan", "--json", "mine.yaml", "seed=1")
+    assert (code, len(json.loads(out)["cells"])) == (0, 2)
+
+
+def test_a_wrong_override_is_refused(refused):
+    refused(["plan", "strategy=dpp"], r"did you mean ddp\?")

@@ -1,0 +1,47 @@
+import re
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["strategy=dpp"], r"strategy: no option 'dpp' \(did you mean ddp\?\); allowed: ddp, fsdp"),
+        (["-m", "strategy=ddp,sngle"], r"did you mean single\?"),
+        (["micro_batch_sise=2"], r"micro_batch_sise: .*did you mean micro_batch_size\?"),
+        (["micro_batch_size=abc"], "micro_batch_size: abc is not an integer"),
+        (["micro_batch_size=0"], "micro_batch_size: 0 is not allowed, must be greater than 0"),
+        (["strategy=[fsdp,ddp]"], "a list is no sweep; write strategy=fsdp,ddp"),
+        (["strategy=fsdp,ddp"], "strategy: 2 values make a matrix; add -m"),
+        (["hydra/launcher=basic"], "hydra/launcher: .*launcher=local"),
+        (["hydra/sweeper=basic"], "hydra/sweeper"),
+        (["+sweeps=smoke,smoke"], "one sweep at a time"),
+        (["+sweeps=smok"], r"did you mean smoke\?"),
+        (["seq_len=interval(1,2)"], "interval"),
+        (["nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["a.yaml", "b.yaml"], "one sweep at a time"),
+        (["model=debug", "plan"], "neither key=value nor a flag"),
+        (["--budget", "soon"], "--budget: 'soon' is no duration such as 45m"),
+        (["sweep.include=[{strategy: ddp}]", "strategy=single"], "leave no cell"),
+    ],
+)
+def test_wrong_overrides_are_one_message_and_leave_nothing(refused, words, message):
+    refused(words, message)
+
+
+def test_a_wrong_fault_is_refused_before_anything_is_created(bench, monkeypatch):
+    monkeypatch.setenv("BENCH_FAULT", "sigkil")
+    code, out, err, files = bench("model=debug")
+    assert (code, out, files) == (1, "", [])
+    assert "did you mean sigkill?" in err
+
+
+def test_a_sweep_in_which_nothing_can_run_exits_with_4_and_keeps_its_tables(nothing_can_run):
+    code, out, _, files = nothing_can_run
+    directory = out.splitlines()[-1]
+    assert code == 4
+    assert re.fullmatch(r"outputs/cli/\d{8}T\d{6}Z", directory)
+    assert {f"{directory}/{name}" for name in ("plan.json", "environment.json", "results.csv", "results.md")} <= set(
+        files
+    )
+    assert "skipped.predicted_oom" in out

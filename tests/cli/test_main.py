@@ -1,0 +1,82 @@
+"""Exit codes, what is imported, what Hydra answers, and that every way to start the program is the same."""
+
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+
+import pytest
+
+import benchrunner.__main__
+from benchrunner.cli.help import help_text
+from benchrunner.cli.main import main
+from benchrunner.core.paths import CHECKOUT
+
+HEAVY = {"torch", "pandas", "numpy", "hydra", "omegaconf", "rich", "yaml", "psutil", "jinja2", "lightning"}
+
+
+def imported_by(words, cwd):
+    """The exit code of a command, and the packages that were imported when it had ended."""
+    script = (
+        "import contextlib, io, sys; from benchrunner.cli.main import main\n"
+        f"with contextlib.redirect_stdout(io.StringIO()): code = main({words!r})\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
+    return done.returncode, set(done.stdout.split())
+
+
+def test_help_and_version(bench):
+    assert bench("--help")[:2] == (0, help_text("run") + "\n")
+    assert bench("plan", "-h")[1].startswith("usage: bench plan")
+    assert bench("--version")[1] == "benchrunner 0.1.0\n"
+    assert bench("doctor", "who", "--help")[:2] == (0, help_text("doctor") + "\n")
+
+
+def test_planning_imports_no_torch(tmp_path):
+    code, packages = imported_by(["plan"], tmp_path)
+    assert (code, "hydra" in packages, "torch" in packages) == (0, True, False)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["resume", "--help"], ["doctor", "--faults"]])
+def test_a_question_that_needs_no_library_imports_none(words, tmp_path):
+    code, packages = imported_by(words, tmp_path)
+    assert (code, "benchrunner" in packages, packages & HEAVY) == (0, True, set())
+
+
+def test_script_and_module_are_the_same_function():
+    scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    module, _, function = scripts["bench"].partition(":")
+    assert getattr(import_module(module), function) is benchrunner.__main__.main is main
+
+
+def test_hydras_own_complaints_exit_with_1(bench):
+    code, _, err, files = bench("--cfg", "job", "model=nothing")
+    assert (code, files) == (1, [])
+    assert "nothing" in err
+    assert "Traceback" not in err
+
+
+def test_the_composed_configuration_passes_through_to_hydra(tmp_path):
+    words = [sys.executable, "-m", "benchrunner", "plan", "--cfg", "job", "model=gpt2-125m", "-m"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
+    assert "name: gpt2-125m" in done.stdout
+
+
+def test_completion_answers_on_stdout(bench, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "bench plan strategy=sin")
+    assert bench("-sc", "query=bash")[:2] == (0, "strategy=single\n")
+
+
+def test_completion_knows_the_commands(bench, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "bench re")
+    assert {"report", "resume"} <= set(bench("-sc", "query=bash")[1].split())
+    monkeypatch.setenv("COMP_LINE", "bench ru")
+    assert "run" not in bench("-sc", "query=bash")[1].split()
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = f"{sys.executable} -m benchrunner plan --json | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import pytest
+
+from benchrunner.core.record import PHASES
+from benchrunner.plan.costs import (
+    COMPILE_S,
+    NUM_WARMUP_SAMPLES,
+    compiler_s,
+    expected_cell_s,
+    expected_phases_s,
+    num_steps,
+    step_s,
+)
+from samples import make_cell, plan_cell
+
+
+def planned(bound_s=None, **axes):
+    predicted = None if bound_s is None else {"step_time_s": bound_s}
+    return replace(plan_cell(make_cell(leaves=axes.pop("leaves", {}), **axes)), predicted=predicted)
+
+
+def test_a_cell_takes_what_its_phases_take():
+    phases_s = expected_phases_s(planned(), "cpu")
+    assert tuple(phases_s) == PHASES and min(phases_s.values()) > 0
+    assert expected_cell_s(planned(), "cpu") == pytest.approx(sum(phases_s.values()))
+
+
+@pytest.mark.parametrize(
+    ("leaves", "axes", "phase"),
+    [
+        ({"model.num_layers": 800}, {}, "build"),
+        ({}, {"compile": "inductor"}, "compile"),
+        ({"measure.warmup_steps": 50}, {}, "warmup"),
+        ({"measure.steps": 2000}, {}, "measure"),
+        ({"seq_len": 4096}, {}, "check"),
+    ],
+)
+def test_more_work_is_expected_to_take_longer(leaves, axes, phase):
+    more = planned(leaves=leaves, **axes)
+    assert expected_phases_s(more, "cpu")[phase] > expected_phases_s(planned(), "cpu")[phase]
+    assert expected_cell_s(more, "cpu") > expected_cell_s(planned(), "cpu")
+
+
+def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes():
+    compiled = {
+        name: compiler_s(make_cell(compile="inductor", leaves=leaves))
+        for name, leaves in {
+            "block": {},
+            "model": {"compile.scope": "model"},
+            "tuned": {"compile.mode": "max-autotune-no-cudagraphs"},
+        }.items()
+    }
+    assert compiler_s(make_cell()) == 0
+    assert compiled["block"] == COMPILE_S["inductor"] < compiled["model"] < compiled["tuned"]
+    deep = make_cell(compile="inductor", leaves={"compile.scope": "model", "model.num_layers": 80})
+    assert compiler_s(deep) > compiled["model"]
+    assert compiler_s(make_cell(compile="thunder")) > compiled["block"]
+
+
+def test_a_predicted_step_is_a_lower_bound_and_an_unknown_one_is_judged_by_its_work():
+    assert step_s(planned(0.5), "cuda") > 0.5
+    deep = planned(leaves={"model.num_layers": 40})
+    assert step_s(deep, "cuda") > step_s(planned(), "cuda")
+    assert step_s(planned(), "cpu") > step_s(planned(), "cuda")
+
+
+def test_a_generation_is_counted_in_samples_of_its_tokens():
+    many, few = (planned(workload="generate", leaves={"generate.new_tokens": count}) for count in (1000, 10))
+    assert step_s(many, "cuda") > 50 * step_s(few, "cuda")
+    assert num_steps(many.cell)[:2] == (NUM_WARMUP_SAMPLES, many.cell.config.generate.num_samples - 1)
+
+
+def test_samples_are_counted_as_the_worker_counts_them():
+    from benchrunner.worker.workloads import generate
+
+    assert generate.WARMUP_SAMPLES == NUM_WARMUP_SAMPLES
+
+
+def test_a_sharded_generation_gathers_its_weights_for_each_token():
+    alone = planned(workload="generate", leaves={"model.d_model": 4096, "model.d_ff": 11008})
+    sharded = planned(workload="generate", strategy="fsdp_stage3", leaves={"model.d_model": 4096, "model.d_ff": 11008})
+    assert step_s(sharded, "cuda") > step_s(alone, "cuda")

@@ -1,0 +1,78 @@
+import pytest
+
+from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.run.attempts import Attempts
+from benchrunner.run.options import RunOptions
+from benchrunner.run.watch import Running
+from fake_sweeps import ERROR, RESULT, cells, record, run
+from samples import CPU
+
+
+def test_a_hanging_cell_is_stopped_at_its_limit(paths):
+    planned = cells(2, timeout_s=30.0)
+    summary, launcher = run(paths, planned, {planned[0].cell.slug: Script(hangs=True, phase="compile")})
+    made = record(paths, planned[0])
+    assert (made["status"], made["reason_code"]) == ("timeout", "timeout.compile")
+    assert 30 <= made["wall_s"] < 35
+    assert launcher.handles[0].num_dumps == 1
+    assert summary.counts == {"timeout": 1, "ok": 1}
+
+
+@pytest.mark.parametrize("phase", ["start", "build", "warmup", "measure", "teardown"])
+def test_a_phase_without_progress_is_stopped_at_its_own_limit(paths, phase):
+    planned = cells(1, devices=2, **{f"limits.{phase}_s": 20.0})
+    run(paths, planned, Script(hangs=True, phase=phase))
+    made = record(paths, planned[0])
+    assert made["reason_code"] == f"timeout.{phase}" and f"limits.{phase}_s" in made["reason"]
+    assert 20 <= made["wall_s"] < 25
+    assert set(made["evidence"]["stacks"]) == {"0", "1"}
+
+
+def test_steps_are_progress(paths):
+    planned = cells(1, **{"limits.measure_s": 20.0})
+    run(paths, planned, Script(duration_s=100.0, beat_every_s=5.0, result=RESULT))
+    assert record(paths, planned[0])["status"] == "ok"
+
+
+def test_the_last_step_is_in_the_evidence(paths):
+    planned = cells(1, **{"limits.measure_s": 20.0})
+    run(paths, planned, Script(hangs=True, beat_every_s=5.0, beats_until_s=50.0))
+    made = record(paths, planned[0])
+    assert made["evidence"]["ranks"][0]["steps"] == 10 and "after 10 steps" in made["reason"]
+    assert 70 <= made["wall_s"] < 77
+
+
+def test_ranks_that_wait_for_one_behind_are_given_its_time(paths):
+    planned = cells(1, devices=2, **{"limits.build_s": 60.0, "limits.compile_s": 10.0})
+    run(paths, planned, Script(hangs=True, phase="build", phases={1: "compile"}))
+    made = record(paths, planned[0])
+    assert made["reason_code"] == "timeout.build" and 60 <= made["wall_s"] < 65
+
+
+def test_a_queue_that_is_not_ours_costs_no_time(paths):
+    planned = cells(1, timeout_s=30.0)
+    run(paths, planned, Script(queued_s=100.0, duration_s=110.0, result=RESULT))
+    assert record(paths, planned[0])["status"] == "ok"
+
+
+def test_a_job_whose_rank_failed_does_not_linger(paths):
+    planned = cells(1, devices=2)
+    run(paths, planned, Script(hangs=True, phase="build", errors={1: ERROR | {"kind": "oom"}}))
+    made = record(paths, planned[0])
+    assert made["reason_code"] == "oom.device" and made["wall_s"] < 15
+
+
+@pytest.mark.parametrize("end_s", [9.0, 30.0])
+def test_a_job_whose_rank_failed_has_ten_seconds_to_end_by_itself(paths, end_s):
+    """torchrun is ending the others; what they leave behind meanwhile is evidence."""
+    launcher = FakeLauncher(lambda job: Script(hangs=True, errors={1: ERROR}))
+    (planned,) = cells(1, devices=2)
+    attempts = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False)
+    job = attempts.next_job(planned, (0,))
+    run = Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
+    while (code := run.step(launcher.clock.now())) is None and launcher.clock.now() < end_s:
+        launcher.clock.sleep(0.5)
+    if end_s < 10:
+        assert (code, run.stop) == (None, None)
+    else:
+        assert run.stop.kind == "stuck" and 10 <= launcher.handles[0].ended_s < 12
