@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import record_to_dict
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.report.write import read_sweep, tables_of, write_report
 from benchrunner.run.sweep import RunOptions, run_plan
 from benchrunner.store.environment_file import read_environment
 from benchrunner.store.plan_file import load_plan
+from benchrunner.store.records import read_record
 
 OLD = Path(__file__).parent / "data" / "old_sweep"
 
@@ -32,6 +34,14 @@ def test_it_is_reported(paths):
     assert first["step_time_median_s"] == recorded["step_time_median_s"] > 0
     assert first["peak_memory_allocated_bytes"] == recorded["peak_memory_allocated_bytes"] > 0
     assert first["attention"] == recorded["attention"]
+
+
+def test_its_records_are_decoded_without_loss(paths):
+    for planned in load_plan(paths.root).cells[:2]:
+        path = paths.cell(planned.cell.slug).record
+        record, problem = read_record(path, planned)
+        assert problem is None
+        assert json.dumps(record_to_dict(record), indent=1) + "\n" == path.read_text()
 
 
 def test_its_environment_and_its_runs_stand_under_the_tables(paths):

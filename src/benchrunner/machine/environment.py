@@ -9,6 +9,7 @@ import platform
 import re
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -173,23 +174,23 @@ def summary_lines(environment: Environment) -> list[tuple[str, str]]:
     dirty = {True: ", with uncommitted changes", False: "", None: ""}[git.get("is_dirty")]
     chosen = ", ".join(f"{name}={value}" for name, value in environment.get("variables", {}).items())
     return [
-        ("Date", environment.get("collected_at") or "unknown"),
-        (
-            "benchrunner",
-            f"{environment.get('benchrunner') or 'unknown'}, commit {git.get('commit') or 'unknown'}{dirty}",
-        ),
-        ("Versions", f"Python {environment.get('python') or 'unknown'}, {installed or 'packages unknown'}"),
+        ("Date", _said(environment.get("collected_at"))),
+        ("benchrunner", f"{_said(environment.get('benchrunner'))}, commit {_said(git.get('commit'))}{dirty}"),
+        ("Versions", f"Python {_said(environment.get('python'))}, {installed or 'packages unknown'}"),
         ("GPU", _describe_gpus(environment.get("gpus", []))),
         ("Driver", _describe_driver(environment)),
-        ("CPU", f"{cpu.get('name') or 'unknown'}, {cpu.get('num_cores') or 'unknown'} cores"),
-        ("System", f"{environment.get('system') or 'unknown'}, kernel {environment.get('kernel') or 'unknown'}"),
+        ("CPU", f"{_said(cpu.get('name'))}, {_said(cpu.get('num_cores'))} cores"),
+        ("System", f"{_said(environment.get('system'))}, kernel {_said(environment.get('kernel'))}"),
         ("Variables", chosen or "none set"),
     ]
 
 
+def _said(value: str | int | None) -> str:
+    return str(value) if value else "unknown"
+
+
 def _describe_gpus(gpus: Sequence[GpuState]) -> str:
-    names = [f"{gpu.get('name')}, {_watts(gpu.get('power_limit_w'))}" for gpu in gpus]
-    counted = {name: names.count(name) for name in names}
+    counted = Counter(f"{_said(gpu.get('name'))}, {_watts(gpu.get('power_limit_w'))}" for gpu in gpus)
     return "; ".join(f"{count} × {name}" for name, count in counted.items()) or "none"
 
 
@@ -198,7 +199,5 @@ def _watts(power_limit_w: float | None) -> str:
 
 
 def _describe_driver(environment: Environment) -> str:
-    driver = environment.get("driver")
-    if not driver:
-        return "none"
-    return f"{driver} (CUDA {environment.get('driver_cuda') or 'unknown'})"
+    driver: str | None = environment.get("driver")
+    return f"{driver} (CUDA {_said(environment.get('driver_cuda'))})" if driver else "none"

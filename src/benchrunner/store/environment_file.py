@@ -15,7 +15,7 @@ COMPARED_VALUES: dict[str, Callable[[Environment], str | None]] = {
     "benchrunner": lambda found: found.get("benchrunner"),
     "torch": lambda found: found.get("versions", {}).get("torch"),
     "driver": lambda found: found.get("driver"),
-    "GPU": lambda found: ", ".join(sorted({str(gpu.get("name")) for gpu in found.get("gpus", [])})) or None,
+    "GPU": lambda found: ", ".join(sorted({gpu.get("name") or "unknown" for gpu in found.get("gpus", [])})) or None,
 }
 """What must be equal for two numbers to stand in one table → where the environment says it."""
 
