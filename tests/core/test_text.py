@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from benchrunner.core.text import _host_pattern, first_line, plain, scrub_environment, scrub_files, scrub_hosts
+from benchrunner.core.text import _host_pattern, first_line, plain, scrub_environment, scrub_hosts
 
 
 @pytest.fixture
@@ -33,15 +33,6 @@ def test_secrets_do_not_pass():
 )
 def test_hosts_are_replaced(named_host, text, clean):
     assert scrub_hosts(text) == clean
-
-
-def test_files_are_scrubbed_in_place_and_others_not_touched(named_host, tmp_path):
-    named, other = tmp_path / "rank0.out", tmp_path / "rank1.out"
-    named.write_bytes(b"on gpu-node7\n")
-    other.write_bytes(b"\xff\x00 binary stays\n")
-    scrub_files([named, other])
-    assert named.read_bytes() == b"on <host>\n"
-    assert other.read_bytes() == b"\xff\x00 binary stays\n"
 
 
 def test_plain_text_has_no_escapes_and_no_controls():

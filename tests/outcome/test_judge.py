@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from benchrunner.core.paths import AttemptPaths
-from benchrunner.core.record import RankFile
+from benchrunner.core.rank_file import RankFile
 from benchrunner.outcome.evidence import Evidence, Stop, gather, stack
 from benchrunner.outcome.judge import judge
 from benchrunner.outcome.make_record import Attempt, make_record

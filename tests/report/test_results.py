@@ -224,6 +224,8 @@ def test_matrices_leave_out_axes_that_do_not_vary():
         (10368.1, "10,370"),
         (1234567, "1,235,000"),
         (-3.14159, "-3.142"),
+        (1.7976931348623157e308, "–"),
+        (float("-inf"), "–"),
     ],
 )
 def test_significant(value, text):

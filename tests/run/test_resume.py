@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -44,29 +43,37 @@ def marked():
 def test_what_a_dead_sweep_left_running_is_ended(paths, marked, script):
     planned, job = attempt(paths, script)
     left, other = marked(job.marker), marked("of another sweep")
-    recover(planned, paths)
+    recover(planned, paths, note=pytest.fail)
     assert left.wait(timeout=30) == -signal.SIGKILL
     assert other.poll() is None
 
 
 def test_an_attempt_that_reached_its_end_is_taken_over_once(paths):
     planned, job = attempt(paths, OK)
-    evidence, found = recover(planned, paths)
+    evidence, found = recover(planned, paths, note=pytest.fail)
     assert evidence.is_complete() and (found.number, found.started_at) == (1, job.started_at)
-    assert recover(planned, paths, known=1) is None
+    assert recover(planned, paths, known=1, note=pytest.fail) is None
 
 
 def test_an_attempt_that_did_not_is_left(paths):
     planned, job = attempt(paths, Script(hangs=True))
-    assert recover(planned, paths) is None
-    job.paths.cell.write_text(json.dumps({"marker": 7}))
-    assert recover(planned, paths) is None
-    job.paths.cell.write_text("{")
-    assert recover(planned, paths) is None
+    assert recover(planned, paths, note=pytest.fail) is None
+    job.paths.cell.unlink()
+    assert recover(planned, paths, note=pytest.fail) is None
+
+
+@pytest.mark.parametrize("text", ["{", '{"marker": 7}'])
+def test_a_damaged_job_is_named_and_nothing_is_taken_over(paths, text):
+    planned, job = attempt(paths, OK)
+    job.paths.cell.write_text(text)
+    notes = []
+    assert recover(planned, paths, note=notes.append) is None
+    (note,) = notes
+    assert note.startswith(f"cells/{planned.cell.slug}/attempt-1/cell.json is damaged: ")
 
 
 def test_the_cold_cache_of_a_dead_sweep_is_removed(paths):
     planned, job = attempt(paths, Script(hangs=True))
     job.paths.cache.mkdir()
-    recover(planned, paths)
+    recover(planned, paths, note=pytest.fail)
     assert not job.paths.cache.exists()

@@ -5,10 +5,15 @@ BenchError                 anything that `bench` reports in one line, without a 
 │   └── ConfigError        a configuration key or value is wrong (`key`)       exit 1
 ├── SweepDirError          a directory that is no sweep, foreign or damaged    exit 1
 └── Unsupported            raised in a worker: this combination cannot work, and why (`code`)
+
+DamagedFile                one file of a sweep; who reads it says what becomes of the sweep without it
+└── OtherVersion           it was written by another version of this program
 """
 
 import difflib
 from collections.abc import Iterable
+
+from benchrunner.core.text import first_line, single_line
 
 
 class BenchError(Exception):
@@ -40,6 +45,17 @@ class Unsupported(BenchError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class DamagedFile(ValueError):
+    """A file that cannot be used; the text is one short line that says why and is fit to be shown."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(first_line(single_line(why[:1000]), 200))
+
+
+class OtherVersion(DamagedFile):
+    """A file whose `schema_version` is not this program's."""
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -9,6 +9,9 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from benchrunner.core.errors import DamagedFile
+from benchrunner.core.files import open_regular
+
 COUNT = struct.Struct("<Q")
 
 
@@ -32,6 +35,7 @@ class Heartbeat:
 def read_beat(path: Path) -> int:
     """Steps issued so far; 0 where nobody has begun to count."""
     try:
-        return int(COUNT.unpack(path.read_bytes()[: COUNT.size])[0])
-    except (OSError, struct.error):
+        with open_regular(path) as file:
+            return int(COUNT.unpack(file.read(COUNT.size))[0])
+    except (OSError, DamagedFile, struct.error):
         return 0

@@ -1,34 +1,129 @@
-"""What is kept of a cell: the rank's own file, and the record that the tables are made from."""
+"""The record of a cell: its verdict and its numbers, what the tables are made from."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, NotRequired, get_args
+
+from typing_extensions import TypedDict
+
+from benchrunner.core.environment import Environment
+from benchrunner.core.rank_result import Check, Checks, MemoryAtDeath, RankError, RankResult
+from benchrunner.core.units import MIB
 
 SCHEMA_VERSION = 1
 
-STATUSES = ("ok", "invalid", "oom", "unsupported", "timeout", "failed", "skipped")
+RECORD_BYTES = 32 * MIB
+"""At most, of a record's file; one of eight ranks with a thousand steps each has a quarter of one MiB."""
 
-PHASES = ("start", "build", "compile", "warmup", "measure", "check", "teardown")
+Status = Literal["ok", "invalid", "oom", "unsupported", "timeout", "failed", "skipped"]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+Phase = Literal["start", "build", "compile", "warmup", "measure", "check", "teardown"]
 """What a rank is doing; `compile` is the first step, which compiles lazily."""
 
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""In their order."""
 
-@dataclass(kw_only=True)
-class RankFile:
-    """One rank's status, rewritten at every change of phase, so that it exists however the rank ends."""
+RankState = Literal["running", "done", "error"]
+
+
+class Metrics(TypedDict, total=False):
+    """The headline numbers, defined in docs/metrics.md; None where unknown."""
+
+    step_time_median_s: float | None
+    step_time_p10_s: float | None
+    step_time_p90_s: float | None
+    step_time_min_s: float | None
+    step_time_rank_skew: float | None
+    peak_memory_allocated_bytes: int | None
+    peak_memory_reserved_bytes: int | None
+    run_peak_memory_allocated_bytes: int | None
+    num_alloc_retries: int | None
+    memory_scope: str | None
+    compile_time_s: float | None
+    first_step_s: float | None
+    num_graphs: int | None
+    num_graph_breaks: int | None
+    num_recompiles: int | None
+    energy_j_per_step: float | None
+    gpu_utilization_mean: float | None
+    gpu_utilization_sd: float | None
+    sm_clock_mhz_mean: float | None
+    tokens_per_second_per_device: float | None
+    samples_per_second: float | None
+    model_flops_per_second_per_device: float | None
+    hardware_flops_per_second_per_device: float | None
+    mfu: float | None
+    first_loss: float | None
+    final_loss: float | None
+    attention: str | None
+    time_to_first_token_s: float | None
+    prefill_tokens_per_second: float | None
+    time_per_output_token_s: float | None
+    time_per_output_token_min_s: float | None
+    decode_tokens_per_second: float | None
+    bandwidth_utilization: float | None
+    parity_gradient_error: float | None
+    parity_cosine: float | None
+    parity_curve_error: float | None
+
+
+class RankEnd(TypedDict):
+    """Where a rank was when its job had ended."""
 
     rank: int
-    pid: int
-    state: str = "running"
-    """running | done | error"""
-    phase: str = "start"
-    phase_started_at: float = 0.0
-    """Unix time."""
-    phases_s: dict[str, float] = field(default_factory=dict)
-    """Seconds spent in each finished phase."""
-    error: dict[str, Any] | None = None
-    """{kind: exception | unsupported | oom | nonfinite, code, type, message, traceback, memory}"""
-    result: dict[str, Any] | None = None
-    """What the workload measured: see `worker/train.py`."""
+    state: Literal["running", "done", "error", "unreadable", "absent"]
+    phase: Phase
+    phase_started_at: float | None
+    steps: int
+    exit: int | None
+    error: str | None
+    """The exception's type."""
+
+
+class Grounds(TypedDict, total=False):
+    """What a verdict is founded on: files and lines of a run, a rule, or the smaller cell that it follows from."""
+
+    rank: int | None
+    file: str
+    lines: list[str]
+    stdout: list[str]
+    memory: MemoryAtDeath | None
+    ranks: list[RankEnd]
+    stacks: dict[str, list[str]]
+    """Rank → its main thread's frames, innermost first."""
+    check: Check
+    infrastructure: str
+    """Which failure of the machine it was."""
+    rule: str
+    evidence: str
+    """Of the rule."""
+    inferred_from: str
+    cell_id: str
+
+
+class EarlierAttempt(TypedDict):
+    """What became of an attempt that another one followed."""
+
+    attempt: int
+    status: Status
+    reason_code: str | None
+    reason: str | None
+
+
+class RankHead(TypedDict):
+    """How far a rank came."""
+
+    rank: int
+    state: RankState
+    phase: Phase
+    phases_s: dict[str, float]
+    error: NotRequired[RankError | None]
+    """Without its traceback, which is in the rank's file."""
+
+
+class RankRow(RankHead, RankResult):
+    """One rank in the record: how far it came, and its result, samples included."""
 
 
 @dataclass(kw_only=True)
@@ -42,15 +137,13 @@ class Record:
     axes: dict[str, str]
     overrides: dict[str, Any]
     sizes: dict[str, int]
-    status: str
-    """One of STATUSES."""
+    status: Status
     reason_code: str | None = None
-    """e.g. oom.device, rule.seq_len, failed.exception; null only when ok."""
+    """e.g. oom.device, rule.seq_len, failed.exception; None only when ok."""
     reason: str | None = None
     """One sentence that a reader understands without the log."""
     flags: list[str] = field(default_factory=list)
-    evidence: dict[str, Any] | None = None
-    """{rank, file, lines} for a run; {rule, evidence} for a verdict by rule."""
+    evidence: Grounds | None = None
     command: str = ""
     """Repeats this cell when pasted into a shell."""
     attempt: int = 0
@@ -59,20 +152,17 @@ class Record:
     """ISO 8601, UTC."""
     wall_s: float | None = None
     """From launch to verdict."""
-    earlier_attempts: list[dict[str, Any]] = field(default_factory=list)
-    """{attempt, status, reason_code, reason} of each one before, oldest first; their files are kept too."""
+    earlier_attempts: list[EarlierAttempt] = field(default_factory=list)
+    """Oldest first; their files are kept too."""
     phases_s: dict[str, float] = field(default_factory=dict)
     """Seconds by phase, the slowest rank."""
     num_parameters: int | None = None
     num_trainable_parameters: int | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """The headline numbers; keys in docs/metrics.md."""
-    checks: dict[str, Any] = field(default_factory=dict)
-    """{name: {ok, expected, observed}}"""
-    ranks: list[dict[str, Any]] = field(default_factory=list)
-    """Each rank's result, samples included."""
-    environment: dict[str, Any] = field(default_factory=dict)
-    """Versions, driver, device name, clocks: what the number was measured with."""
+    metrics: Metrics = field(default_factory=Metrics)
+    checks: Checks = field(default_factory=dict)
+    ranks: list[RankRow] = field(default_factory=list)
+    environment: Environment = field(default_factory=Environment)
+    """What the numbers were measured with."""
     devices_used: list[int] = field(default_factory=list)
     ran_beside: list[str] = field(default_factory=list)
     """Slugs of the cells that ran on other devices of the machine at the same time."""
@@ -83,24 +173,3 @@ class Record:
 def record_to_dict(record: Record) -> dict[str, Any]:
     """JSON-ready plain data."""
     return asdict(record)
-
-
-def record_from_dict(data: Mapping[str, Any]) -> Record:
-    """The inverse of `record_to_dict`.
-
-    Raises:
-        ValueError: a newer schema, or not a record.
-    """
-    version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"schema_version {version!r}, this benchrunner reads {SCHEMA_VERSION}")
-    known = {name: data[name] for name in Record.__dataclass_fields__ if name in data}
-    try:
-        return Record(**known)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
-def rank_file_from_dict(data: Mapping[str, Any]) -> RankFile:
-    """The inverse of `asdict(RankFile)`; unknown keys are dropped."""
-    return RankFile(**{name: data[name] for name in RankFile.__dataclass_fields__ if name in data})

@@ -2,11 +2,8 @@
 
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-
-from benchrunner.core.files import write_text
 
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]+@")
@@ -48,6 +45,12 @@ def scrub_hosts(text: str) -> str:
     return pattern.sub("<host>", text) if pattern else text
 
 
+def may_name_host(text: bytes) -> bool:
+    """Whether `scrub_hosts` can find anything: quick, where its pattern takes minutes over a large log."""
+    short = socket.gethostname().partition(".")[0]
+    return short.lower().encode() in text.lower()
+
+
 def plain(text: str) -> str:
     """`text` without escape sequences, control characters and host names; lines and tabs stay."""
     return scrub_hosts(CONTROLS.sub("", ESCAPES.sub("", text)))
@@ -65,12 +68,3 @@ def first_line(text: str, limit: int = 240) -> str:
 def single_line(text: str) -> str:
     """`text` without line breaks, control characters and direction marks."""
     return " ".join(INVISIBLE.sub(" ", text).split())
-
-
-def scrub_files(paths: Iterable[Path]) -> None:
-    """Rewrite those files in which this host is named. Bytes that are no UTF-8 survive unchanged."""
-    for path in paths:
-        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
-        clean = scrub_hosts(text)
-        if clean != text:
-            write_text(path, clean.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace"))

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import COUNT
-from benchrunner.core.record import RankFile
+from benchrunner.core.rank_file import ExitsFile, RankFile
+from benchrunner.core.rank_result import RankError, RankResult
+from benchrunner.core.record import Phase, RankState
 from benchrunner.launch.job import Job, write_job
 
 
@@ -43,15 +44,15 @@ class Script:
     """
 
     duration_s: float = 1.0
-    result: dict[str, Any] | None = field(default_factory=dict)
+    result: RankResult | None = field(default_factory=RankResult)
     """Of every rank without an error; None: the rank leaves without a word."""
-    errors: dict[int, dict[str, Any]] = field(default_factory=dict)
+    errors: dict[int, RankError] = field(default_factory=dict)
     """Rank → the error in its file: at the job's end, or from the start where it hangs."""
     exits: dict[int, int] = field(default_factory=dict)
     """Rank → exit code, for those that failed."""
-    phase: str = "measure"
+    phase: Phase = "measure"
     """Where ranks are that do not reach their end."""
-    phases: dict[int, str] = field(default_factory=dict)
+    phases: dict[int, Phase] = field(default_factory=dict)
     """Rank → where it is, for those that are not in `phase`."""
     queued_s: float = 0.0
     """So long the job waits in somebody else's queue; it is part of `duration_s`."""
@@ -154,13 +155,14 @@ class FakeHandle:
                 self._write_rank(rank, error)
             elif not failed and script.result is not None:
                 self._write(RankFile(rank=rank, pid=1, phase="teardown", state="done", result=script.result))
-        exits = [{"rank": rank, "code": code} for rank, code in script.exits.items()]
-        write_json(self.job.paths.exits(), {"exits": exits})
+        exits: ExitsFile = {"exits": [{"rank": rank, "code": code} for rank, code in script.exits.items()]}
+        write_json(self.job.paths.exits(), exits)
         self._code, self.ended_s = int(failed), self._clock.now()
 
-    def _write_rank(self, rank: int, error: dict[str, Any] | None) -> None:
+    def _write_rank(self, rank: int, error: RankError | None) -> None:
         """A rank that has not reached its end."""
-        phase, state = self.script.phases.get(rank, self.script.phase), "running" if error is None else "error"
+        state: RankState = "running" if error is None else "error"
+        phase = self.script.phases.get(rank, self.script.phase)
         self._write(RankFile(rank=rank, pid=1, phase=phase, state=state, error=error))
 
     def _write(self, status: RankFile) -> None:

@@ -1,14 +1,17 @@
 """What a job is, and the seam that launchers fill: start it, look at it, end it."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from benchrunner.core.cell import Cell, cell_to_dict
+from benchrunner.core.errors import DamagedFile
 from benchrunner.core.faults import Fault, format_fault
 from benchrunner.core.files import write_json
+from benchrunner.core.job_file import JobFile, Machine
 from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.rank_file import read_rank_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +24,7 @@ class Job:
     """Indices among the devices that this process sees; empty on CPU."""
     marker: str
     """Unique; in the environment of every process of the attempt."""
-    hardware: Mapping[str, Any]
+    hardware: Machine
     attempt: int = 1
     fault: Fault | None = None
     started_at: str = ""
@@ -66,9 +69,9 @@ class Launcher(Protocol):
 def write_job(job: Job) -> None:
     """The attempt's directory with `cell.json`: what the ranks read."""
     job.paths.root.mkdir(parents=True, exist_ok=True)
-    document = {
+    document: JobFile = {
         "cell": cell_to_dict(job.cell),
-        "hardware": dict(job.hardware),
+        "hardware": job.hardware,
         "attempt": job.attempt,
         "marker": job.marker,
         "fault": format_fault(job.fault),
@@ -79,7 +82,11 @@ def write_job(job: Job) -> None:
 
 
 def rank_pids(paths: AttemptPaths) -> list[int]:
-    """The process ids that the rank files name."""
-    texts = [path.read_bytes() for path in paths.root.glob("rank*.json")]
-    found = [re.search(rb'"pid": (\d+)', text) for text in texts]
-    return [int(match[1]) for match in found if match]
+    """The process ids that the rank files name; a damaged file names none that could be trusted with a signal."""
+    return list(_pids(paths))
+
+
+def _pids(paths: AttemptPaths) -> Iterator[int]:
+    for path in paths.root.glob("rank*.json"):
+        with suppress(FileNotFoundError, DamagedFile):
+            yield read_rank_file(path).pid

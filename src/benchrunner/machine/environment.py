@@ -9,13 +9,15 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchrunner import __version__
+from benchrunner.core.environment import Cpu, DriverState, Environment, Git, GpuState
 from benchrunner.core.paths import PACKAGE
 from benchrunner.core.text import scrub_environment
 from benchrunner.machine.hardware import cpu_name, list_gpus, package_version, ram_bytes
@@ -42,7 +44,7 @@ VARIABLES = ("CUDA_", "NCCL_", "TORCH_", "PYTORCH_", "OMP_", "TRITON_", "NVTE_")
 """Prefixes of the environment variables that are recorded."""
 
 
-def collect() -> dict[str, Any]:
+def collect() -> Environment:
     """The environment now, as plain data."""
     return {
         "benchrunner": __version__,
@@ -82,7 +84,7 @@ def scrub_host(text: str) -> str:
     return text
 
 
-def git_state(package: Path) -> dict[str, Any]:
+def git_state(package: Path) -> Git:
     """Commit and dirtiness of the checkout that this package runs from; nulls when it is installed.
 
     An installed package may lie inside somebody else's repository: only a checkout whose root holds `src/<package>`
@@ -104,7 +106,7 @@ def _git(directory: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
-def nvml_state() -> dict[str, Any]:
+def nvml_state() -> DriverState:
     """Driver, CUDA version of the driver, visible GPUs and how they are connected; nulls without a driver."""
     import pynvml
 
@@ -122,7 +124,7 @@ def nvml_state() -> dict[str, Any]:
     }
 
 
-def _gpu_state(nvml: Any, handle: Any) -> dict[str, Any]:
+def _gpu_state(nvml: Any, handle: Any) -> GpuState:
     sm, memory = nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM
     return {
         "name": _ask(nvml.nvmlDeviceGetName, handle),
@@ -164,32 +166,31 @@ def _ask(question: Callable[..., Any], *arguments: Any) -> Any:
     return None
 
 
-def summary_lines(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+def summary_lines(environment: Environment) -> list[tuple[str, str]]:
     """The lines that stand under a table: (label, text), unknown values said so."""
-    known = environment.get("versions") or {}
+    known = environment.get("versions", {})
     installed = ", ".join(f"{name} {version}" for name, version in known.items() if version)
-    git = environment.get("git") or {}
+    git, cpu = environment.get("git", Git()), environment.get("cpu", Cpu())
     dirty = {True: ", with uncommitted changes", False: "", None: ""}[git.get("is_dirty")]
-    cpu = environment.get("cpu") or {}
-    chosen = ", ".join(f"{name}={value}" for name, value in (environment.get("variables") or {}).items())
+    chosen = ", ".join(f"{name}={value}" for name, value in environment.get("variables", {}).items())
     return [
-        ("Date", environment.get("collected_at") or "unknown"),
-        (
-            "benchrunner",
-            f"{environment.get('benchrunner') or 'unknown'}, commit {git.get('commit') or 'unknown'}{dirty}",
-        ),
-        ("Versions", f"Python {environment.get('python') or 'unknown'}, {installed or 'packages unknown'}"),
-        ("GPU", _describe_gpus(environment.get("gpus") or [])),
+        ("Date", _said(environment.get("collected_at"))),
+        ("benchrunner", f"{_said(environment.get('benchrunner'))}, commit {_said(git.get('commit'))}{dirty}"),
+        ("Versions", f"Python {_said(environment.get('python'))}, {installed or 'packages unknown'}"),
+        ("GPU", _describe_gpus(environment.get("gpus", []))),
         ("Driver", _describe_driver(environment)),
-        ("CPU", f"{cpu.get('name') or 'unknown'}, {cpu.get('num_cores') or 'unknown'} cores"),
-        ("System", f"{environment.get('system') or 'unknown'}, kernel {environment.get('kernel') or 'unknown'}"),
+        ("CPU", f"{_said(cpu.get('name'))}, {_said(cpu.get('num_cores'))} cores"),
+        ("System", f"{_said(environment.get('system'))}, kernel {_said(environment.get('kernel'))}"),
         ("Variables", chosen or "none set"),
     ]
 
 
-def _describe_gpus(gpus: list[Mapping[str, Any]]) -> str:
-    names = [f"{gpu.get('name')}, {_watts(gpu.get('power_limit_w'))}" for gpu in gpus]
-    counted = {name: names.count(name) for name in names}
+def _said(value: str | int | None) -> str:
+    return str(value) if value else "unknown"
+
+
+def _describe_gpus(gpus: Sequence[GpuState]) -> str:
+    counted = Counter(f"{_said(gpu.get('name'))}, {_watts(gpu.get('power_limit_w'))}" for gpu in gpus)
     return "; ".join(f"{count} × {name}" for name, count in counted.items()) or "none"
 
 
@@ -197,7 +198,6 @@ def _watts(power_limit_w: float | None) -> str:
     return "power limit unknown" if power_limit_w is None else f"{power_limit_w:.0f} W"
 
 
-def _describe_driver(environment: Mapping[str, Any]) -> str:
-    if not environment.get("driver"):
-        return "none"
-    return f"{environment['driver']} (CUDA {environment.get('driver_cuda') or 'unknown'})"
+def _describe_driver(environment: Environment) -> str:
+    driver: str | None = environment.get("driver")
+    return f"{driver} (CUDA {_said(environment.get('driver_cuda'))})" if driver else "none"

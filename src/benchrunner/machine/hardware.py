@@ -9,13 +9,14 @@ import re
 import shutil
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import yaml
 
+from benchrunner.core.job_file import Machine
 from benchrunner.core.paths import config_dir
 from benchrunner.core.schema import HardwareConfig, typed_section
 
@@ -74,6 +75,11 @@ class Hardware:
     python_headers: bool = False
     is_present: bool = True
     """False for a machine that is only planned for: nothing can be run, and library rules do not apply."""
+
+
+def machine_facts(hardware: Hardware) -> Machine:
+    """The machine as ranks and records know it: plain data."""
+    return cast(Machine, asdict(hardware))
 
 
 def detect() -> Hardware:

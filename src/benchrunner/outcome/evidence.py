@@ -1,16 +1,18 @@
-"""What an attempt left behind: rank files, exit codes, the ends of the logs. Read once, judged by `outcome.py`."""
+"""What an attempt left behind: rank files, exit codes, the ends of the logs. Read once, judged by `judge.py`."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
+from benchrunner.core.errors import DamagedFile
+from benchrunner.core.files import open_regular
 from benchrunner.core.heartbeat import read_beat
 from benchrunner.core.paths import AttemptPaths
-from benchrunner.core.record import PHASES, RankFile, rank_file_from_dict
-from benchrunner.core.text import plain, scrub_files
+from benchrunner.core.rank_file import RankFile, read_exits, read_rank_file
+from benchrunner.core.record import PHASES, Phase
+from benchrunner.core.scrub import scrub_files
+from benchrunner.core.text import plain
 
 TAIL_BYTES = 64 * 1024
 TAIL_LINES = 40
@@ -25,8 +27,8 @@ class Stop:
     kind: str
     """timeout | interrupted | budget | stuck (a rank failed or left, and the others did not end)"""
     limit_s: float = 0.0
-    phase: str | None = None
-    """The phase whose limit it was; null: the limit of the whole cell."""
+    phase: Phase | None = None
+    """The phase whose limit it was; None: the limit of the whole cell."""
     gone: frozenset[int] = frozenset()
     """Ranks whose process had gone although the job went on: they ended with code 0."""
 
@@ -44,12 +46,14 @@ class Evidence:
     """Exit codes of the ranks that failed (negative: the signal), in the order in which torchrun saw them."""
     told_to_stop: frozenset[int] = frozenset()
     """Ranks that torchrun ended because another had failed: their exit codes say nothing."""
+    damaged: Sequence[str] = ()
+    """What is wrong with files that are no rank's, a line each."""
     beats: Mapping[int, int] = field(default_factory=dict)
     """Rank → steps that it had issued."""
     tails: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """File name → its last lines, cleaned."""
     code: int | None = None
-    """Exit code of the job as a whole; null when it is not known."""
+    """Exit code of the job as a whole; None when it is not known."""
     stop: Stop | None = None
     num_oom_kills: int = 0
     """How often the kernel killed for lack of memory while the job ran."""
@@ -60,7 +64,7 @@ class Evidence:
         """The last lines of a rank's stream."""
         return self.tails.get(f"rank{rank}.{stream}", ())
 
-    def phase(self, rank: int) -> str:
+    def phase(self, rank: int) -> Phase:
         """Where the rank was; one without a file had not started."""
         return self.ranks[rank].phase if rank in self.ranks else PHASES[0]
 
@@ -74,18 +78,16 @@ def gather(
     paths: AttemptPaths, world_size: int, *, code: int | None = None, stop: Stop | None = None, num_oom_kills: int = 0
 ) -> Evidence:
     """Read what the attempt left; host names are scrubbed from its files first."""
-    scrub_files(path for path in (*paths.root.glob("rank*"), paths.agent_log) if path.is_file())
-    ranks: dict[int, RankFile] = {}
-    unreadable: dict[int, str] = {}
-    for rank in range(world_size):
-        if paths.rank(rank).exists():
-            _read_rank(paths, rank, ranks, unreadable)
+    scrub_files((*paths.root.glob("rank*"), paths.agent_log))
+    ranks, unreadable = read_ranks(paths, world_size)
+    exits, damaged = _read_exits(paths)
     return Evidence(
         world_size=world_size,
         ranks=ranks,
         unreadable=unreadable,
-        exits=_read_exits(paths),
+        exits=exits,
         told_to_stop=_told_to_stop(paths, ranks),
+        damaged=damaged,
         beats={rank: read_beat(paths.beat(rank)) for rank in range(world_size)},
         tails=_read_tails(paths, world_size),
         code=code,
@@ -95,23 +97,32 @@ def gather(
     )
 
 
-def _read_rank(paths: AttemptPaths, rank: int, ranks: dict[int, RankFile], unreadable: dict[int, str]) -> None:
-    try:
-        status = rank_file_from_dict(json.loads(paths.rank(rank).read_text(encoding="utf-8")))
-        if status.phase not in PHASES or not isinstance(status.result, dict | None):
-            raise ValueError("no rank file")
-        ranks[rank] = status
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        unreadable[rank] = plain(str(error))
+def read_ranks(paths: AttemptPaths, world_size: int) -> tuple[dict[int, RankFile], dict[int, str]]:
+    """The rank files that are there, and what is wrong with those that cannot be read."""
+    ranks: dict[int, RankFile] = {}
+    unreadable: dict[int, str] = {}
+    for rank in range(world_size):
+        try:
+            ranks[rank] = read_rank_file(paths.rank(rank))
+        except FileNotFoundError:
+            continue
+        except DamagedFile as error:
+            unreadable[rank] = str(error)
+    return ranks, unreadable
 
 
-def _read_exits(paths: AttemptPaths) -> dict[int, int]:
+def _read_exits(paths: AttemptPaths) -> tuple[dict[int, int], list[str]]:
+    """The exit codes of all nodes, and what is wrong with files that should hold some."""
     exits: dict[int, int] = {}
+    damaged: list[str] = []
     for path in sorted(paths.root.glob("exits*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            listed = json.loads(path.read_text(encoding="utf-8"))["exits"]
-            exits |= {int(entry["rank"]): int(entry["code"]) for entry in listed}
-    return exits
+        try:
+            exits |= read_exits(path)
+        except FileNotFoundError:
+            continue
+        except DamagedFile as error:
+            damaged.append(f"{path.name} is damaged: {error}")
+    return exits, damaged
 
 
 def _told_to_stop(paths: AttemptPaths, ranks: Mapping[int, RankFile]) -> frozenset[int]:
@@ -126,14 +137,14 @@ def _read_tails(paths: AttemptPaths, world_size: int) -> dict[str, list[str]]:
     return {name: lines for name, lines in tails.items() if lines}
 
 
-def _tail(path: Any) -> list[str]:
+def _tail(path: Path) -> list[str]:
     """The last lines of a log that say something, cleaned; a stack dump at its end is kept whole."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
+            text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
+    except (OSError, DamagedFile):
         return []
     lines = [line.rstrip() for line in plain(text).splitlines() if line.strip()]
     dump = next((index for index, line in enumerate(lines) if STACK.match(line)), len(lines))

@@ -7,11 +7,11 @@ every job with code 1 and often blames an innocent rank.
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from benchrunner.core.record import PHASES
+from benchrunner.core.rank_result import Check, MemoryAtDeath, RankError
+from benchrunner.core.record import PHASES, Grounds, Phase, RankEnd, Status
 from benchrunner.core.text import first_line, plain
 from benchrunner.outcome.evidence import Evidence, Stop, stack
 from benchrunner.outcome.signatures import (
@@ -26,16 +26,19 @@ from benchrunner.outcome.signatures import (
 
 EVIDENCE_LINES = 12
 
+Reasoned = tuple[Status, str, str]
+"""Status, reason code and sentence."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """A verdict."""
 
-    status: str
+    status: Status
     reason_code: str | None = None
     reason: str | None = None
     flags: list[str] = field(default_factory=list)
-    evidence: dict[str, Any] | None = None
+    evidence: Grounds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ class Suspect:
     """error | signal | exit | garbage"""
     number: int = 0
     """Signal or exit code."""
-    error: Mapping[str, Any] = field(default_factory=dict)
+    error: RankError | None = None
     is_collateral: bool = False
     """It only lost its peer, or was told to stop."""
 
@@ -57,7 +60,8 @@ def judge(evidence: Evidence) -> Outcome:
     if evidence.is_complete():
         return _judge_results(evidence)
     outcome = _judge_death(evidence)
-    return _excuse(evidence, outcome) if outcome.status == "failed" else outcome
+    outcome = _excuse(evidence, outcome) if outcome.status == "failed" else outcome
+    return replace(outcome, reason="; ".join([str(outcome.reason), *evidence.damaged]))
 
 
 def _judge_death(evidence: Evidence) -> Outcome:
@@ -73,10 +77,10 @@ def _judge_death(evidence: Evidence) -> Outcome:
 
 def _excuse(evidence: Evidence, outcome: Outcome) -> Outcome:
     """A failure whose cause is the machine and not the cell is `failed.infrastructure`."""
-    rank = (outcome.evidence or {}).get("rank")
+    rank = outcome.evidence.get("rank") if outcome.evidence else None
     status = evidence.ranks.get(rank) if rank is not None else None
     if status is not None and status.error is not None:
-        text = f"{status.error.get('type')}: {status.error.get('message')}"
+        text = _said(status.error)
     else:
         text = "\n".join(evidence.tails.get("agent.log", ()) if rank is None else evidence.tail(rank))
     if (found := infrastructure(text)) is None:
@@ -101,7 +105,7 @@ def find_suspects(evidence: Evidence) -> list[Suspect]:
 def _suspect(evidence: Evidence, rank: int) -> Suspect | None:
     status, code = evidence.ranks.get(rank), evidence.exits.get(rank)
     if status is not None and status.error is not None:
-        lost_peer = status.error.get("kind") == "exception" and is_peer_loss(str(status.error.get("message")))
+        lost_peer = status.error["kind"] == "exception" and is_peer_loss(status.error["message"])
         return Suspect(rank=rank, kind="error", error=status.error, is_collateral=lost_peer)
     if rank in evidence.unreadable:
         return Suspect(rank=rank, kind="garbage")
@@ -125,11 +129,12 @@ def _priority(suspect: Suspect) -> tuple[bool, int, float, int]:
     deadly = suspect.kind == "signal" and suspect.number != signal.SIGABRT and not suspect.is_collateral
     quiet = suspect.kind == "exit" and suspect.number == 0
     weight = 0 if deadly else 5 if quiet else {"error": 1, "signal": 2, "exit": 3, "garbage": 4}[suspect.kind]
-    return suspect.is_collateral, weight, float(suspect.error.get("at") or 0.0), suspect.rank
+    at = suspect.error.get("at", 0.0) if suspect.error else 0.0
+    return suspect.is_collateral, weight, at, suspect.rank
 
 
 def _accuse(evidence: Evidence, suspect: Suspect) -> Outcome:
-    judges: dict[str, Callable[[Evidence, Suspect], tuple[str, str, str]]] = {
+    judges: dict[str, Callable[[Evidence, Suspect], Reasoned]] = {
         "error": _judge_error,
         "signal": _judge_signal,
         "exit": _judge_exit,
@@ -142,38 +147,43 @@ def _accuse(evidence: Evidence, suspect: Suspect) -> Outcome:
 # --- what it was ---------------------------------------------------------------------------------------------------
 
 
-def _judge_error(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
+def _judge_error(evidence: Evidence, suspect: Suspect) -> Reasoned:
     error, where = suspect.error, _where(evidence, suspect.rank)
-    message, text = str(error.get("message")), f"{error.get('type')}: {error.get('message')}"
-    memory = error.get("memory") or {}
-    if error.get("kind") == "unsupported":
-        return "unsupported", str(error.get("code")), first_line(message)
-    if error.get("type") == "MemoryError" or HOST_OOM.search(text):
+    assert error is not None
+    message, text, traceback = error["message"], _said(error), error.get("traceback", "")
+    memory = error.get("memory", MemoryAtDeath())
+    if error["kind"] == "unsupported":
+        return "unsupported", error.get("code") or "runtime.unnamed", first_line(message)
+    if error["type"] == "MemoryError" or HOST_OOM.search(text):
         return "oom", "oom.host", f"{where} ran out of host memory: {first_line(message) or 'MemoryError'}"
-    if error.get("kind") == "oom" or "CUDA error: out of memory" in message:
+    if error["kind"] == "oom" or "CUDA error: out of memory" in message:
         return "oom", "oom.device", f"{where} ran out of device memory{_wanted(message)}{_free(memory)}"
     if library := disguised_oom(text, memory):
         return "oom", "oom.disguised", f"{where} met an error of {library} with the device full{_free(memory)}"
-    if error.get("kind") == "nonfinite":
+    if error["kind"] == "nonfinite":
         return "failed", "failed.nonfinite", f"{where} met a number that is not finite: {first_line(message)}"
-    if found := refusal(f"{text}\n{error.get('traceback')}"):
+    if found := refusal(f"{text}\n{traceback}"):
         return "unsupported", found[0], found[1]
     if NO_SPACE.search(message):
         return "failed", "failed.disk", f"{where} could not write: {first_line(message, 160)}"
     if suspect.is_collateral:
         said = first_line(message, 160)
         return "failed", "failed.peer_loss", f"{where} lost a peer, and no rank left a cause: {said}"
-    return "failed", "failed.exception", f"{where} raised {_type(error)}: {first_line(message) or 'no message'}"
+    return (
+        "failed",
+        "failed.exception",
+        f"{where} raised {error['type'].rpartition('.')[2]}: {first_line(message) or 'no message'}",
+    )
 
 
-def _judge_signal(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
+def _judge_signal(evidence: Evidence, suspect: Suspect) -> Reasoned:
     where, name = _where(evidence, suspect.rank), _signal_name(suspect.number)
     if suspect.number == signal.SIGKILL and evidence.num_oom_kills > 0:
         return "oom", "oom.host", f"{where} was killed by the kernel because the host ran out of memory"
     return "failed", "failed.signal", f"{where} was killed by {name}"
 
 
-def _judge_exit(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
+def _judge_exit(evidence: Evidence, suspect: Suspect) -> Reasoned:
     where, last = _where(evidence, suspect.rank), last_meaningful_line(evidence.tail(suspect.rank))
     if suspect.number == os.EX_IOERR:
         return "failed", "failed.disk", f"{where} could not write its status file: the disk is full or read-only"
@@ -181,7 +191,7 @@ def _judge_exit(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
     return "failed", "failed.exit", f"{where} exited with code {suspect.number} without reporting an error{said}"
 
 
-def _judge_garbage(evidence: Evidence, suspect: Suspect) -> tuple[str, str, str]:
+def _judge_garbage(evidence: Evidence, suspect: Suspect) -> Reasoned:
     problem = first_line(evidence.unreadable[suspect.rank], 120)
     return "failed", "failed.garbage", f"rank {suspect.rank} left a status file that cannot be read: {problem}"
 
@@ -229,7 +239,7 @@ def _stood(evidence: Evidence, rank: int) -> str:
     return f"rank {rank} in {evidence.phase(rank)}" + (f" after {beats} steps" if beats else "")
 
 
-def laggard(evidence: Evidence) -> tuple[int, str]:
+def laggard(evidence: Evidence) -> tuple[int, Phase]:
     """The rank that holds the others up, and its phase: furthest behind in phases, then in steps, then in no wait."""
 
     def place(rank: int) -> tuple[int, int, int]:
@@ -277,41 +287,43 @@ STOPS: dict[str, Callable[[Evidence], Outcome]] = {
 def _judge_results(evidence: Evidence) -> Outcome:
     """`ok`, or `invalid` when a check says that the cell is not what its label says."""
     for rank in sorted(evidence.ranks):
-        for name, check in ((evidence.ranks[rank].result or {}).get("checks") or {}).items():
-            if check.get("ok") is False:
+        result = evidence.ranks[rank].result or {}
+        for name, check in result.get("checks", {}).items():
+            if check["ok"] is False:
                 return _invalid(evidence, rank, name, check)
     return Outcome(status="ok")
 
 
-def _invalid(evidence: Evidence, rank: int, name: str, check: Mapping[str, Any]) -> Outcome:
-    expected, observed = (first_line(str(check.get(key)), 100) for key in ("expected", "observed"))
+def _invalid(evidence: Evidence, rank: int, name: str, check: Check) -> Outcome:
+    expected, observed = (first_line(str(said), 100) for said in (check.get("expected"), check.get("observed")))
     return Outcome(
         status="invalid",
         reason_code=f"validity.{name}",
         reason=f"check {name} failed: expected {expected}, observed {observed}",
-        evidence={"rank": rank, "file": _file(evidence, f"rank{rank}.json"), "lines": [], "check": dict(check)},
+        evidence={"rank": rank, "file": _file(evidence, f"rank{rank}.json"), "lines": [], "check": check},
     )
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def describe(evidence: Evidence, rank: int) -> dict[str, Any]:
+def describe(evidence: Evidence, rank: int) -> Grounds:
     """The evidence block of a record: the root rank's lines, and where every rank stood."""
-    error = (evidence.ranks[rank].error if rank in evidence.ranks else None) or {}
-    lines = [line for line in plain(str(error.get("traceback") or "")).splitlines() if line.strip()]
+    error = evidence.ranks[rank].error if rank in evidence.ranks else None
+    traceback = error.get("traceback", "") if error else ""
+    lines = [line for line in plain(traceback).splitlines() if line.strip()]
     name = f"rank{rank}.json" if lines else f"rank{rank}.err"
     return {
         "rank": rank,
         "file": _file(evidence, name),
         "lines": list(lines or evidence.tail(rank))[-EVIDENCE_LINES:],
         "stdout": list(evidence.tail(rank, "out"))[-EVIDENCE_LINES:],
-        "memory": error.get("memory") or None,
+        "memory": (error.get("memory") if error else None) or None,
         "ranks": [_stand(evidence, other) for other in range(evidence.world_size)],
     }
 
 
-def _stand(evidence: Evidence, rank: int) -> dict[str, Any]:
+def _stand(evidence: Evidence, rank: int) -> RankEnd:
     status = evidence.ranks.get(rank)
     return {
         "rank": rank,
@@ -320,7 +332,7 @@ def _stand(evidence: Evidence, rank: int) -> dict[str, Any]:
         "phase_started_at": status.phase_started_at if status else None,
         "steps": evidence.beats.get(rank, 0),
         "exit": evidence.exits.get(rank),
-        "error": status.error.get("type") if status and status.error else None,
+        "error": status.error["type"] if status and status.error else None,
     }
 
 
@@ -332,8 +344,8 @@ def _where(evidence: Evidence, rank: int) -> str:
     return f"rank {rank}, in phase {evidence.phase(rank)},"
 
 
-def _type(error: Mapping[str, Any]) -> str:
-    return str(error.get("type")).rpartition(".")[2]
+def _said(error: RankError) -> str:
+    return f"{error['type']}: {error['message']}"
 
 
 def _signal_name(number: int) -> str:
@@ -348,7 +360,7 @@ def _wanted(message: str) -> str:
     return f" when it asked for {found[1]}" if found else ""
 
 
-def _free(memory: Mapping[str, Any]) -> str:
+def _free(memory: MemoryAtDeath) -> str:
     free, total = memory.get("free_bytes"), memory.get("total_bytes")
     if free is None or not total:
         return ""

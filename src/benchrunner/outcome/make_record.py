@@ -1,12 +1,15 @@
 """A cell's verdict and evidence as its record: the row of the tables."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from benchrunner.core.environment import Environment
 from benchrunner.core.faults import VARIABLE
-from benchrunner.core.record import PHASES, RankFile, Record
+from benchrunner.core.job_file import Machine
+from benchrunner.core.rank_file import RankFile
+from benchrunner.core.rank_result import Checks, RankError, RankResult
+from benchrunner.core.record import PHASES, EarlierAttempt, Metrics, RankRow, Record
 from benchrunner.outcome import metrics
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome
@@ -25,11 +28,11 @@ class Attempt:
     beside: Sequence[str] = ()
     """Slugs of the cells that ran at the same time."""
     fault: str | None = None
-    hardware: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Machine | None = None
+    environment: Environment = field(default_factory=Environment)
     """What is known of the attempt itself; the sweep's own environment is added by the ledger."""
     flags: Sequence[str] = ()
-    earlier: Sequence[Mapping[str, Any]] = ()
+    earlier: Sequence[EarlierAttempt] = ()
     """What became of the attempts before."""
 
 
@@ -43,7 +46,7 @@ def make_record(
     cell = planned.cell
     results = [status.result for _, status in sorted(evidence.ranks.items()) if status.result] if evidence else []
     complete = results if evidence and evidence.is_complete() else []
-    first: Mapping[str, Any] = complete[0] if complete else {}
+    first = complete[0] if complete else RankResult()
     flags = [*planned.flags, *outcome.flags, *attempt.flags, *(metrics.flags_of(cell, complete) if complete else [])]
     return Record(
         cell_id=cell.cell_id,
@@ -61,26 +64,28 @@ def make_record(
         attempt=attempt.number,
         started_at=attempt.started_at,
         wall_s=attempt.wall_s,
-        earlier_attempts=[dict(one) for one in attempt.earlier],
+        earlier_attempts=list(attempt.earlier),
         phases_s=_phases_s(evidence),
         num_parameters=first.get("num_parameters"),
         num_trainable_parameters=first.get("num_trainable_parameters"),
-        metrics=metrics.headline(cell, complete, attempt.hardware) if complete else {},
+        metrics=metrics.headline(cell, complete, attempt.hardware) if complete else Metrics(),
         checks=_merge_checks(complete),
         ranks=[_rank_row(status) for _, status in sorted(evidence.ranks.items())] if evidence else [],
-        environment=dict(attempt.environment),
+        environment=attempt.environment,
         devices_used=list(attempt.devices),
         ran_beside=list(attempt.beside),
         fault=attempt.fault,
     )
 
 
-def earlier_attempts(before: Record | None, number: int) -> list[dict[str, Any]]:
+def earlier_attempts(before: Record | None, number: int) -> list[EarlierAttempt]:
     """What stands of the attempts before attempt `number`, by the record that it replaces."""
     if before is None or not 0 < before.attempt < number:
         return []
-    names = ("attempt", "status", "reason_code", "reason")
-    return [*before.earlier_attempts, {name: getattr(before, name) for name in names}]
+    last = EarlierAttempt(
+        attempt=before.attempt, status=before.status, reason_code=before.reason_code, reason=before.reason
+    )
+    return [*before.earlier_attempts, last]
 
 
 def command_of(planned: PlannedCell, fault: str | None = None) -> str:
@@ -97,17 +102,30 @@ def _phases_s(evidence: Evidence | None) -> dict[str, float]:
     }
 
 
-def _merge_checks(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _merge_checks(results: Sequence[RankResult]) -> Checks:
     """Each check as the first rank on which it failed saw it, else as the first rank saw it."""
-    merged: dict[str, Any] = {}
+    merged: Checks = {}
     for result in results:
-        for name, check in (result.get("checks") or {}).items():
-            if name not in merged or (check.get("ok") is False and merged[name].get("ok") is not False):
+        for name, check in result.get("checks", {}).items():
+            if name not in merged or (check["ok"] is False and merged[name]["ok"] is not False):
                 merged[name] = check
     return merged
 
 
-def _rank_row(status: RankFile) -> dict[str, Any]:
-    error = {key: value for key, value in (status.error or {}).items() if key != "traceback"} or None
-    row = {"rank": status.rank, "state": status.state, "phase": status.phase, "phases_s": status.phases_s}
-    return row | {"error": error} | (status.result or {})
+def _rank_row(status: RankFile) -> RankRow:
+    return {
+        "rank": status.rank,
+        "state": status.state,
+        "phase": status.phase,
+        "phases_s": status.phases_s,
+        "error": _without_traceback(status.error),
+        **(status.result or {}),
+    }
+
+
+def _without_traceback(error: RankError | None) -> RankError | None:
+    if error is None:
+        return None
+    short: RankError = {**error}
+    short.pop("traceback", None)
+    return short

@@ -1,8 +1,9 @@
 """Texts by which libraries say what happened: the patterns that verdicts are read from."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from benchrunner.core.rank_result import MemoryAtDeath
 
 PEER_LOSS = re.compile(
     r"connection closed by peer|connection reset by peer|broken pipe|socket (?:timeout|closed)|connect(?:ion)? refused"
@@ -127,7 +128,7 @@ def is_peer_loss(text: str) -> bool:
     return bool(PEER_LOSS.search(text))
 
 
-def disguised_oom(text: str, memory: Mapping[str, Any]) -> str | None:
+def disguised_oom(text: str, memory: MemoryAtDeath) -> str | None:
     """The library whose failure is a lack of memory, as the device was full when it happened; else null."""
     found = DISGUISED_OOM.search(text)
     return _library(found) if found and is_full(memory) else None
@@ -138,9 +139,9 @@ def _library(found: re.Match[str]) -> str:
     return {"CUBLAS": "cuBLAS", "CUDNN": "cuDNN", "CUSOLVER": "cuSOLVER", "CUSPARSE": "cuSPARSE"}.get(name, name)
 
 
-def is_full(memory: Mapping[str, Any]) -> bool:
+def is_full(memory: MemoryAtDeath) -> bool:
     """Whether a device was nearly full: by what the driver had free, or by the cap of an emulated card."""
-    free, total, cap = (memory.get(key) for key in ("free_bytes", "total_bytes", "cap_bytes"))
+    free, total, cap = memory.get("free_bytes"), memory.get("total_bytes"), memory.get("cap_bytes")
     if free is None or not total:
         return False
     if cap is not None:

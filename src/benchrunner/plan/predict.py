@@ -1,7 +1,8 @@
 """Memory and time of a cell without running it: lower bounds and estimates from arithmetic and data-sheet peaks."""
 
 from dataclasses import replace
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
@@ -21,7 +22,17 @@ CPU_CORE_FLOPS = 2e11
 """More than a core reaches on these models; a step that is hopeless at this speed is hopeless."""
 
 
-def predict(cell: Cell, hardware: Hardware) -> dict[str, Any]:
+class Prediction(TypedDict, total=False):
+    """What is known of a cell before it runs."""
+
+    method: str
+    bound: str
+    peak_memory_bytes: int
+    activation_bytes: int
+    step_time_s: float | None
+
+
+def predict(cell: Cell, hardware: Hardware) -> Prediction:
     """What can be said before running.
 
     `peak_memory_bytes` and `step_time_s` are lower bounds (`bound: lower`); `activation_bytes` is an estimate of what

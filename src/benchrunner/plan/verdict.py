@@ -1,31 +1,32 @@
 """What is decided about a cell before launch: struck out, ruled out, too few devices, too little memory, or run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.record import Grounds
 from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import predict
 from benchrunner.plan.rules import Rule, find_rule
+
+Decision = Literal["run", "unsupported", "skipped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """A decision about one cell, and why."""
 
-    verdict: str = "run"
-    """run | unsupported | skipped"""
+    verdict: Decision = "run"
     reason_code: str | None = None
     reason: str | None = None
     """One sentence; null only for `run`."""
     flags: list[str] = field(default_factory=list)
     """`probe:<rule>`: ruled out, but run by `compat=probe`. `memory_tight`: an estimate says it may not fit."""
-    predicted: dict[str, Any] | None = None
-    """See `predict.predict`."""
-    evidence: dict[str, Any] | None = None
-    """{rule, evidence} of a verdict by rule."""
+    predicted: predict.Prediction | None = None
+    evidence: Grounds | None = None
+    """The rule and its evidence."""
 
 
 class Judge:
@@ -33,7 +34,7 @@ class Judge:
 
     def __init__(self, hardware: Hardware, rules: Sequence[Rule], launch: bool, num_cores: int) -> None:
         self.hardware, self.rules, self.launch, self.num_cores = hardware, rules, launch, num_cores
-        self.predictions: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.predictions: dict[tuple[Any, ...], predict.Prediction] = {}
 
     def decide(self, cell: Cell, excluded_reason: str | None) -> Verdict:
         """The verdict: struck out, ruled out, too few devices, too little memory, hopeless on a CPU, else run."""
@@ -63,14 +64,14 @@ class Judge:
             flags.append("memory_tight")
         return Verdict(flags=flags, predicted=predicted)
 
-    def _predict(self, cell: Cell) -> dict[str, Any]:
+    def _predict(self, cell: Cell) -> predict.Prediction:
         sections = ("model", "workload", "strategy", "precision", "activation_checkpointing", "optimizer", "generate")
         key = (*(id(getattr(cell.config, name)) for name in sections), cell.config.attention, cell.sizes)
         if key not in self.predictions:
             self.predictions[key] = predict.predict(cell, self.hardware)
         return self.predictions[key]
 
-    def _lacks_devices(self, cell: Cell, predicted: Mapping[str, Any]) -> str | None:
+    def _lacks_devices(self, cell: Cell, predicted: predict.Prediction) -> str | None:
         here, needed = self.hardware, cell.sizes.devices
         if self.launch and not here.is_present:
             return f"{here.name} is not in this machine; bench plan can plan for it"
@@ -78,7 +79,7 @@ class Judge:
             return None
         return f"needs {_count(needed, 'device')} a node, {here.num_devices} visible"
 
-    def _lacks_accelerator(self, cell: Cell, predicted: Mapping[str, Any]) -> str | None:
+    def _lacks_accelerator(self, cell: Cell, predicted: predict.Prediction) -> str | None:
         if self.hardware.device_type != "cpu" or cell.axes["workload"] == "parity":
             return None
         least_s = predict.cpu_time_s(cell.config, predict.typical_sizes(cell), self.num_cores)
@@ -89,7 +90,7 @@ class Judge:
             f"{_count(self.num_cores, 'CPU core')}, longer than timeout_s={cell.config.timeout_s:g}"
         )
 
-    def _lacks_memory(self, cell: Cell, predicted: Mapping[str, Any]) -> str | None:
+    def _lacks_memory(self, cell: Cell, predicted: predict.Prediction) -> str | None:
         limit, needed = self._memory_bytes(cell), predicted["peak_memory_bytes"]
         if limit is None or needed <= limit:
             return None
@@ -107,7 +108,7 @@ class Judge:
         limits = [value for value in (whole, int(limit_gib * GIB) if limit_gib else None) if value is not None]
         return min(limits, default=None)
 
-    def _is_tight(self, cell: Cell, predicted: Mapping[str, Any]) -> bool:
+    def _is_tight(self, cell: Cell, predicted: predict.Prediction) -> bool:
         limit = self._memory_bytes(cell)
         return limit is not None and predicted["peak_memory_bytes"] + predicted["activation_bytes"] > limit
 

@@ -1,5 +1,6 @@
 """Tables as people read them: rounded numbers with units in the heading, only the columns that tell rows apart."""
 
+import math
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,8 @@ def significant(value: float, digits: int = 4) -> str:
     if value == 0:
         return "0"
     rounded = float(f"{value:.{digits}g}")
+    if not math.isfinite(rounded):  # a number near the largest in a smaller unit, or rounded up
+        return UNKNOWN
     magnitude = len(str(int(abs(rounded)))) if abs(rounded) >= 1 else _leading_zeros(rounded)
     return f"{rounded:,.{max(digits - magnitude, 0)}f}"
 

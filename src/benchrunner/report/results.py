@@ -13,7 +13,7 @@ import pandas as pd
 from benchrunner.core import arithmetic
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import format_value
-from benchrunner.core.record import Record
+from benchrunner.core.record import Metrics, Record
 from benchrunner.plan.plan import PlannedCell
 
 NO_RECORD = "skipped.interrupted"
@@ -64,10 +64,11 @@ class Row:
         fault = [f"fault:{self.record.fault}"] if self.record and self.record.fault else []
         return list(dict.fromkeys(flags + fault))
 
-    def metric(self, name: str) -> Any:
-        """A headline number; null unless the cell is ok and no fault was planted: anything else is no measurement."""
+    @property
+    def metrics(self) -> Metrics:
+        """The headline numbers; none unless the cell is ok and no fault was planted: anything else measured nothing."""
         record = self.record
-        return record.metrics.get(name) if record and record.status == "ok" and not record.fault else None
+        return record.metrics if record and record.status == "ok" and not record.fault else {}
 
 
 def _axis(name: str) -> Callable[[Row], Any]:
@@ -78,12 +79,8 @@ def _size(name: str) -> Callable[[Row], Any]:
     return lambda row: getattr(row.planned.cell.sizes, name)
 
 
-def _metric(name: str) -> Callable[[Row], Any]:
-    return lambda row: row.metric(name)
-
-
-def _of_record(name: str) -> Callable[[Row], Any]:
-    return lambda row: getattr(row.record, name) if row.record else None
+def _metric(read: Callable[[Metrics], float | None]) -> Callable[[Row], float | None]:
+    return lambda row: read(row.metrics)
 
 
 def _num_parameters(row: Row) -> int:
@@ -102,7 +99,7 @@ def _settings(row: Row) -> str:
     return shlex.join(f"{key}={format_value(value)}" for key, value in changed) or NONE
 
 
-def _predicted_bytes(row: Row) -> Any:
+def _predicted_bytes(row: Row) -> int | None:
     return (row.planned.predicted or {}).get("peak_memory_bytes")
 
 
@@ -124,16 +121,16 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "global_batch_size": ("int", _size("global_batch_size")),
     "seq_len": ("int", _size("seq_len")),
     "world_size": ("int", _size("world_size")),
-    "step_time_median_s": ("float", _metric("step_time_median_s")),
-    "step_time_p10_s": ("float", _metric("step_time_p10_s")),
-    "step_time_p90_s": ("float", _metric("step_time_p90_s")),
-    "tokens_per_second_per_device": ("float", _metric("tokens_per_second_per_device")),
-    "model_flops_per_second_per_device": ("float", _metric("model_flops_per_second_per_device")),
-    "mfu": ("float", _metric("mfu")),
-    "peak_memory_allocated_bytes": ("int", _metric("peak_memory_allocated_bytes")),
-    "peak_memory_reserved_bytes": ("int", _metric("peak_memory_reserved_bytes")),
-    "num_alloc_retries": ("int", _metric("num_alloc_retries")),
-    "compile_time_s": ("float", _metric("compile_time_s")),
+    "step_time_median_s": ("float", _metric(lambda m: m.get("step_time_median_s"))),
+    "step_time_p10_s": ("float", _metric(lambda m: m.get("step_time_p10_s"))),
+    "step_time_p90_s": ("float", _metric(lambda m: m.get("step_time_p90_s"))),
+    "tokens_per_second_per_device": ("float", _metric(lambda m: m.get("tokens_per_second_per_device"))),
+    "model_flops_per_second_per_device": ("float", _metric(lambda m: m.get("model_flops_per_second_per_device"))),
+    "mfu": ("float", _metric(lambda m: m.get("mfu"))),
+    "peak_memory_allocated_bytes": ("int", _metric(lambda m: m.get("peak_memory_allocated_bytes"))),
+    "peak_memory_reserved_bytes": ("int", _metric(lambda m: m.get("peak_memory_reserved_bytes"))),
+    "num_alloc_retries": ("int", _metric(lambda m: m.get("num_alloc_retries"))),
+    "compile_time_s": ("float", _metric(lambda m: m.get("compile_time_s"))),
     "num_parameters": ("int", _num_parameters),
     "num_trainable_parameters": ("int", _num_trainable_parameters),
     "optimizer": ("text", _axis("optimizer")),
@@ -145,35 +142,35 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "device_name": ("text", lambda row: row.device_name),
     "torch": ("text", lambda row: row.torch or "unknown"),
     "sweep": ("text", lambda row: row.sweep),
-    "step_time_min_s": ("float", _metric("step_time_min_s")),
-    "step_time_rank_skew": ("float", _metric("step_time_rank_skew")),
-    "samples_per_second": ("float", _metric("samples_per_second")),
-    "hardware_flops_per_second_per_device": ("float", _metric("hardware_flops_per_second_per_device")),
-    "run_peak_memory_allocated_bytes": ("int", _metric("run_peak_memory_allocated_bytes")),
+    "step_time_min_s": ("float", _metric(lambda m: m.get("step_time_min_s"))),
+    "step_time_rank_skew": ("float", _metric(lambda m: m.get("step_time_rank_skew"))),
+    "samples_per_second": ("float", _metric(lambda m: m.get("samples_per_second"))),
+    "hardware_flops_per_second_per_device": ("float", _metric(lambda m: m.get("hardware_flops_per_second_per_device"))),
+    "run_peak_memory_allocated_bytes": ("int", _metric(lambda m: m.get("run_peak_memory_allocated_bytes"))),
     "predicted_peak_memory_bytes": ("int", _predicted_bytes),
-    "first_step_s": ("float", _metric("first_step_s")),
-    "num_graphs": ("int", _metric("num_graphs")),
-    "num_graph_breaks": ("int", _metric("num_graph_breaks")),
-    "num_recompiles": ("int", _metric("num_recompiles")),
-    "energy_j_per_step": ("float", _metric("energy_j_per_step")),
-    "gpu_utilization_mean": ("float", _metric("gpu_utilization_mean")),
-    "gpu_utilization_sd": ("float", _metric("gpu_utilization_sd")),
-    "sm_clock_mhz_mean": ("float", _metric("sm_clock_mhz_mean")),
-    "first_loss": ("float", _metric("first_loss")),
-    "final_loss": ("float", _metric("final_loss")),
-    "attention": ("text", lambda row: row.metric("attention") or NONE),
-    "time_to_first_token_s": ("float", _metric("time_to_first_token_s")),
-    "time_per_output_token_s": ("float", _metric("time_per_output_token_s")),
-    "prefill_tokens_per_second": ("float", _metric("prefill_tokens_per_second")),
-    "decode_tokens_per_second": ("float", _metric("decode_tokens_per_second")),
-    "bandwidth_utilization": ("float", _metric("bandwidth_utilization")),
+    "first_step_s": ("float", _metric(lambda m: m.get("first_step_s"))),
+    "num_graphs": ("int", _metric(lambda m: m.get("num_graphs"))),
+    "num_graph_breaks": ("int", _metric(lambda m: m.get("num_graph_breaks"))),
+    "num_recompiles": ("int", _metric(lambda m: m.get("num_recompiles"))),
+    "energy_j_per_step": ("float", _metric(lambda m: m.get("energy_j_per_step"))),
+    "gpu_utilization_mean": ("float", _metric(lambda m: m.get("gpu_utilization_mean"))),
+    "gpu_utilization_sd": ("float", _metric(lambda m: m.get("gpu_utilization_sd"))),
+    "sm_clock_mhz_mean": ("float", _metric(lambda m: m.get("sm_clock_mhz_mean"))),
+    "first_loss": ("float", _metric(lambda m: m.get("first_loss"))),
+    "final_loss": ("float", _metric(lambda m: m.get("final_loss"))),
+    "attention": ("text", lambda row: row.metrics.get("attention") or NONE),
+    "time_to_first_token_s": ("float", _metric(lambda m: m.get("time_to_first_token_s"))),
+    "time_per_output_token_s": ("float", _metric(lambda m: m.get("time_per_output_token_s"))),
+    "prefill_tokens_per_second": ("float", _metric(lambda m: m.get("prefill_tokens_per_second"))),
+    "decode_tokens_per_second": ("float", _metric(lambda m: m.get("decode_tokens_per_second"))),
+    "bandwidth_utilization": ("float", _metric(lambda m: m.get("bandwidth_utilization"))),
     "attempt": ("int", lambda row: row.record.attempt if row.record else 0),
-    "wall_s": ("float", _of_record("wall_s")),
+    "wall_s": ("float", lambda row: row.record.wall_s if row.record else None),
     "config_digest": ("text", lambda row: row.planned.cell.config_digest),
     "command": ("text", lambda row: _command(row)),
-    "parity_gradient_error": ("float", _metric("parity_gradient_error")),
-    "parity_cosine": ("float", _metric("parity_cosine")),
-    "parity_curve_error": ("float", _metric("parity_curve_error")),
+    "parity_gradient_error": ("float", _metric(lambda m: m.get("parity_gradient_error"))),
+    "parity_cosine": ("float", _metric(lambda m: m.get("parity_cosine"))),
+    "parity_curve_error": ("float", _metric(lambda m: m.get("parity_curve_error"))),
 }
 """Column → its kind and where it comes from. Other programs read them: append, never rename or reorder."""
 

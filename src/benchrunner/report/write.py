@@ -1,13 +1,12 @@
 """A sweep's directory → its tables and files, from plan and records alone: also half-finished, also several at once."""
 
-import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from benchrunner.core.environment import Environment
 from benchrunner.core.files import write_text
 from benchrunner.core.paths import SweepPaths
 from benchrunner.machine import environment
@@ -15,9 +14,10 @@ from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.report import csv_file, html, markdown
 from benchrunner.report.content import Block, Tables, make_tables
 from benchrunner.report.results import Row
+from benchrunner.store.environment_file import read_environment
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_record
-from benchrunner.store.runs import read_runs, usage_line
+from benchrunner.store.runs import Run, read_runs, usage_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class MeasuredSweep:
     plan: Plan
     rows: list[Row]
     notes: list[str]
-    environment: dict[str, Any] = field(default_factory=dict)
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    environment: Environment = field(default_factory=Environment)
+    runs: list[Run] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -86,12 +86,14 @@ def read_sweep(paths: SweepPaths) -> MeasuredSweep:
     rows = [_read_row(paths, plan, planned, notes) for planned in plan.cells]
     runs, problem = read_runs(paths)
     notes += [problem] if problem else []
-    return MeasuredSweep(paths, plan, rows, [*notes, *_run_notes(runs)], _read_environment(paths, notes), runs)
+    found, problem = read_environment(paths)
+    notes += [f"{paths.environment.name} is damaged: {problem}"] if problem else []
+    return MeasuredSweep(paths, plan, rows, [*notes, *_run_notes(runs)], found or Environment(), runs)
 
 
-def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _run_notes(runs: Sequence[Run]) -> list[str]:
     """What the last run over the sweep had to say."""
-    return [str(note) for run in runs[-1:] for note in run.get("notes") or []]
+    return [note for run in runs[-1:] for note in run.notes]
 
 
 def _read_row(paths: SweepPaths, plan: Plan, planned: PlannedCell, notes: list[str]) -> Row:
@@ -116,17 +118,6 @@ def _foreign(paths: SweepPaths, plan: Plan) -> list[str]:
     return [
         f"cells/{place.name} is not in the plan and was skipped" for place in sorted(places) if place.name not in known
     ]
-
-
-def _read_environment(paths: SweepPaths, notes: list[str]) -> dict[str, Any]:
-    try:
-        found = json.loads(paths.environment.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        notes.append(f"{paths.environment.name} cannot be read: {error}")
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 # --- merging -------------------------------------------------------------------------------------------------------
@@ -157,18 +148,15 @@ def _merged_paths(first: MeasuredSweep) -> SweepPaths:
     return SweepPaths(Path(first.plan.settings.out_dir) / "merged" / stamp)
 
 
-def _usage(run: Mapping[str, Any]) -> str | None:
-    try:
-        return usage_line(run["busy_share"], run["concurrency"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
 def _block(sweep: MeasuredSweep) -> Block:
     plan = sweep.plan
     command = shlex.join(["bench", *plan.words])
     machine = f"{plan.hardware.name} ({plan.hardware.device_name}); peaks: {plan.hardware.source or 'unknown'}"
     lines = [("Command", command), ("Hardware", machine)]
-    lines += [("Use of the devices", line) for line in map(_usage, sweep.runs) if line]
+    lines += [("Use of the devices", line) for line in map(_use, sweep.runs) if line]
     known = environment.summary_lines(sweep.environment) if sweep.environment else [("Environment", "not recorded")]
     return Block(sweep.title, lines + known)
+
+
+def _use(run: Run) -> str | None:
+    return usage_line(run.busy_share, run.concurrency)

@@ -3,14 +3,13 @@
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from benchrunner.core.faults import format_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.job import Job
 from benchrunner.launch.variables import job_environment
 from benchrunner.machine import environment
-from benchrunner.machine.hardware import Hardware
+from benchrunner.machine.hardware import Hardware, machine_facts
 from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.clock import now_utc
@@ -32,7 +31,7 @@ class Attempts:
             paths=place.attempt(number),
             devices=places[: planned.cell.sizes.devices] if self._names_devices else (),
             marker=uuid.uuid4().hex,
-            hardware=asdict(self._hardware),
+            hardware=machine_facts(self._hardware),
             attempt=number,
             fault=self._options.fault_in(planned.cell.slug),
             started_at=now_utc(),

@@ -98,9 +98,10 @@ class DeviceUse:
     def learn(self, run: Running, outcome: Outcome) -> None:
         """Give up the device that a cell has just lost."""
         found = outcome.evidence or {}
-        if found.get("infrastructure") != "device_lost" or found.get("rank") is None or not run.job.devices:
+        rank = found.get("rank")
+        if found.get("infrastructure") != "device_lost" or rank is None or not run.job.devices:
             return
-        device = run.job.devices[found["rank"] % len(run.job.devices)]
+        device = run.job.devices[rank % len(run.job.devices)]
         if device not in self.pool.lost:
             self._give_up(device, f"device {device} failed under {run.job.cell.slug}")
 

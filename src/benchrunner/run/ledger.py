@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+from benchrunner.core.environment import Environment
 from benchrunner.core.files import write_json
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record, record_to_dict
@@ -15,7 +16,7 @@ from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome
 from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt, earlier_attempts, make_record
 from benchrunner.plan.plan import PlannedCell
-from benchrunner.store.runs import ExitSummary, read_runs
+from benchrunner.store.runs import ExitSummary, add_run
 
 
 class Ledger:
@@ -25,7 +26,7 @@ class Ledger:
         self,
         paths: SweepPaths,
         records: dict[str, Record],
-        environment: Mapping[str, Any],
+        environment: Environment,
         flags: Sequence[str],
     ) -> None:
         self.paths, self.records, self.environment, self.flags = paths, records, environment, flags
@@ -33,6 +34,7 @@ class Ledger:
     def decided(self, cells: Iterable[PlannedCell]) -> None:
         """Records of cells whose verdict stands in the plan; they can be rebuilt from it, so none is synced."""
         for planned in cells:
+            assert planned.verdict != "run", planned.cell.slug
             outcome = Outcome(
                 status=planned.verdict,
                 reason_code=planned.reason_code,
@@ -52,7 +54,7 @@ class Ledger:
     ) -> Record:
         """Make and keep the record of a cell. Never raises: what goes wrong becomes the cell's verdict."""
         if attempt.number:
-            known = {**self.environment, **attempt.environment}
+            known: Environment = {**self.environment, **attempt.environment}
             earlier = earlier_attempts(self.records.get(planned.cell.slug), attempt.number)
             attempt = replace(attempt, environment=known, flags=self.flags, earlier=earlier)
         try:
@@ -87,8 +89,7 @@ class Ledger:
     def keep_run(self, summary: ExitSummary, started_at: str) -> None:
         """Add how this run over the sweep went to `runs.json`; a full disk is no reason to fail now."""
         with suppress(OSError):
-            run = {"started_at": started_at, **asdict(summary)}
-            write_json(self.paths.runs, {"runs": [*read_runs(self.paths)[0], run]})
+            add_run(self.paths, summary, started_at)
 
     def _keep(self, record: Record, *, sync: bool = True) -> None:
         self.records[record.slug] = record

@@ -1,10 +1,9 @@
 """How a plan is run: what a command chose, and what tests put in the place of the machine."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from benchrunner.core.environment import Environment
 from benchrunner.core.faults import VARIABLE, Fault, parse_fault
 from benchrunner.machine.devices import Locks, Probe
 from benchrunner.machine.hardware import Hardware
@@ -22,7 +21,7 @@ class RunOptions:
     """Resume although they are not; such records are flagged `mixed_environment`."""
     hardware: Hardware | None = None
     """The machine; None: the plan's, or on resume the one that is here."""
-    environment: Mapping[str, Any] | None = None
+    environment: Environment | None = None
     """The environment now; None: it is collected."""
     fault: str | None = field(default_factory=lambda: os.environ.get(VARIABLE))
     """What to plant in every worker."""

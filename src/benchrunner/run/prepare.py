@@ -26,6 +26,7 @@ from benchrunner.run.schedule import Queue
 from benchrunner.run.verdicts import Verdicts
 from benchrunner.store import environment_file
 from benchrunner.store.records import read_records
+from benchrunner.store.runs import read_runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
     verdicts = Verdicts(ledger, progress, policies, options)
     left = _selected(plan, ledger, hardware, options)
     _record_decided(plan, left, ledger)
-    left = _without_finished(left, paths, ledger, verdicts)
+    left = _without_finished(left, paths, ledger, verdicts, progress)
     left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
     return Prepared(
         queue=_line_up(left, devices, hardware, options),
@@ -75,7 +76,7 @@ def _open_ledger(plan: Plan, paths: SweepPaths, options: RunOptions, progress: P
     settled, flags, notes = environment_file.settle_environment(
         paths, now, records, resume=options.resume, mix=options.mix
     )
-    for note in (*problems, *notes):
+    for note in (*problems, *notes, *filter(None, [read_runs(paths)[1]])):
         progress.note(note)
     return Ledger(paths, records, settled, flags)
 
@@ -95,13 +96,13 @@ def _record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> 
 
 
 def _without_finished(
-    cells: Iterable[PlannedCell], paths: SweepPaths, ledger: Ledger, verdicts: Verdicts
+    cells: Iterable[PlannedCell], paths: SweepPaths, ledger: Ledger, verdicts: Verdicts, progress: Progress
 ) -> list[PlannedCell]:
     """Conclude the attempts that reached their end although bench did not live to write their records."""
     left = []
     for planned in cells:
         record = ledger.records.get(planned.cell.slug)
-        found = resume.recover(planned, paths, known=record.attempt if record else 0)
+        found = resume.recover(planned, paths, known=record.attempt if record else 0, note=progress.note)
         if found is None:
             left.append(planned)
         else:

@@ -108,7 +108,7 @@ def _speed(record: Record) -> list[str]:
 
 
 def _parity_errors(record: Record) -> list[str]:
-    gradient, curve = (record.metrics.get(f"parity_{name}_error") for name in ("gradient", "curve"))
+    gradient, curve = record.metrics.get("parity_gradient_error"), record.metrics.get("parity_curve_error")
     if gradient is None or curve is None:
         return []
     return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats"]

@@ -1,11 +1,11 @@
 """What a resumed sweep still has to run, and what attempts without a record left behind."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
+from benchrunner.core.errors import DamagedFile
+from benchrunner.core.job_file import JobFile, read_job
 from benchrunner.core.paths import AttemptPaths, SweepPaths
 from benchrunner.core.record import Record
 from benchrunner.launch.processes import kill_marked
@@ -71,10 +71,12 @@ def _has_devices_now(planned: PlannedCell, hardware: Hardware) -> bool:
 # --- attempts without a record -------------------------------------------------------------------------------------
 
 
-def recover(planned: PlannedCell, paths: SweepPaths, known: int = 0) -> tuple[Evidence, Attempt] | None:
+def recover(
+    planned: PlannedCell, paths: SweepPaths, known: int = 0, *, note: Callable[[str], None]
+) -> tuple[Evidence, Attempt] | None:
     """The last attempt of a cell, if every rank reached its end although no record was written; else None.
 
-    `known` is the attempt that the cell's record is of.
+    `known` is the attempt that the cell's record is of; `note` is told what is wrong with the attempt's job.
 
     Whatever the attempt left running or in its cold cache is removed.
     """
@@ -85,20 +87,23 @@ def recover(planned: PlannedCell, paths: SweepPaths, known: int = 0) -> tuple[Ev
     attempt = place.attempt(number)
     drop_cold_cache(attempt)
     try:
-        document = json.loads(attempt.cell.read_text(encoding="utf-8"))
-        kill_marked(str(document["marker"]))
+        job = read_job(attempt.cell)
+        kill_marked(job["marker"])
         evidence = gather(attempt, planned.cell.sizes.world_size)
-        return (evidence, _attempt(number, document, attempt)) if evidence.is_complete() else None
-    except (OSError, ValueError, KeyError, TypeError):  # killed while it wrote: nothing to take over
-        return None
+        return (evidence, _attempt(number, job, attempt)) if evidence.is_complete() else None
+    except DamagedFile as error:
+        note(f"cells/{planned.cell.slug}/{attempt.root.name}/{attempt.cell.name} is damaged: {error}")
+    except OSError:  # killed before it wrote it: nothing to take over
+        pass
+    return None
 
 
-def _attempt(number: int, document: Mapping[str, Any], paths: AttemptPaths) -> Attempt:
+def _attempt(number: int, job: JobFile, paths: AttemptPaths) -> Attempt:
     return Attempt(
         number=number,
-        started_at=document["started_at"],
+        started_at=job["started_at"],
         wall_s=max(0.0, paths.rank(0).stat().st_mtime - paths.cell.stat().st_mtime),
-        devices=document["devices"],
-        fault=document["fault"],
-        hardware=document["hardware"],
+        devices=job["devices"],
+        fault=job["fault"],
+        hardware=job["hardware"],
     )

@@ -1,14 +1,13 @@
 """One cell at work: looked at again and again until its job has gone, ended when it is overdue or stuck."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchrunner.core.heartbeat import read_beat
-from benchrunner.core.record import PHASES, RankFile, rank_file_from_dict
+from benchrunner.core.rank_file import RankFile
+from benchrunner.core.record import PHASES, Phase
 from benchrunner.launch.job import Handle, Job
-from benchrunner.outcome.evidence import Evidence, Stop, gather
+from benchrunner.outcome.evidence import Evidence, Stop, gather, read_ranks
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.limits import phase_limits_s
 
@@ -42,7 +41,7 @@ class Running:
     """The cells that ran at the same time, if only for a moment."""
     limits_s: Mapping[str, float] = field(init=False)
     """Phase → seconds without progress."""
-    _seen: Mapping[int, tuple[str, int]] | None = None
+    _seen: Mapping[int, tuple[Phase, int]] | None = None
     """Rank → its phase and steps, when something last changed."""
     _progress_s: float = 0.0
     """When that was."""
@@ -100,9 +99,8 @@ class Running:
 
     def _rank_files(self) -> tuple[list[RankFile], int]:
         """The rank files that can be read, and how many cannot."""
-        files = [_read(path) for path in self.job.paths.root.glob("rank*.json")]
-        known = [status for status in files if status is not None]
-        return known, len(files) - len(known)
+        known, unreadable = read_ranks(self.job.paths, self.planned.cell.sizes.world_size)
+        return list(known.values()), len(unreadable)
 
     def _silent_ranks(self, statuses: list[RankFile]) -> frozenset[int]:
         """The ranks that have gone without a word."""
@@ -110,7 +108,7 @@ class Running:
         running = [status for status in statuses if status.state == "running"]
         return frozenset(status.rank for status in running if alive and status.pid not in alive)
 
-    def _overdue(self, statuses: list[RankFile], now_s: float) -> tuple[float, str | None] | None:
+    def _overdue(self, statuses: list[RankFile], now_s: float) -> tuple[float, Phase | None] | None:
         """The limit that has passed, with its phase, or None for the limit of the whole cell; else None."""
         whole_s = float(self.planned.cell.config.timeout_s)
         if now_s >= self.started_s + whole_s:
@@ -121,21 +119,13 @@ class Running:
         phase = self._last_phase(seen)
         return (self.limits_s[phase], phase) if now_s >= self._progress_s + self.limits_s[phase] else None
 
-    def _last_phase(self, seen: Mapping[int, tuple[str, int]]) -> str:
+    def _last_phase(self, seen: Mapping[int, tuple[Phase, int]]) -> Phase:
         """The phase of the rank furthest behind: the others wait for it. A rank without a file has not started."""
         if len(seen) < self.planned.cell.sizes.world_size:
             return PHASES[0]
         return min((stage for stage, _ in seen.values()), key=PHASES.index)
 
 
-def _stage(status: RankFile) -> str:
+def _stage(status: RankFile) -> Phase:
     """The phase that a rank is in; one that is done has only to leave."""
-    return PHASES[-1] if status.state == "done" or status.phase not in PHASES else status.phase
-
-
-def _read(path: Path) -> RankFile | None:
-    """A rank file is written atomically, so one that cannot be read is garbage."""
-    try:
-        return rank_file_from_dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return None
+    return PHASES[-1] if status.state == "done" else status.phase

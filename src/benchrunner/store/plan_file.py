@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from benchrunner.core import arithmetic
 from benchrunner.core.axes import AXES
@@ -17,18 +18,21 @@ from benchrunner.core.cell import (
     Sizes,
     identity_overrides,
 )
-from benchrunner.core.errors import SweepDirError, UsageError
-from benchrunner.core.files import write_text
+from benchrunner.core.errors import DamagedFile, OtherVersion, SweepDirError, UsageError
+from benchrunner.core.files import read_json, write_text
 from benchrunner.core.paths import PLAN, SweepPaths
 from benchrunner.core.schema import SECTIONS, Config, typed_section
-from benchrunner.machine.hardware import Hardware
+from benchrunner.core.text import first_line
+from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
-
-if TYPE_CHECKING:
-    pass
-
+from benchrunner.store.plan_form import CellEntry, PlanFile
 
 SCHEMA_VERSION = 1
+
+PLAN_BYTES = 512 * MIB
+
+SLUG = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
+"""What names a cell's directory."""
 
 
 def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
@@ -45,7 +49,8 @@ def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
     temporary = home / f".tmp-{stamp}-{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
-        write_text(temporary / PLAN, json.dumps(plan_to_dict(plan), separators=(",", ":"), allow_nan=False) + "\n")
+        text = json.dumps(plan_to_dict(plan), separators=(",", ":"), allow_nan=False, default=asdict)
+        write_text(temporary / PLAN, f"{text}\n")
         final = _rename_exclusively(temporary, home, stamp)
         _point_latest(Path(out_dir), final)
     except OSError as error:
@@ -88,21 +93,18 @@ def load_plan(directory: str | os.PathLike[str]) -> Plan:
     """
     path = SweepPaths(Path(directory)).plan
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        return plan_from_dict(read_json(path, PlanFile, limit_bytes=PLAN_BYTES, version=SCHEMA_VERSION))
+    except FileNotFoundError as error:
         raise SweepDirError(f"{directory}: not a sweep: cannot read {PLAN} ({error.strerror})") from error
-    except ValueError as error:
+    except OtherVersion as error:
+        raise SweepDirError(f"{path}: {error}") from error
+    except DamagedFile as error:
         raise SweepDirError(f"{path}: damaged: {error}") from error
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-        found = data.get("schema_version") if isinstance(data, dict) else None
-        raise SweepDirError(f"{path}: schema_version {found!r}, this benchrunner reads {SCHEMA_VERSION}")
-    try:
-        return plan_from_dict(data)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise SweepDirError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError) as error:  # of the configurations inside
+        raise SweepDirError(f"{path}: damaged: {type(error).__name__}: {first_line(str(error))}") from error
 
 
-def plan_to_dict(plan: Plan) -> dict[str, Any]:
+def plan_to_dict(plan: Plan) -> PlanFile:
     """The plan as plain data: each option once, and of each cell its options and the leaves that it changed."""
     sections = _Sections()
     cells = [planned.cell for planned in plan.cells]
@@ -114,7 +116,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "created_at": plan.created_at,
         "sweep_name": plan.sweep_name,
         "words": plan.words,
-        "hardware": asdict(plan.hardware),
+        "hardware": plan.hardware,
         "common": {key: asdict(value) if key in SECTIONS else value for key, value in common.items()},
         "settings": settings,
         "cells": [_cell_entry(planned, common, settings, sections) for planned in plan.cells],
@@ -126,7 +128,7 @@ class _Sections:
     """Each shared part of the configurations once: key → list of values."""
 
     def __init__(self) -> None:
-        self.values: dict[str, list[Any]] = {}
+        self.values: dict[str, list[dict[str, Any]]] = {}
         self.places: dict[tuple[str, int], int] = {}
 
     def place(self, key: str, value: Any) -> int:
@@ -151,10 +153,10 @@ def _common_settings(cells: Sequence[Cell]) -> dict[str, Any]:
 
 def _cell_entry(
     planned: PlannedCell, common: Mapping[str, Any], settings: Mapping[str, Any], sections: _Sections
-) -> dict[str, Any]:
+) -> CellEntry:
     cell = planned.cell
     own = [(key, value) for key, value in vars(cell.config).items() if key not in common]
-    entry = {
+    entry: CellEntry = {
         "cell_id": cell.cell_id,
         "config_digest": cell.config_digest,
         "slug": cell.slug,
@@ -169,21 +171,34 @@ def _cell_entry(
         "predicted": planned.predicted,
         "evidence": planned.evidence,
     }
-    return {key: value for key, value in entry.items() if value not in (None, {}, [])}
+    return cast(CellEntry, {key: value for key, value in entry.items() if value not in (None, {}, [])})
 
 
-def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """The inverse of `plan_to_dict`."""
-    fields = {name: data[name] for name in ("sweep_name", "words", "created_at", "benchrunner")}
+def plan_from_dict(data: PlanFile) -> Plan:
+    """The inverse of `plan_to_dict`.
+
+    Raises:
+        ValueError, KeyError, IndexError, TypeError: its parts do not fit together.
+    """
+    if not data["cells"]:
+        raise DamagedFile("it has no cells")
     common = {key: typed_section(key, value) if key in SECTIONS else value for key, value in data["common"].items()}
     sections = {key: [typed_section(key, value) for value in values] for key, values in data["sections"].items()}
-    cells = [_cell_from(entry, data["settings"], common, sections) for entry in data["cells"]]
-    return Plan(cells=cells, hardware=Hardware(**data["hardware"]), **fields)
+    return Plan(
+        cells=[_cell_from(entry, data["settings"], common, sections) for entry in data["cells"]],
+        hardware=data["hardware"],
+        sweep_name=data["sweep_name"],
+        words=data["words"],
+        created_at=data["created_at"],
+        benchrunner=data["benchrunner"],
+    )
 
 
 def _cell_from(
-    entry: Mapping[str, Any], settings: Mapping[str, Any], common: Mapping[str, Any], sections: Mapping[str, list[Any]]
+    entry: CellEntry, settings: Mapping[str, Any], common: Mapping[str, Any], sections: Mapping[str, list[Any]]
 ) -> PlannedCell:
+    if not SLUG.fullmatch(entry["slug"]):
+        raise DamagedFile(f"cells: {entry['slug']!r} is no slug")
     own = {key: sections[key][place] for key, place in entry.get("options", {}).items()}
     config = Config(**{**common, **entry.get("scalars", {}), **own})
     cell = Cell(
@@ -195,8 +210,15 @@ def _cell_from(
         config=config,
         sizes=Sizes(**dict(zip(Sizes.__slots__, entry["sizes"], strict=True))),
     )
-    rest = {name: entry[name] for name in ("reason_code", "reason", "flags", "predicted", "evidence") if name in entry}
-    return PlannedCell(cell=cell, verdict=entry["verdict"], **rest)
+    return PlannedCell(
+        cell=cell,
+        verdict=entry["verdict"],
+        reason_code=entry.get("reason_code"),
+        reason=entry.get("reason"),
+        flags=entry.get("flags", []),
+        predicted=entry.get("predicted"),
+        evidence=entry.get("evidence"),
+    )
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

@@ -1,66 +1,56 @@
-"""The JSON Schema of record.json, generated from the dataclass: `make schema` writes it."""
+"""The JSON Schema of record.json, made from the types: `make schema` writes it."""
 
 import dataclasses
 import json
 import sys
-import types
-import typing
 from pathlib import Path
 from typing import Any
 
-from benchrunner.core.files import write_text
+from benchrunner.core.files import json_schema, write_text
 from benchrunner.core.paths import CHECKOUT
-from benchrunner.core.record import SCHEMA_VERSION, STATUSES, Record
+from benchrunner.core.record import SCHEMA_VERSION, Record
 
 DEFAULT_PLACE = CHECKOUT / "docs" / "record.schema.json"
 
-_NAMES: dict[Any, dict[str, Any]] = {
-    str: {"type": "string"},
-    int: {"type": "integer"},
-    float: {"type": "number"},
-    bool: {"type": "boolean"},
-    type(None): {"type": "null"},
-    Any: {},
-}
+AS_YOU_LIKE = ("additionalProperties", True)
 
 
 def record_schema() -> dict[str, Any]:
-    """The schema as plain data."""
-    hints = typing.get_type_hints(Record)
-    fields = dataclasses.fields(Record)
-    properties = {field.name: schema_of(hints[field.name]) for field in fields}
-    properties["schema_version"] = {"const": SCHEMA_VERSION}
-    properties["status"] = {"enum": list(STATUSES)}
+    """The schema as plain data: of what is written, that is, of a whole record without unknown fields."""
+    made = _plain(json_schema(Record))
+    properties = made["properties"] | {"schema_version": {"const": SCHEMA_VERSION}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "benchrunner record",
         "description": "One cell's verdict and what was measured; docs/metrics.md defines the metrics.",
         "type": "object",
         "properties": properties,
-        "required": [field.name for field in fields],
+        "required": [field.name for field in dataclasses.fields(Record)],
         "additionalProperties": False,
         "allOf": [_reason_unless_ok()],
+        "$defs": made["$defs"],
     }
+
+
+def _plain(schema: Any) -> Any:
+    """Without what says nothing (titles, defaults, `true`), and with numbers as JSON has them: 1 is one as 1.0 is."""
+    if isinstance(schema, list):
+        parts = [_plain(part) for part in schema]
+        return [part for part in parts if part != {"type": "integer"}] if {"type": "number"} in parts else parts
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _plain(part) for key, part in schema.items() if not _says_nothing(key, part)}
+    return made["anyOf"][0] if len(made.get("anyOf", ())) == 1 else made
+
+
+def _says_nothing(key: str, part: Any) -> bool:
+    return (key == "title" and isinstance(part, str)) or key == "default" or (key, part) == AS_YOU_LIKE
 
 
 def _reason_unless_ok() -> dict[str, Any]:
     """Whatever is not ok says why."""
     said = {"reason_code": {"type": "string", "minLength": 1}, "reason": {"type": "string", "minLength": 1}}
     return {"if": {"properties": {"status": {"const": "ok"}}}, "else": {"properties": said}}
-
-
-def schema_of(kind: Any) -> dict[str, Any]:
-    """The schema of a type annotation."""
-    if kind in _NAMES:
-        return _NAMES[kind]
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return {"anyOf": [schema_of(part) for part in arguments]}
-    if origin is list:
-        return {"type": "array", "items": schema_of(arguments[0])}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
-    raise TypeError(f"no schema for {kind}")
 
 
 def schema_text() -> str:

@@ -1,11 +1,13 @@
 """The records of a sweep: each read as its own cell's, or named as what is wrong with it."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchrunner.core.errors import DamagedFile
+from benchrunner.core.files import read_json
 from benchrunner.core.paths import SweepPaths
-from benchrunner.core.record import Record, record_from_dict
+from benchrunner.core.record import RECORD_BYTES, SCHEMA_VERSION, Record
+from benchrunner.core.text import first_line
 from benchrunner.plan.plan import PlannedCell
 
 
@@ -24,13 +26,11 @@ def read_record(path: Path, planned: PlannedCell) -> tuple[Record | None, str | 
     """The record of a cell, or what is wrong with the file; neither when there is none."""
     name = f"cells/{path.parent.name}/{path.name}"
     try:
-        record = record_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        record = read_json(path, Record, limit_bytes=RECORD_BYTES, version=SCHEMA_VERSION)
     except FileNotFoundError:
         return None, None
-    except OSError as error:
-        return None, f"{name} cannot be read: {error.strerror}"
-    except (ValueError, AttributeError) as error:
-        return None, f"{name} is damaged or no record and was skipped: {str(error).splitlines()[0]}"
+    except DamagedFile as error:
+        return None, f"{name} is damaged: {error}"
     if record.cell_id != planned.cell.cell_id:
-        return None, f"{name} belongs to another cell ({record.cell_id}) and was skipped"
+        return None, f"{name} belongs to another cell ({first_line(record.cell_id, 40)}) and was skipped"
     return record, None

@@ -1,13 +1,19 @@
 """runs.json: how each run over a sweep went."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
+from typing_extensions import TypedDict
+
+from benchrunner.core.errors import DamagedFile
+from benchrunner.core.files import read_json, write_json
 from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import Status
+from benchrunner.core.units import MIB
 
-BAD_STATUSES = ("failed", "timeout", "invalid")
+RUNS_BYTES = 16 * MIB
+
+BAD_STATUSES: tuple[Status, ...] = ("failed", "timeout", "invalid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +27,11 @@ class ExitSummary:
     interrupted_by: int | None = None
     """The signal."""
     busy_share: float | None = None
-    """Device seconds at work ÷ those from the first launch until no cell waited; null when none ever did."""
+    """Device seconds at work ÷ those from the first launch until no cell waited; None when none ever did."""
     concurrency: float | None = None
     """Cells at work at once, on average."""
     stopped_by: str | None = None
-    """What ended the sweep early: brake | disk; null: nothing."""
+    """What ended the sweep early: brake | disk; None: nothing."""
     notes: Sequence[str] = ()
     """What a reader must know beside the cells, e.g. that a device was given up."""
 
@@ -39,19 +45,58 @@ class ExitSummary:
         return 0 if self.num_attempted else 4
 
 
-def read_runs(paths: SweepPaths) -> tuple[list[dict[str, Any]], str | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run over a sweep; a run of an older version may lack what came later."""
+
+    started_at: str | None = None
+    """ISO 8601, UTC."""
+    counts: dict[str, int] = field(default_factory=dict)
+    num_attempted: int = 0
+    interrupted_by: int | None = None
+    busy_share: float | None = None
+    concurrency: float | None = None
+    stopped_by: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class RunsFile(TypedDict):
+    """Oldest first."""
+
+    runs: list[Run]
+
+
+def read_runs(paths: SweepPaths) -> tuple[list[Run], str | None]:
     """How each run over the sweep went, oldest first; and what is wrong with the file, if anything."""
     try:
-        runs = json.loads(paths.runs.read_text(encoding="utf-8"))["runs"]
-        return [run for run in runs if isinstance(run, dict)], None
+        return read_json(paths.runs, RunsFile, limit_bytes=RUNS_BYTES)["runs"], None
     except FileNotFoundError:
         return [], None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [], f"{paths.runs.name} is damaged and was skipped: {type(error).__name__}: {error}"
+    except DamagedFile as error:
+        return [], f"{paths.runs.name} is damaged and was skipped: {error}"
+
+
+def add_run(paths: SweepPaths, summary: ExitSummary, started_at: str) -> None:
+    """Add how a run went to the others.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    run = Run(
+        started_at=started_at,
+        counts=dict(summary.counts),
+        num_attempted=summary.num_attempted,
+        interrupted_by=summary.interrupted_by,
+        busy_share=summary.busy_share,
+        concurrency=summary.concurrency,
+        stopped_by=summary.stopped_by,
+        notes=list(summary.notes),
+    )
+    write_json(paths.runs, {"runs": [asdict(one) for one in (*read_runs(paths)[0], run)]})
 
 
 def usage_line(busy_share: float | None, concurrency: float | None) -> str | None:
-    """`devices at work 97 % of the time while cells waited; 3.8 cells at once on average`; null when none waited."""
+    """`devices at work 97 % of the time while cells waited; 3.8 cells at once on average`; None when none waited."""
     if busy_share is None:
         return None
     at_once = "" if concurrency is None else f"; {concurrency:.1f} cells at once on average"

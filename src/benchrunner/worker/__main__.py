@@ -6,7 +6,6 @@ the others waiting in a collective.
 
 import faulthandler
 import importlib
-import json
 import os
 import signal
 import sys
@@ -16,14 +15,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchrunner.core.cell import cell_from_dict
 from benchrunner.core.errors import Unsupported
 from benchrunner.core.faults import parse_fault
 from benchrunner.core.files import write_json
+from benchrunner.core.job_file import JobFile, read_own_job
 from benchrunner.core.paths import AttemptPaths
-from benchrunner.core.record import RankFile
+from benchrunner.core.rank_file import RankFile
+from benchrunner.core.rank_result import ErrorKind, MemoryAtDeath, RankError, RankResult
 from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.imports import uncollected
 from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent
@@ -74,7 +75,7 @@ def _run_to_its_end(paths: AttemptPaths, status: RankFile, started_s: float) -> 
     """The rank's exit code; raises only where its file cannot be written."""
     write_json(paths.rank(status.rank), asdict(status))
     try:
-        job: dict[str, Any] = json.loads(paths.cell.read_text(encoding="utf-8"))
+        job = read_own_job(paths.cell)
         with uncollected():
             context = _make_context(job, paths, status, started_s)
         with planted(parse_fault(job["fault"]), context):
@@ -114,7 +115,7 @@ def _compiler_refusals(context: "Context") -> AbstractContextManager[object]:
     return COMPILERS[context.cell.axes["compile"]].refusals()
 
 
-def _make_context(job: dict[str, Any], paths: AttemptPaths, status: RankFile, started_s: float) -> "Context":
+def _make_context(job: JobFile, paths: AttemptPaths, status: RankFile, started_s: float) -> "Context":
     from benchrunner.worker.context import Context
 
     return Context(
@@ -129,7 +130,7 @@ def _make_context(job: dict[str, Any], paths: AttemptPaths, status: RankFile, st
     )
 
 
-def load_workload(name: str) -> "Callable[[Context], dict[str, Any]]":
+def load_workload(name: str) -> "Callable[[Context], RankResult]":
     """The function that measures the workload `name`.
 
     Raises:
@@ -137,7 +138,7 @@ def load_workload(name: str) -> "Callable[[Context], dict[str, Any]]":
     """
     if name not in WORKLOADS:
         raise Unsupported("runtime.workload", f"workload {name} is not implemented in this version")
-    run: Callable[[Context], dict[str, Any]] = importlib.import_module(WORKLOADS[name]).run
+    run: Callable[[Context], RankResult] = importlib.import_module(WORKLOADS[name]).run
     return run
 
 
@@ -159,7 +160,7 @@ def _keep_error(paths: AttemptPaths, status: RankFile, error: BaseException) -> 
         write_json(paths.rank(status.rank), asdict(status))
 
 
-def describe_error(error: BaseException) -> dict[str, Any]:
+def describe_error(error: BaseException) -> RankError:
     """What the rank file keeps of an exception: kind, code, type, message, traceback, when, and the memory at death."""
     kind, code = classify_error(error)
     text = "".join(traceback.format_exception(error))
@@ -174,7 +175,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     }
 
 
-def classify_error(error: BaseException) -> tuple[str, str | None]:
+def classify_error(error: BaseException) -> tuple[ErrorKind, str | None]:
     """Kind and code of an exception: unsupported with its code, oom, nonfinite, or exception."""
     if isinstance(error, Unsupported):
         return "unsupported", error.code
@@ -196,7 +197,7 @@ def _optional_package(error: ImportError) -> str | None:
     return next((package for package in OPTIONAL if any(f"/{package}/" in file for file in files)), None)
 
 
-def _memory() -> dict[str, int | None]:
+def _memory() -> MemoryAtDeath:
     """Bytes of device memory as this rank's death left them; nulls where torch or the device cannot tell."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from benchrunner.core.files import write_json
 from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.rank_file import ExitsFile
 from benchrunner.worker.imports import uncollected
 from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent
 
@@ -66,7 +67,8 @@ def torchrun_words(attempt_dir: str, num_ranks: str, rendezvous: Sequence[str] =
 def _keep_exits(paths: AttemptPaths, exits: dict[int, int]) -> None:
     """In the order in which torchrun saw the ranks end, the ones that it ended itself last."""
     node = int(os.environ.get("SLURM_NODEID", "0"))
-    write_json(paths.exits(node), {"exits": [{"rank": rank, "code": code} for rank, code in exits.items()]})
+    listed: ExitsFile = {"exits": [{"rank": rank, "code": code} for rank, code in exits.items()]}
+    write_json(paths.exits(node), listed)
 
 
 def leave(code: int) -> NoReturn:

@@ -2,11 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,7 +13,9 @@ import torch.distributed as dist
 from benchrunner.core.cell import Cell
 from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import Heartbeat
-from benchrunner.core.record import RankFile
+from benchrunner.core.job_file import Machine
+from benchrunner.core.rank_file import RankFile
+from benchrunner.core.record import Phase
 
 COLLECTIVE_SLACK_S = 120.0
 """A collective gives up this long after the cell's own limit, so that the runner, who sees every rank, judges first."""
@@ -30,7 +31,7 @@ class Context:
         self,
         *,
         cell: Cell,
-        hardware: Mapping[str, Any],
+        hardware: Machine,
         rank: int = 0,
         local_rank: int = 0,
         world_size: int = 1,
@@ -48,11 +49,11 @@ class Context:
         self.status = status or RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
         self._heartbeat = Heartbeat(path.with_name(f"beat{rank}"))
         self._phase_started_s = time.monotonic() if started_s is None else started_s
-        self.device = _select_device(str(hardware["device_type"]), local_rank)
-        self.on_phase: list[Callable[[str], None]] = []
+        self.device = _select_device(hardware["device_type"], local_rank)
+        self.on_phase: list[Callable[[Phase], None]] = []
         """Called with the name of each phase that the rank enters, once the rank file shows it."""
 
-    def phase(self, name: str) -> None:
+    def phase(self, name: Phase) -> None:
         """End the phase before, enter `name`, show both in the rank file, then say so to who asked (`on_phase`).
 
         Entering the phase that the rank is in already does nothing.

@@ -8,8 +8,11 @@ import subprocess
 import pytest
 import torch
 
+import samples
 from benchrunner.core.faults import parse_fault
+from benchrunner.core.files import write_json
 from benchrunner.core.parity_cell import small_scale
+from benchrunner.core.record import record_to_dict
 from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.workloads import parity
 from benchrunner.worker.workloads.parity import Difference, draw_task_step, judge, summarise
@@ -256,9 +259,11 @@ def test_a_tolerance_is_three_known_good_errors(precision):
 def test_errors_are_collected_from_records(tmp_path):
     def record(name, precision, gradient, workload="parity"):
         metrics = {"parity_gradient_error": gradient, "parity_cosine": 0.9, "parity_curve_error": 0.5}
-        path = tmp_path / name
-        path.write_text(json.dumps({"metrics": metrics, "axes": {"precision": precision, "workload": workload}}))
-        return path
+        made = samples.make_record(
+            samples.make_cell(), metrics=metrics, axes={"precision": precision, "workload": workload}
+        )
+        write_json(tmp_path / name, record_to_dict(made))
+        return tmp_path / name
 
     paths = [record("1", "bf16", 0.1), record("2", "bf16", 0.2), record("3", "fp8", 0.3), record("4", "x", 1, "train")]
     assert collect(paths) == {

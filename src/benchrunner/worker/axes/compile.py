@@ -11,6 +11,7 @@ import torch._inductor.config
 from torch import nn
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Choices
 from benchrunner.core.schema import CompileConfig
 from benchrunner.worker.axes import thunder
 from benchrunner.worker.axes.activation_checkpointing import compiled_part
@@ -89,7 +90,7 @@ class Compiler:
     """The compiler's own way to spread an initialised decoder that it compiles as a whole, in place of torch's."""
     gradient_sync: Callable[[Any, bool], AbstractContextManager[object]] | None = None
     """`Built.gradient_sync` of what `distribute` returns."""
-    choices: Callable[[CompileConfig], dict[str, Any]] = lambda options: {}
+    choices: Callable[[CompileConfig], Choices] = lambda options: {}
     """What to record of how the model was compiled."""
     refusals: Callable[[], AbstractContextManager[object]] = nullcontext
     """Around building and running a model: turns what the compiler cannot do into a verdict."""

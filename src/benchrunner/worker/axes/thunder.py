@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchrunner.core.errors import Unsupported
+from benchrunner.core.rank_result import Choices
 from benchrunner.core.schema import CompileConfig
 from benchrunner.worker.axes.peft import LoRA
 from benchrunner.worker.context import Context
@@ -203,7 +204,7 @@ def gradient_sync(model: Any, sync: bool) -> AbstractContextManager[object]:
     return contextlib.nullcontext() if sync else model.no_sync()
 
 
-def describe(options: CompileConfig) -> dict[str, Any]:
+def describe(options: CompileConfig) -> Choices:
     """What to record: the executors of the model's programs, and how many programs there are."""
     return {"thunder_executors": _programs[0].executors, "thunder_programs": len(_programs)}
 

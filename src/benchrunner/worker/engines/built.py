@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Choices
 from benchrunner.worker.axes.optimizer import make_optimizer
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.axes.precision.loss_scale import CountingScaler
@@ -31,7 +31,7 @@ class Built:
     num_parameters: int
     """Whole model, tied head once, before any packing or sharding."""
     num_trainable_parameters: int
-    choices: dict[str, Any] = field(default_factory=dict)
+    choices: Choices = field(default_factory=Choices)
     """What precision, compiler and engine decided by themselves, for the record."""
     backward: Callable[[torch.Tensor], None] = torch.Tensor.backward
     """The backward pass of a loss."""

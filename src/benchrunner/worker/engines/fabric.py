@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from benchrunner.core.errors import Unsupported
+from benchrunner.core.rank_result import Choices
 from benchrunner.worker.axes import activation_checkpointing, compile, peft, strategy
 from benchrunner.worker.axes.precision import formats, nf4
 from benchrunner.worker.context import Context
@@ -165,7 +166,7 @@ def _clip_gradients(fabric: "Fabric", model: nn.Module, optimizer: Any, max_norm
         fabric.clip_gradients(model, optimizer, max_norm=max_norm, error_if_nonfinite=False)
 
 
-def _describe(fabric: "Fabric") -> dict[str, Any]:
+def _describe(fabric: "Fabric") -> Choices:
     """What to record: whose strategy and plug-in worked, and what the plug-in calls its precision."""
     plugin = fabric.strategy.precision
     return {

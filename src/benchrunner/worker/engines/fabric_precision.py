@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Choices, Float8Choices
 from benchrunner.worker.axes.precision import float8_te, formats
 from benchrunner.worker.axes.precision.loss_scale import CountingScaler, CountingShardedScaler
 from benchrunner.worker.context import Context
@@ -78,7 +79,7 @@ def _bitsandbytes(mode: Any) -> Any:
     return BitsandbytesPrecision(mode, dtype=torch.bfloat16)
 
 
-def prepare(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[Decoder, dict[str, Any]]:
+def prepare(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[Decoder, Choices]:
     """Have the plug-in, or where there is none our precision, convert the decoder; returns it with choices to record.
 
     Plug-ins convert real parameters; the scope is the cell's, which they have no word for.
@@ -93,7 +94,7 @@ def prepare(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[Decod
     return decoder, formats.PRECISIONS[name].convert(decoder, cell, context.device) or {}
 
 
-def _convert_float8(decoder: Decoder, cell: Cell, fabric: "Fabric") -> dict[str, Any]:
+def _convert_float8(decoder: Decoder, cell: Cell, fabric: "Fabric") -> Float8Choices:
     """The plug-in swaps linears and LayerNorms where it is led: the blocks, or everything where no head is tied.
 
     Once it finds Transformer Engine's modules in a model it converts no more of it.
@@ -115,7 +116,7 @@ def _num_linears(decoder: Decoder) -> int:
 
 
 @torch.no_grad()
-def _quantised(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[Decoder, dict[str, Any]]:
+def _quantised(decoder: Decoder, context: Context, fabric: "Fabric") -> tuple[Decoder, Choices]:
     """A decoder whose linears the plug-in quantises on the device as they are constructed, one matrix at a time.
 
     Constructing them fills them at random; then each is quantised again from its own values. A tied head gets a

@@ -1,9 +1,10 @@
 """Peak memory of the window and of the whole run, as the allocator saw it."""
 
 import resource
-from typing import Any
 
 import torch
+
+from benchrunner.core.rank_result import Memory, Peaks
 
 
 class MemoryMeter:
@@ -16,7 +17,7 @@ class MemoryMeter:
     def __init__(self, device: torch.device, *, captures: bool = False) -> None:
         self._device = device
         self._captures = captures
-        self._before: dict[str, int] = {}
+        self._before: Peaks = {"allocated_bytes": 0, "reserved_bytes": 0}
         self._forget()
 
     def start_window(self) -> None:
@@ -29,16 +30,25 @@ class MemoryMeter:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
 
-    def _with_before(self, peaks: dict[str, int]) -> dict[str, int]:
-        return {name: max(value, self._before.get(name, 0)) for name, value in peaks.items()}
+    def _with_before(self, peaks: Peaks) -> Peaks:
+        return {
+            "allocated_bytes": max(peaks["allocated_bytes"], self._before["allocated_bytes"]),
+            "reserved_bytes": max(peaks["reserved_bytes"], self._before["reserved_bytes"]),
+        }
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Memory:
         """The rank's memory block. On CPU both peaks are the process's resident set, scope `process`."""
         window = _peaks(self._device)
         run = self._with_before(window)
         if self._device.type != "cuda":
-            zero = {"num_alloc_retries": None, "num_ooms": None, "nvml_used_bytes": None}
-            return {"window": window, "run": run, **zero, "scope": "process"}
+            return {
+                "window": window,
+                "run": run,
+                "num_alloc_retries": None,
+                "num_ooms": None,
+                "nvml_used_bytes": None,
+                "scope": "process",
+            }
         stats = torch.cuda.memory_stats(self._device)
         return {
             "window": window,
@@ -50,7 +60,7 @@ class MemoryMeter:
         }
 
 
-def _peaks(device: torch.device) -> dict[str, int]:
+def _peaks(device: torch.device) -> Peaks:
     if device.type == "cuda":
         allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
         return {"allocated_bytes": allocated, "reserved_bytes": reserved}

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from benchrunner.core.rank_result import Device, MeanSd, RankResult
+
 ENERGY_MIN_WINDOW_S = 2.0
 """Shorter windows than this say nothing: the driver's energy counter moves in steps of tens of milliseconds."""
 
@@ -61,7 +63,7 @@ class DeviceMonitor:
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
-    def stop(self) -> dict[str, Any]:
+    def stop(self) -> RankResult:
         """End sampling; call right after the synchronisation that closes the window."""
         energy_j = None
         if self._thread is not None:
@@ -121,13 +123,13 @@ def _nvml_handle(device: torch.device) -> Any:
         return None
 
 
-def _mean_sd(samples: list[float]) -> dict[str, float] | None:
+def _mean_sd(samples: list[float]) -> MeanSd | None:
     if not samples:
         return None
     return {"mean": statistics.fmean(samples), "sd": statistics.stdev(samples) if len(samples) > 1 else 0.0}
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
+def describe_device(device: torch.device) -> Device:
     """What the rank ran on."""
     if device.type != "cuda":
         return {

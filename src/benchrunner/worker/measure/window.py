@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
+from benchrunner.core.rank_result import CompileCounters, RankResult
 from benchrunner.worker.axes import compile
 from benchrunner.worker.context import Context
 from benchrunner.worker.measure.memory import MemoryMeter
@@ -26,7 +26,7 @@ class Steps:
 
 def measure(
     context: Context, steps: Steps, *, warmup_steps: int | None = None, num_steps: int | None = None
-) -> dict[str, Any]:
+) -> RankResult:
     """Run warm-up and window; the keys step_times_s, memory, compile, and the driver's view.
 
     How many steps: as `measure` in the configuration says, unless the workload counts for itself.
@@ -48,7 +48,7 @@ def measure(
     return window
 
 
-def _any_recompiled(context: Context, window: dict[str, Any]) -> bool:
+def _any_recompiled(context: Context, window: RankResult) -> bool:
     """Whether a compiler worked on any rank: all must measure again, or one waits for peers that do not come."""
     count = torch.tensor(window["compile"]["num_window_recompiles"], device=context.device)
     if context.world_size > 1:
@@ -73,7 +73,7 @@ def _warm_up(context: Context, steps: Steps, count: int) -> float | None:
     return first_step_s
 
 
-def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) -> dict[str, Any]:
+def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) -> RankResult:
     steps.prepare(indices)
     timer, monitor, before = make_timer(context.device), DeviceMonitor(context.device), compile.read_stats()
     context.phase("measure")
@@ -102,14 +102,15 @@ def _captures_graphs(context: Context) -> bool:
     return graphs and context.device.type == "cuda"
 
 
-def _compile_block(before: compile.CompileStats, after: compile.CompileStats) -> dict[str, Any]:
-    block = asdict(after)
-    breaks = block.pop("graph_breaks")
-    block["num_graph_breaks"] = sum(breaks.values())
-    block["graph_break_reasons"] = breaks
-    # Dynamo counts no frames under fullgraph, and no graph for a frame that it leaves as it is.
-    num_frames, num_graphs = after.num_frames - before.num_frames, after.num_graphs - before.num_graphs
-    block["num_window_recompiles"] = max(num_frames, num_graphs)
-    block["cache_hits"] = block.pop("num_cache_hits")
-    block["cache_misses"] = block.pop("num_cache_misses")
-    return block
+def _compile_block(before: compile.CompileStats, after: compile.CompileStats) -> CompileCounters:
+    return {
+        "compile_s": after.compile_s,
+        "num_frames": after.num_frames,
+        "num_graphs": after.num_graphs,
+        "num_graph_breaks": sum(after.graph_breaks.values()),
+        "graph_break_reasons": after.graph_breaks,
+        # Dynamo counts no frames under fullgraph, and no graph for a frame that it leaves as it is.
+        "num_window_recompiles": max(after.num_frames - before.num_frames, after.num_graphs - before.num_graphs),
+        "cache_hits": after.num_cache_hits,
+        "cache_misses": after.num_cache_misses,
+    }

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
+from benchrunner.core.rank_result import Flops, RankResult
 from benchrunner.worker.steps import data
 
 
-def flops_block(cell: Cell, sizes: Sizes | None = None) -> dict[str, Any]:
+def flops_block(cell: Cell, sizes: Sizes | None = None) -> Flops:
     """FLOPs of one optimizer step over all devices; attention counted as computed, i.e. causal."""
     sizes = sizes or cell.sizes
     return {
@@ -20,7 +20,7 @@ def flops_block(cell: Cell, sizes: Sizes | None = None) -> dict[str, Any]:
     }
 
 
-def counts_of_lengths(cell: Cell, steps: range) -> dict[str, Any]:
+def counts_of_lengths(cell: Cell, steps: range) -> RankResult:
     """Tokens and FLOPs a step, the mean over `steps`, of samples that differ in length; nothing where all are alike.
 
     Model FLOPs are those of the samples as drawn; hardware FLOPs those of what was computed, padding included.
@@ -36,14 +36,14 @@ def counts_of_lengths(cell: Cell, steps: range) -> dict[str, Any]:
     }
 
 
-def _mean_flops(cell: Cell, lengths: Counter[int], num_steps: int) -> dict[str, Any]:
+def _mean_flops(cell: Cell, lengths: Counter[int], num_steps: int) -> Flops:
     """`flops_block` of samples of these lengths (length → how many), a step."""
-    total: dict[str, float] = {}
+    model = hardware = 0.0
     by_dtype: dict[str, float] = {}
     for length, count in lengths.items():
         block = flops_block(cell, replace(cell.sizes, seq_len=length, global_batch_size=1))
-        for name in ("model_per_step", "hardware_per_step"):
-            total[name] = total.get(name, 0.0) + count / num_steps * block[name]
+        model += count / num_steps * block["model_per_step"]
+        hardware += count / num_steps * block["hardware_per_step"]
         for dtype, flops in block["by_dtype"].items():
             by_dtype[dtype] = by_dtype.get(dtype, 0.0) + count / num_steps * flops
-    return {"convention": "causal", **total, "by_dtype": by_dtype}
+    return {"convention": "causal", "model_per_step": model, "hardware_per_step": hardware, "by_dtype": by_dtype}

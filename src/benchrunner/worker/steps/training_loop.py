@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 
+from benchrunner.core.rank_result import Choices
 from benchrunner.worker.axes import strategy
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
@@ -102,7 +102,7 @@ class TrainingLoop:
         """What gradients are multiplied with at present."""
         return float((self.built.scaler or self._scaler).get_scale())
 
-    def choices(self) -> dict[str, Any]:
+    def choices(self) -> Choices:
         """What precision and loss scaling decided by themselves."""
         return self.built.choices | (self.built.scaler or self._scaler).choices()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from benchrunner.core.rank_result import Checks, RankResult
 from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
@@ -20,8 +21,6 @@ from benchrunner.worker.validity.sampling import Samples, local, sample, sample_
 
 if TYPE_CHECKING:
     from benchrunner.worker.steps.training_loop import TrainingLoop
-
-Checks = dict[str, dict[str, Any]]
 
 CHECKS: dict[str, Callable[[Evidence], Finding]] = {
     "shape": checks_model.shape,
@@ -37,7 +36,7 @@ CHECKS: dict[str, Callable[[Evidence], Finding]] = {
 """Check → how it judges, in the order in which failures are reported."""
 
 
-def check_training(loop: "TrainingLoop", result: dict[str, Any], initial: Samples) -> Checks:
+def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -> Checks:
     """All checks of a training run; enters the phase `check`. `initial`: parameters before the first step."""
     loop.context.phase("check")
     facts = _facts_at_rest(loop.built)  # before a probe can change anything
@@ -57,7 +56,7 @@ def check_training(loop: "TrainingLoop", result: dict[str, Any], initial: Sample
     return judge(evidence)
 
 
-def check_inference(context: Context, built: Built, result: dict[str, Any], run: Callable[[], int]) -> Checks:
+def check_inference(context: Context, built: Built, result: RankResult, run: Callable[[], int]) -> Checks:
     """The checks that make sense without gradients; `run` does one step and returns how many tokens it processed."""
     context.phase("check")
     facts = _facts_at_rest(built)

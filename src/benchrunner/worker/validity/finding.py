@@ -1,13 +1,14 @@
 """What a validity check says, and the facts that checks judge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Check, RankResult, Scalar
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
 from benchrunner.worker.validity.probe import Probes
@@ -22,13 +23,13 @@ class Finding:
     """The word of one check: ok true, false, or null where it cannot tell; texts and numbers for a reader."""
 
     ok: bool | None
-    expected: Any = None
-    observed: Any = None
+    expected: Scalar = None
+    observed: Scalar = None
     note: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Check:
         """As it stands in the record; the note only when there is one."""
-        found = {"ok": self.ok, "expected": self.expected, "observed": self.observed}
+        found: Check = {"ok": self.ok, "expected": self.expected, "observed": self.observed}
         return found if self.note is None else found | {"note": self.note}
 
 
@@ -43,7 +44,7 @@ class Evidence:
 
     context: Context
     built: Built
-    result: Mapping[str, Any]
+    result: RankResult
     """What the workload measured: step times, losses, compile counters, tokens."""
     probes: Probes
     rest_bytes: int

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchrunner.core.rank_result import Check, Choices, RankResult
 from benchrunner.worker.axes.attention import attention_backend, chosen_backend
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
@@ -24,7 +24,7 @@ MEDIAN_OF_NORMAL = 0.6745
 """Median of |x| ÷ standard deviation: a tied head gives each token a large logit for itself, which this leaves out."""
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> RankResult:
     """Run forward passes as the cell says and return the rank's result (keys: docs/metrics.md).
 
     Raises:
@@ -33,7 +33,7 @@ def run(context: Context) -> dict[str, Any]:
     with attention_backend(context.cell), inference(context) as built:
         loop = ForwardLoop(context, built)
         window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
-        choices = {"attention": chosen_backend(context.cell, context.device)} | built.choices
+        choices: Choices = {"attention": chosen_backend(context.cell, context.device), **built.choices}
         result = rank_result(context, built, window) | {"losses": [], "choices": choices}
         checks = check_inference(context, built, result, loop.probe)
         return result | {"checks": checks | {"work": loop.check_work(), "logits": loop.check_logits()}}
@@ -87,7 +87,7 @@ class ForwardLoop:
             logits: Tensor = self.built.model(batch[:, :-1])
         return logits
 
-    def check_work(self) -> dict[str, Any]:
+    def check_work(self) -> Check:
         """Tokens that logits came back for, a step of this rank."""
         sizes = self._cell.sizes
         expected = sizes.global_batch_size // sizes.world_size * sizes.seq_len
@@ -95,7 +95,7 @@ class ForwardLoop:
         told = f"{expected} tokens a step and rank"
         return Finding(ok=observed == expected, expected=told, observed=f"{observed:g}").as_dict()
 
-    def check_logits(self) -> dict[str, Any]:
+    def check_logits(self) -> Check:
         """From our own init logits are normal with standard deviation σ·√d: norms and blocks are alive."""
         model = self._cell.config.model
         logits = self.logits(self._first_batch())[:, -1].float()

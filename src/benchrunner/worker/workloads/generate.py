@@ -2,13 +2,13 @@
 
 import math
 import statistics
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Check, Checks, GenerationSample, GenerationTimes, RankMetrics, RankResult
 from benchrunner.worker.axes.attention import attention_backend, decode_backend
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
@@ -16,7 +16,7 @@ from benchrunner.worker.measure.timer import make_timer
 from benchrunner.worker.measure.window import Steps, measure
 from benchrunner.worker.steps import data
 from benchrunner.worker.steps.decoding import NOT_YET, Decoding
-from benchrunner.worker.validity.checks import Checks, check_inference
+from benchrunner.worker.validity.checks import check_inference
 from benchrunner.worker.validity.finding import Finding, unknown
 from benchrunner.worker.workloads.forward import inference
 from benchrunner.worker.workloads.result import rank_result
@@ -36,7 +36,7 @@ MOST_CACHE_TOLERANCE = 0.5
 """However deep the model: logits that have nothing to do with each other differ by 1.4."""
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> RankResult:
     """Generate as the cell says and return the rank's result (keys: docs/metrics.md).
 
     `step_times_s` are the samples of the window; `samples` has their parts, after those of the cold one.
@@ -48,11 +48,11 @@ def run(context: Context) -> dict[str, Any]:
         steps = Steps(prepare=loop.prepare, run=loop.sample)
         window = measure(context, steps, warmup_steps=WARMUP_SAMPLES, num_steps=num_samples)
         result = rank_result(context, built, window) | _generation_result(context, loop.times_s(), num_samples)
-        result["choices"] = {"attention": decode_backend(cell, context.device)} | built.choices
+        result["choices"] = {"attention": decode_backend(cell, context.device), **built.choices}
         return result | {"checks": loop.check(built, result)}
 
 
-def _generation_result(context: Context, samples: list[dict[str, float]], num_measured: int) -> dict[str, Any]:
+def _generation_result(context: Context, samples: list[GenerationTimes], num_measured: int) -> RankResult:
     cell, measured = context.cell, samples[-num_measured:]
     tokens = cell.sizes.global_batch_size * cell.config.generate.new_tokens
     return {
@@ -60,8 +60,12 @@ def _generation_result(context: Context, samples: list[dict[str, float]], num_me
         "tokens_per_step": tokens,
         "padded_tokens_per_step": tokens,
         "metrics": generation_metrics(cell, context.hardware.get("memory_bandwidth_bytes_per_second"), measured),
-        "samples": [{**samples[0], "cold": True}, *({**sample, "cold": False} for sample in measured)],
+        "samples": [_sample(samples[0], cold=True), *(_sample(times, cold=False) for times in measured)],
     }
+
+
+def _sample(times: GenerationTimes, *, cold: bool) -> GenerationSample:
+    return {**times, "cold": cold}
 
 
 class GenerationLoop:
@@ -96,7 +100,7 @@ class GenerationLoop:
             self.decoding.step()
         self._timer.mark()
 
-    def times_s(self) -> list[dict[str, float]]:
+    def times_s(self) -> list[GenerationTimes]:
         """Seconds of prefill (to the first token) and decode (all others) of every sample so far."""
         parts = self._timer.step_times_s()  # prefill, decode, pause between two samples, and again
         return [
@@ -104,7 +108,7 @@ class GenerationLoop:
             for prefill_s, decode_s in zip(parts[::3], parts[1::3], strict=True)
         ]
 
-    def check(self, built: Built, result: dict[str, Any]) -> Checks:
+    def check(self, built: Built, result: RankResult) -> Checks:
         """The checks of every workload on one more token, and those of a generation."""
         self.context.phase("check")
         own = {"work": self.check_work(), "cache": self.check_cache()}
@@ -122,14 +126,14 @@ class GenerationLoop:
         self.decoding.step()
         return self.decoding.progress.token.numel()
 
-    def check_work(self) -> dict[str, Any]:
+    def check_work(self) -> Check:
         """Every sequence of the last sample has its new tokens, each of the vocabulary."""
         tokens, vocab_size = self.decoding.progress.tokens, self.context.cell.config.model.vocab_size
         produced = int(((tokens > NOT_YET) & (tokens < vocab_size)).sum())
         ok, expected = produced == tokens.numel(), f"{tokens.numel()} new tokens in a sample"
         return Finding(ok=ok, expected=expected, observed=str(produced)).as_dict()
 
-    def check_cache(self) -> dict[str, Any]:
+    def check_cache(self) -> Check:
         """Logits after the last sample's cache are those of its whole sequence without cache.
 
         Raises:
@@ -163,15 +167,15 @@ def cache_tolerance(cell: Cell) -> float:
 
 
 def generation_metrics(
-    cell: Cell, bandwidth_bytes_per_second: float | None, samples: list[dict[str, float]]
-) -> dict[str, float | None]:
+    cell: Cell, bandwidth_bytes_per_second: float | None, samples: list[GenerationTimes]
+) -> RankMetrics:
     """The headline numbers of one replica: medians over the samples, and the best time a token."""
     options, batch_size = cell.config.generate, cell.sizes.micro_batch_size
     first_token_s = statistics.median(sample["prefill_s"] for sample in samples)
     num_decodes = options.new_tokens - 1
     tokens_s = [sample["decode_s"] / num_decodes for sample in samples] if num_decodes else []
     token_s = statistics.median(tokens_s) if tokens_s else None
-    metrics: dict[str, float | None] = {
+    metrics: RankMetrics = {
         "time_to_first_token_s": first_token_s,
         "prefill_tokens_per_second": batch_size * options.prompt_length / first_token_s,
         "time_per_output_token_s": token_s,

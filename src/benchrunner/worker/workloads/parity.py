@@ -7,8 +7,7 @@ scale of a gradient, uniform tokens teach nothing).
 
 import copy
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
 from benchrunner.core.parity_cell import reference, small_scale
+from benchrunner.core.rank_result import RankResult, TensorDifference
 from benchrunner.worker.axes.attention import attention_backend, chosen_backend
 from benchrunner.worker.axes.precision import nf4
 from benchrunner.worker.axes.precision.formats import storage_dtype
@@ -48,8 +48,12 @@ class Difference:
     """Norm of the difference ÷ norm of the reference."""
     cosine: float
 
+    def as_dict(self) -> TensorDifference:
+        """As it stands in the record."""
+        return {"name": self.name, "step": self.step, "error": self.error, "cosine": self.cosine}
 
-def run(context: Context) -> dict[str, Any]:
+
+def run(context: Context) -> RankResult:
     """Compare as the module says and return the rank's result; there are no step times.
 
     Raises:
@@ -79,9 +83,9 @@ def run(context: Context) -> dict[str, Any]:
         "parity": {
             "losses": curves[0],
             "reference_losses": curves[1],
-            "worst_tensors": [asdict(difference) for difference in worst],
+            "worst_tensors": [difference.as_dict() for difference in worst],
         },
-        "choices": {"attention": _attention(ours)} | ours.choices(),
+        "choices": {"attention": _attention(ours), **ours.choices()},
         "checks": {"parity": judge(context.cell.axes["precision"], errors, worst).as_dict()},
     }
 

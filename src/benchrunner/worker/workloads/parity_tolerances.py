@@ -8,11 +8,13 @@ Measured by
 of which the second prints the entries of KNOWN_GOOD.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchrunner.core.files import read_json
+from benchrunner.core.record import RECORD_BYTES, SCHEMA_VERSION, Metrics, Record
 
 FACTOR = 3.0
 
@@ -65,16 +67,21 @@ def collect(records: Sequence[Path]) -> dict[str, Errors]:
     """The largest errors by precision over parity records."""
     worst: dict[str, Errors] = {}
     for path in records:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        metrics, name = record["metrics"], record["axes"]["precision"]
-        if record["axes"]["workload"] != "parity" or metrics.get("parity_gradient_error") is None:
+        record = read_json(path, Record, limit_bytes=RECORD_BYTES, version=SCHEMA_VERSION)
+        found, name = _measured(record.metrics), record.axes["precision"]
+        if record.axes["workload"] != "parity" or found is None:
             continue
-        found = Errors(metrics["parity_gradient_error"], 1 - metrics["parity_cosine"], metrics["parity_curve_error"])
         before = worst.get(name, Errors(0.0, 0.0, 0.0))
         worst[name] = Errors(
             max(found.gradient, before.gradient), max(found.cosine, before.cosine), max(found.curve, before.curve)
         )
     return worst
+
+
+def _measured(metrics: Metrics) -> Errors | None:
+    gradient, cosine = metrics.get("parity_gradient_error"), metrics.get("parity_cosine")
+    curve = metrics.get("parity_curve_error")
+    return None if gradient is None or cosine is None or curve is None else Errors(gradient, 1 - cosine, curve)
 
 
 if __name__ == "__main__":

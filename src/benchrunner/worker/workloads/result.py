@@ -1,14 +1,13 @@
 """What every workload returns of a rank, around its measured window."""
 
-from typing import Any
-
+from benchrunner.core.rank_result import RankResult
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
 from benchrunner.worker.measure.meters import describe_device
 from benchrunner.worker.steps.counts import flops_block
 
 
-def rank_result(context: Context, built: Built, window: dict[str, Any]) -> dict[str, Any]:
+def rank_result(context: Context, built: Built, window: RankResult) -> RankResult:
     """What every workload returns of a rank, around the measured window."""
     cell = context.cell
     tokens = cell.sizes.global_batch_size * cell.sizes.seq_len

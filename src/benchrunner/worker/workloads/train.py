@@ -1,8 +1,8 @@
 """The training loop: forward, backward and optimizer step on a fresh synthetic batch every step."""
 
 import math
-from typing import Any
 
+from benchrunner.core.rank_result import Choices, RankResult
 from benchrunner.worker.axes.attention import attention_backend, chosen_backend
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.engine import build
@@ -14,7 +14,7 @@ from benchrunner.worker.validity.sampling import sample_parameters
 from benchrunner.worker.workloads.result import rank_result
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> RankResult:
     """Train as the cell says and return the rank's result (keys: docs/metrics.md).
 
     Raises:
@@ -28,7 +28,7 @@ def run(context: Context) -> dict[str, Any]:
         losses = loop.mean_losses()
         attention = chosen_backend(context.cell, context.device)
         _require_finite(losses, loop.own_losses())
-        choices = {"attention": attention} | loop.choices()
+        choices: Choices = {"attention": attention, **loop.choices()}
         result = rank_result(context, loop.built, window) | {"losses": losses, "choices": choices}
         result |= counts_of_lengths(context.cell, loop.prepared)
         result["checks"] = checks.check_training(loop, result, initial)

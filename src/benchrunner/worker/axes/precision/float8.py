@@ -1,7 +1,6 @@
 """What both fp8 libraries share: which linears they take, which sizes, and what is padded when asked to."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from benchrunner.core.arithmetic import GRADIENT_WORKLOADS
 from benchrunner.core.cell import Cell
 from benchrunner.core.errors import Unsupported
+from benchrunner.core.rank_result import Float8Choices
 from benchrunner.worker.model.decoder import Decoder
 
 MULTIPLE = 16
@@ -81,7 +81,7 @@ def check_sizes(linears: dict[str, nn.Linear], cell: Cell) -> None:
         )
 
 
-def describe(decoder: Decoder, linears: dict[str, nn.Linear], cell: Cell, *, padded: bool) -> dict[str, Any]:
+def describe(decoder: Decoder, linears: dict[str, nn.Linear], cell: Cell, *, padded: bool) -> Float8Choices:
     """What was converted, for the record's choices; `padded` says whether this device needs padding at all."""
     sizes = {
         name: f"{one.in_features}×{one.out_features} → {_up(one.in_features)}×{_up(one.out_features)}"

@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchrunner.core.cell import Cell
 from benchrunner.core.errors import Unsupported
+from benchrunner.core.rank_result import Choices
 from benchrunner.worker.axes.precision import float8
 from benchrunner.worker.model.decoder import Decoder
 
@@ -106,7 +107,7 @@ def _is_traced(cell: Cell) -> bool:
     return cell.axes["compile"] != "eager" and cell.config.precision.recipe != "delayed"
 
 
-def convert(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, Any]:
+def convert(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
     """Swap the linears in place, still on meta (names and parameters stay); returns the choices to record.
 
     Raises:
@@ -119,7 +120,7 @@ def convert(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, Any
     for name, linear in linears.items():
         float8.replace_module(decoder, name, make_linear(linear, cell))
     choices = float8.describe(decoder, linears, cell, padded=bool(cell.config.precision.pad))
-    return {"fp8": choices | {"weight_cache": caches_weights(cell)}}
+    return {"fp8": {**choices, "weight_cache": caches_weights(cell)}}
 
 
 def make_linear(linear: nn.Linear, cell: Cell) -> nn.Module:

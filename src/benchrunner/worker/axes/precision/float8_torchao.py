@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Choices
 from benchrunner.worker.axes.precision import float8
 from benchrunner.worker.model.decoder import Decoder
 
 
-def convert(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, Any]:
+def convert(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
     """Swap the linears in place (names and parameters stay); returns the choices to record.
 
     Weights are gathered in their own dtype under FSDP and cast after: a float8 gather would need its own scales

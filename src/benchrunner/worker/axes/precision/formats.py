@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Choices
 from benchrunner.worker.axes.precision import float8_te, float8_torchao, nf4
 from benchrunner.worker.axes.precision.loss_scale import CountingScaler
 from benchrunner.worker.model.decoder import Decoder
@@ -75,7 +76,7 @@ def autocast_forward(cell: Cell, device: torch.device) -> ContextFactory:
 class Precision:
     """What a precision option does at the two moments that concern it."""
 
-    convert: Callable[[Decoder, Cell, torch.device], dict[str, Any] | None] = keep_linears
+    convert: Callable[[Decoder, Cell, torch.device], Choices | None] = keep_linears
     """Swap modules of the decoder while it is on meta; returns choices to record."""
     forward: Callable[[Cell, torch.device], ContextFactory] = plain_forward
     """A factory of the context that every forward pass runs in."""

@@ -1,9 +1,9 @@
 """The loss scale of float16 training, and how often it was too large."""
 
-from typing import Any
-
 import torch
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+from benchrunner.core.rank_result import Choices
 
 
 class CountingScaler(torch.amp.GradScaler):
@@ -27,7 +27,7 @@ class CountingScaler(torch.amp.GradScaler):
         skipped = self._scale < before
         self._num_skipped = skipped.int() if self._num_skipped is None else self._num_skipped + skipped
 
-    def choices(self) -> dict[str, Any]:
+    def choices(self) -> Choices:
         """What to record when all steps are done (asks the device)."""
         if not self.is_enabled():
             return {}

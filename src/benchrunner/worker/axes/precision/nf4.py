@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from benchrunner.core.cell import Cell
 from benchrunner.core.errors import Unsupported
+from benchrunner.core.rank_result import Choices
 from benchrunner.worker.axes.activation_checkpointing import KEPT_OPERATIONS
 from benchrunner.worker.axes.peft import is_linear
 from benchrunner.worker.context import Context
@@ -29,7 +30,7 @@ takes bfloat16 through float32 and back: bits that spell a NaN become another Na
 another dtype a unit is gathered as bytes. Bytes themselves would do, but torch before 2.13 cannot shard them."""
 
 
-def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> dict[str, Any]:
+def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
     """Replace the linears of a decoder on meta by quantised ones on `device`; the rest stays on meta.
 
     Returns what to record. A tied head gets a matrix of its own from the embedding's values: packed rows cannot be

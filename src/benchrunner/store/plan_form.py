@@ -1,0 +1,48 @@
+"""The outer form of plan.json: what it holds and where; the configurations inside are `core.cell`'s."""
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from benchrunner.core.record import Grounds
+from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.predict import Prediction
+from benchrunner.plan.verdict import Decision
+
+
+class CellEntry(TypedDict):
+    """One cell: what it does not share with the others, and what was decided about it."""
+
+    cell_id: str
+    config_digest: str
+    slug: str
+    options: NotRequired[dict[str, int]]
+    """Key of the configuration → its place in that key's list of sections."""
+    scalars: NotRequired[dict[str, Any]]
+    overrides: NotRequired[dict[str, Any]]
+    sizes: list[int]
+    """In the order of `Sizes`."""
+    verdict: Decision
+    reason_code: NotRequired[str | None]
+    reason: NotRequired[str | None]
+    flags: NotRequired[list[str]]
+    predicted: NotRequired[Prediction | None]
+    evidence: NotRequired[Grounds | None]
+
+
+class PlanFile(TypedDict):
+    """The frozen matrix, each shared part once."""
+
+    schema_version: int
+    benchrunner: str
+    created_at: str
+    sweep_name: str
+    words: list[str]
+    hardware: Hardware
+    common: dict[str, Any]
+    """Sections and scalars that all cells share."""
+    settings: dict[str, Any]
+    """Changed leaves that do not tell cells apart."""
+    cells: list[CellEntry]
+    sections: dict[str, list[dict[str, Any]]]
+    """Key of the configuration → the different sections that cells have there."""

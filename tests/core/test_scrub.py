@@ -1,0 +1,40 @@
+import os
+import socket
+
+import pytest
+
+from benchrunner.core import scrub, text
+
+
+@pytest.fixture(autouse=True)
+def named_host(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node7.cluster.example")
+    text._host_pattern.cache_clear()
+    yield
+    text._host_pattern.cache_clear()
+
+
+def test_files_are_scrubbed_in_place_and_others_not_touched(tmp_path):
+    named, other = tmp_path / "rank0.out", tmp_path / "rank1.out"
+    named.write_bytes(b"\xff on gpu-node7\n")
+    other.write_bytes(b"\xff\x00 binary stays\n")
+    before = other.stat().st_ino
+    scrub.scrub_files([named, other])
+    assert named.read_bytes() == b"\xff on <host>\n"
+    assert other.read_bytes() == b"\xff\x00 binary stays\n" and other.stat().st_ino == before
+
+
+def test_a_log_of_many_pieces_is_scrubbed_in_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(scrub, "CHUNK_BYTES", 64)
+    log = tmp_path / "agent.log"
+    log.write_text("x" * 200 + "\nat gpu-node7\n" + "y" * 200 + "\n")
+    scrub.scrub_files([log])
+    assert log.read_text() == "x" * 200 + "\nat <host>\n" + "y" * 200 + "\n"
+
+
+def test_what_is_no_file_is_left_alone(tmp_path):
+    os.mkfifo(tmp_path / "rank0.err")
+    (tmp_path / "rank1.err").symlink_to("/dev/zero")
+    (tmp_path / "rank2").mkdir()
+    scrub.scrub_files([*tmp_path.iterdir(), tmp_path / "agent.log"])
+    assert len(list(tmp_path.iterdir())) == 3

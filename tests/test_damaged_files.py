@@ -1,0 +1,139 @@
+"""Whatever is in the place of a sweep's file: one line names it, and the rest of the sweep goes on."""
+
+import re
+import shutil
+
+import pytest
+
+from benchrunner.core.environment import Environment
+from benchrunner.core.errors import SweepDirError
+from benchrunner.core.files import write_json
+from benchrunner.core.paths import SweepPaths
+from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.outcome import evidence
+from benchrunner.outcome.evidence import gather
+from benchrunner.outcome.judge import judge
+from benchrunner.plan.plan import Plan
+from benchrunner.report import markdown
+from benchrunner.report.write import read_sweep, tables_of
+from benchrunner.run.sweep import RunOptions, run_plan
+from benchrunner.store.plan_file import load_plan, write_plan
+from damage import DAMAGES, damage, respect_permissions
+from samples import CPU, make_cell, plan_cell
+
+ONE, TWO = (plan_cell(make_cell(leaves={"seed": seed})) for seed in range(2))
+PLAN = Plan(cells=[ONE, TWO], hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}
+ENVIRONMENT: Environment = {"benchrunner": "0.1.0", "versions": {"torch": "2.13.0"}, "driver": None, "gpus": []}
+RECORD = f"cells/{ONE.cell.slug}/record.json"
+JOB = f"cells/{ONE.cell.slug}/attempt-1/cell.json"
+
+
+class Damaging(FakeLauncher):
+    """A launcher whose jobs leave something in the place of a file of the first cell."""
+
+    def __init__(self, script, put):
+        super().__init__(lambda job: script if job.cell == ONE.cell else Script(result=RESULT))
+        self.put = put
+
+    def start(self, job):
+        handle = super().start(job)
+        if job.cell == ONE.cell:
+            self.put(job.paths)
+        return handle
+
+
+def run(paths, launcher=None, **options):
+    launcher = launcher or FakeLauncher(lambda job: Script(result=RESULT))
+    settings = {"environment": ENVIRONMENT, "clock": launcher.clock, "fault": None, "hardware": CPU} | options
+    return run_plan(PLAN, paths, launcher=launcher, options=RunOptions(**settings))
+
+
+def statuses(sweep):
+    return [row.status for row in sweep.rows]
+
+
+def the_line(lines, name):
+    """The only line that names a file."""
+    (line,) = [line for line in lines if name in line]
+    assert len(line) < 400 and line.isprintable(), line
+    return line
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    paths = SweepPaths(write_plan(PLAN, tmp_path_factory.mktemp("finished")))
+    run(paths)
+    return paths
+
+
+@pytest.fixture
+def paths(finished, tmp_path, monkeypatch):
+    respect_permissions(monkeypatch)
+    return SweepPaths(shutil.copytree(finished.root, tmp_path / "sweep"))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("file", [RECORD, "environment.json", "runs.json"])
+def test_a_report_names_it_and_shows_the_rest(paths, file, name):
+    if (file, name) == ("environment.json", "no keys"):
+        pytest.skip("an environment of which nothing is known")
+    damage(paths.root / file, name)
+    sweep = read_sweep(paths)
+    line = the_line(sweep.notes, file)
+    assert line.startswith(f"{file} is damaged") and re.search(DAMAGES[name][1], line)
+    assert statuses(sweep) == ["skipped" if file == RECORD else "ok", "ok"]
+    assert file in markdown.results_markdown(tables_of([sweep]))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("file", [RECORD, "environment.json", "runs.json", JOB])
+def test_a_resumed_sweep_names_it_and_goes_on(paths, capsys, file, name):
+    if (file, name) == ("environment.json", "no keys"):
+        pytest.skip("an environment of which nothing is known")
+    paths.cell(TWO.cell.slug).record.unlink()
+    if file == JOB:
+        paths.cell(ONE.cell.slug).record.unlink()
+    damage(paths.root / file, name)
+    summary = run(paths, resume=True)
+    line = the_line(summary.notes, file)
+    assert line.startswith(f"{file} ") and re.search(DAMAGES[name][1], line)
+    assert the_line(capsys.readouterr().err.splitlines(), f"{file} is damaged" if name != "directory" else file)
+    assert statuses(read_sweep(paths)) == ["skipped" if (file, name) == (RECORD, "directory") else "ok", "ok"]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_plan_is_one_error(paths, name):
+    damage(paths.plan, name)
+    with pytest.raises(SweepDirError) as caught:
+        load_plan(paths.root)
+    assert the_line([str(caught.value)], str(paths.plan)) and re.search(DAMAGES[name][1], str(caught.value))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_rank_file_of_a_running_job_is_named_and_the_others_go_on(paths, monkeypatch, name):
+    if name == "1 GB":  # which takes seconds to be searched for this host's name
+        monkeypatch.setattr(evidence, "scrub_files", list)
+    launcher = Damaging(Script(hangs=True), lambda attempt: damage(attempt.rank(0), name))
+    for planned in (ONE, TWO):
+        paths.cell(planned.cell.slug).record.unlink()
+        shutil.rmtree(paths.cell(planned.cell.slug).attempt(1).root)
+    summary = run(paths, launcher)
+    assert summary.counts == {"failed": 1, "ok": 1}
+    assert launcher.clock.now() < 60, "the watcher saw it, and did not wait for a limit"
+    sweep = read_sweep(paths)
+    assert sweep.rows[0].reason_code == "failed.garbage"
+    line = the_line([sweep.rows[0].reason], "rank 0 left a status file that cannot be read")
+    assert re.search(DAMAGES[name][1], line)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_exit_codes_that_cannot_be_read_are_named_in_the_verdict(paths, name):
+    attempt = paths.cell(ONE.cell.slug).attempt(1)
+    attempt.rank(0).unlink()
+    write_json(attempt.exits(), {"exits": [{"rank": 0, "code": -9}]})
+    assert judge(gather(attempt, 1, code=1)).reason_code == "failed.signal"
+    damage(attempt.exits(), name)
+    verdict = judge(gather(attempt, 1, code=1))
+    assert verdict.reason_code == "failed.launch"
+    assert re.search(DAMAGES[name][1], the_line([verdict.reason], "exits0.json is damaged"))
