@@ -54,7 +54,7 @@ class Context:
         """Called with the name of each phase that the rank enters, once the rank file shows it."""
 
     def phase(self, name: Phase) -> None:
-        """End the phase before, enter `name`, show both in the rank file, then say so to who asked (`on_phase`).
+        """End the phase before, enter `name`, show both in the rank file, then call `on_phase`.
 
         Entering the phase that the rank is in already does nothing.
         """

@@ -8,7 +8,6 @@ import pytest
 
 from benchrunner import worker
 from benchrunner.core.faults import parse_fault
-from benchrunner.worker.faults import plant
 from benchrunner.worker.faults.plant import planted
 from cells import make_cell, make_context
 
@@ -20,11 +19,7 @@ def test_nothing_but_the_rank_itself_knows_of_faults():
     root = Path(worker.__file__).parent
     modules = [path for path in root.rglob("*.py") if path.parent.name != "faults"]
     assert len(modules) > 40
-    knows = {
-        path.name
-        for path in modules
-        if re.search(r"(?i)(?<![a-z])faults?(?![a-z])|planted|\blie[sd]?\b", path.read_text())
-    }
+    knows = {path.name for path in modules if re.search(r"(?i)(?<![a-z])faults?(?![a-z])|planted", path.read_text())}
     assert knows == AWARE
 
 
@@ -65,12 +60,6 @@ def test_a_death_is_not_waited_for_outside():
         context.phase("build")
     context.phase("measure")
     assert context.on_phase == []
-
-
-def test_a_death_takes_hold_of_nothing_else(monkeypatch):
-    monkeypatch.setattr(plant, "uncollected", None)
-    with planted(parse_fault("exit:measure"), context := make_context(make_cell())):
-        assert len(context.on_phase) == 1
 
 
 def test_the_environment_is_printed_whole(capsys, monkeypatch):

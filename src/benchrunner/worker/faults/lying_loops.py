@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +26,9 @@ def in_front(lie: type, module: ModuleType, name: str) -> Patch:
 class Frozen(TrainingLoop):
     """The first trainable parameter gets no gradient."""
 
-    def accumulate(
-        self,
-        batches: Sequence[Tensor],
-        after_forward: Callable[[], None] | None = None,
-        shares: Sequence[float] | None = None,
-    ) -> Tensor:
+    def accumulate(self, *arguments: Any, **options: Any) -> Tensor:
         """Lose one gradient."""
-        loss = super().accumulate(batches, after_forward, shares)
+        loss = super().accumulate(*arguments, **options)
         next(parameter for parameter in self.built.decoder.parameters() if parameter.requires_grad).grad = None
         return loss
 
@@ -40,14 +36,9 @@ class Frozen(TrainingLoop):
 class DoublyReduced(TrainingLoop):
     """Every gradient is as many times too large as there are ranks."""
 
-    def accumulate(
-        self,
-        batches: Sequence[Tensor],
-        after_forward: Callable[[], None] | None = None,
-        shares: Sequence[float] | None = None,
-    ) -> Tensor:
+    def accumulate(self, *arguments: Any, **options: Any) -> Tensor:
         """Scale what was reduced."""
-        loss = super().accumulate(batches, after_forward, shares)
+        loss = super().accumulate(*arguments, **options)
         for parameter in self.built.decoder.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(self.context.world_size)
