@@ -28,10 +28,10 @@ def make_job(tmp_path, cell=None, hardware=CPU, devices=(), fault=None):
 
 
 def test_cell_json_holds_what_the_ranks_need(tmp_path):
-    job = make_job(tmp_path, make_cell(strategy="ddp"), fault=Fault(kind="oom", rank=1))
-    job.write_job(job)
-    document = json.loads(job.paths.cell.read_text())
-    assert cell_from_dict(document["cell"]) == job.cell
+    told = make_job(tmp_path, make_cell(strategy="ddp"), fault=Fault(kind="oom", rank=1))
+    job.write_job(told)
+    document = json.loads(told.paths.cell.read_text())
+    assert cell_from_dict(document["cell"]) == told.cell
     assert document["hardware"]["device_type"] == "cpu"
     assert document["fault"] == "oom@1"
 

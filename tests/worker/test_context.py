@@ -99,5 +99,5 @@ def test_every_death_has_an_act():
 
 
 def test_the_list_of_faults_needs_no_torch():
-    code = "import sys, benchrunner.faults; sys.exit('torch' in sys.modules)"
+    code = "import sys, benchrunner.core.faults; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
