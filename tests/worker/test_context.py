@@ -2,20 +2,23 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
 
 from benchrunner.core import faults as names
 from benchrunner.core.faults import parse_fault
+from benchrunner.launch import local
+from benchrunner.run import watch
 from benchrunner.worker.context import Context
 from benchrunner.worker.faults import deaths
 from samples import make_cell
 
 
-def make_context(tmp_path, fault=None, **more):
+def make_context(tmp_path, fault=None, leaves=None, **more):
     return Context(
-        cell=make_cell(),
+        cell=make_cell(leaves=leaves),
         hardware={"device_type": "cpu"},
         path=tmp_path / "rank0.json",
         fault=parse_fault(fault),
@@ -58,6 +61,14 @@ def test_alone_there_is_nobody_to_join(tmp_path):
     context.init_process_group()
     assert not torch.distributed.is_initialized()
     context.destroy_process_group()
+
+
+def test_the_runner_ends_an_overdue_job_before_a_collective_gives_up(tmp_path, monkeypatch):
+    joined = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda **options: joined.append(options))
+    make_context(tmp_path, leaves={"timeout_s": 30.0}, world_size=2).init_process_group()
+    ending_s = watch.LOOK_S + watch.DUMP_S + local.GRACE_S
+    assert [options["timeout"] > timedelta(seconds=30.0 + ending_s) for options in joined] == [True]
 
 
 @pytest.mark.parametrize(
