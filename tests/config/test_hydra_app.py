@@ -1,5 +1,5 @@
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,6 +11,8 @@ from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError
+from benchrunner.core.schema import SweepConfig
+from samples import make_config
 
 AXIS_VALUES = {
     "model": ["debug", "gpt2-125m", "llama2-7b"],
@@ -313,12 +315,25 @@ def test_two_sweeps_are_refused(tmp_path):
 # --- options -------------------------------------------------------------------------------------------------------
 
 
-def test_every_option_composes_under_its_own_name(tmp_path):
-    entries = "".join(f"    - {{{group}: glob(*)}}\n" for group in AXES)
-    rows = expand(sweep_file=write_sweep(tmp_path / "all.yaml", f"sweep:\n  include:\n{entries}"))
+@pytest.fixture(scope="module")
+def every_option(tmp_path_factory):
+    """A row for every option of every axis, and one of changed leaves."""
+    entries = [f"{{{group}: glob(*)}}" for group in AXES] + ["{model.num_layers: 3, limits.start_s: 7.5, seq_len: 16}"]
+    lines = "".join(f"    - {entry}\n" for entry in entries)
+    sweep = write_sweep(tmp_path_factory.mktemp("sweep") / "all.yaml", f"sweep:\n  include:\n{lines}")
+    return expand(sweep_file=sweep)
+
+
+def test_every_option_composes_under_its_own_name(every_option):
     for group in AXES:
         names = {option.alias_of or option.name for option in hydra_app.list_options(group)}
-        assert {row.axes[group] for row in rows} == names
+        assert {row.axes[group] for row in every_option} == names
+
+
+def test_the_cells_of_other_tests_are_composed_as_bench_composes_them(every_option):
+    assert any(row.overrides for row in every_option)
+    for row in every_option:
+        assert make_config(row.axes, row.overrides) == replace(row.config, sweep=SweepConfig())
 
 
 def test_every_option_has_a_description():

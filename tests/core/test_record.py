@@ -66,7 +66,9 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path):
 
 
 def test_the_published_schema_is_current():
-    assert record_schema.DEFAULT_PLACE.read_text() == record_schema.schema_text(), "python -m benchrunner.record_schema"
+    assert record_schema.DEFAULT_PLACE.read_text() == record_schema.schema_text(), (
+        "python -m benchrunner.store.record_schema"
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_secrets_do_not_pass():
 
 
 @pytest.mark.parametrize(
-    ("text", "clean"),
+    ("log", "clean"),
     [
         ("host : gpu-node7", "host : <host>"),
         ("at gpu-node7.cluster.example:29500", "at <host>:29500"),
@@ -31,8 +31,8 @@ def test_secrets_do_not_pass():
         ("gpu-node77 and my-gpu-node7 are others", "gpu-node77 and my-gpu-node7 are others"),
     ],
 )
-def test_hosts_are_replaced(named_host, text, clean):
-    assert scrub_hosts(text) == clean
+def test_hosts_are_replaced(named_host, log, clean):
+    assert scrub_hosts(log) == clean
 
 
 def test_plain_text_has_no_escapes_and_no_controls():
@@ -40,13 +40,13 @@ def test_plain_text_has_no_escapes_and_no_controls():
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("several", "line"),
     [
         ("\n\n  first   line \nsecond", "first line"),
         ("backend='inductor' raised:\nTypeError: x", "backend='inductor' raised: TypeError: x"),
         ("", ""),
     ],
 )
-def test_first_line(text, line):
-    assert first_line(text) == line
+def test_the_first_line_that_says_something(several, line):
+    assert first_line(several) == line
     assert len(first_line("x" * 1000, 50)) == 50

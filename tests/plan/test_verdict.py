@@ -83,7 +83,7 @@ def test_the_emulated_limit_counts_when_it_is_smaller():
 
 
 def test_ranks_on_a_cpu_share_its_ram():
-    hardware = replace(CPU, memory_bytes=10 * 2**20)
+    hardware = replace(CPU, memory_bytes=3 * 2**20)
     assert decide(make_cell(), hardware).verdict == "run"
     verdict = decide(make_cell(strategy="ddp"), hardware)
     assert verdict.reason_code == "skipped.predicted_oom"

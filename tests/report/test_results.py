@@ -246,7 +246,7 @@ def test_nothing_in_common_is_not_said():
         "workload": "forward", "strategy": "ddp", "precision": "nf4", "compile": "inductor", "engine": "fabric",
         "activation_checkpointing": "full", "optimizer": "sgd",
     }  # fmt: skip
-    rows = [make_row(make_cell()), make_row(make_cell(leaves={"seq_len": 64}, model="other", **other))]
+    rows = [make_row(make_cell()), make_row(make_cell(leaves={"seq_len": 64}, model="gpt2-125m", **other))]
     assert constant_text(results_table(rows)) == ""
     assert make_tables("t", rows, [], []).summary == ["2 cells: 2 skipped."]
 

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from benchrunner.run.order import family, order_by_information, smaller_first, smaller_first_in_place
 from samples import make_cell, plan_cell
 
+PRECISIONS, COMPILERS = ("fp32", "bf16", "bf16-mixed", "nf4"), ("eager", "inductor", "thunder")
+
 
 def cell(size=1, seed=0, **axes):
     return plan_cell(make_cell(leaves={"micro_batch_size": size, "seed": seed}, **axes))
@@ -31,7 +33,7 @@ def test_smaller_ones_first():
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz"), st.integers(0, 3)),
+        st.tuples(st.sampled_from(PRECISIONS), st.sampled_from(COMPILERS), st.integers(0, 3)),
         unique=True,
         min_size=1,
         max_size=30,
@@ -39,7 +41,7 @@ def test_smaller_ones_first():
     st.randoms(use_true_random=False),
 )
 def test_each_next_cell_shows_the_most(values, random):
-    cells = [cell(1, seed, precision=f"precision-{one}", compile=f"compiler-{two}") for one, two, seed in values]
+    cells = [cell(1, seed, precision=one, compile=two) for one, two, seed in values]
     costs = {planned.cell.slug: random.random() for planned in cells}
     ordered = order_by_information(cells, costs)
     assert sorted(map(id, ordered)) == sorted(map(id, cells))

@@ -1,23 +1,30 @@
 """Small cells, plans and records that several tests share."""
 
 from dataclasses import asdict
+from functools import cache
 
+import yaml
+
+from benchrunner.config.hydra_app.loader import schema_defaults
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import Cell, derive_sizes, identity, make_slug
-from benchrunner.core.record import PHASES, Record
+from benchrunner.core.paths import config_dir
+from benchrunner.core.record import Record
 from benchrunner.core.schema import typed_config
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.report.results import Row
 
-MODEL = {
-    "name": "debug", "description": "", "num_layers": 4, "d_model": 128, "num_heads": 4, "num_kv_heads": 2,
-    "d_ff": 352, "vocab_size": 512, "max_seq_len": 128, "tie_embeddings": False, "norm": "rmsnorm", "norm_eps": 1e-5,
-    "mlp": "swiglu", "positions": "rotary", "rotary_fraction": 1.0, "rope_base": 10000.0, "bias": False,
-    "head_bias": False, "parallel_residual": False, "shared_norm": False, "dropout": 0.0, "init_std": 0.02,
-    "num_parameters": None, "source": "",
-}  # fmt: skip
-STRATEGIES = {"single": ("single", None), "ddp": ("ddp", None), "fsdp_stage2": ("fsdp", 2), "fsdp_stage3": ("fsdp", 3)}
+
+def read_yaml(name):
+    """A file of conf/."""
+    return yaml.safe_load((config_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+USUAL = {
+    group: name for entry in read_yaml("config")["defaults"] if isinstance(entry, dict) for group, name in entry.items()
+}
+"""Group → the option of a bare `bench`."""
 
 CPU = Hardware(
     name="cpu", device_type="cpu", device_name="Some CPU", num_devices=1, memory_bytes=16 * 2**30, torch="2.13.0+cpu",
@@ -35,57 +42,40 @@ H200 = Hardware(
 
 
 def make_config(axes, leaves):
-    """A whole configuration, for the chosen options."""
+    """A whole configuration as `bench` composes it."""
     return typed_config(make_tree(axes, leaves))
 
 
 def make_tree(axes, leaves):
-    """The same as plain data, as Hydra composes it."""
-    kind, stage = STRATEGIES[axes["strategy"]]
-    mixed = axes["precision"].endswith("-mixed")
-    config = {
-        "model": {**MODEL, "name": axes["model"]},
-        "workload": {"name": axes["workload"], "lengths": "fixed", "min_length": 10, "longest": None,
-                     "loss_chunk_tokens": None},
-        "strategy": {"name": axes["strategy"], "kind": kind, "stage": stage, "wrap": "block", "backward_prefetch": None,
-                     "accumulation_sync": None, "mixed_precision_by": None},
-        "precision": {"name": axes["precision"], "param_dtype": "float32" if mixed else "bfloat16",
-                      "compute_dtype": "bfloat16", "reduce_dtype": "bfloat16", "backend": "torch",
-                      "recipe": {"fp8": "delayed", "fp8-torchao": "tensorwise"}.get(axes["precision"]),
-                      "scope": "blocks" if axes["precision"].startswith("fp8") else "all", "pad": False},
-        "compile": {"name": axes["compile"], "mode": None, "scope": "block", "dynamic": False, "fullgraph": False,
-                    "cache": "cold"},
-        "activation_checkpointing": {
-            "name": axes["activation_checkpointing"],
-            "every": "1/2" if axes["activation_checkpointing"] == "selective" else None,
-        },
-        "engine": {"name": axes["engine"]},
-        "optimizer": {"name": axes["optimizer"], "lr": 1e-4, "weight_decay": 0.1, "clip_norm": None},
-        "launcher": {"name": "local"},
-        "hardware": {"name": "auto"},
-        "generate": {"unit": "model", "prompt_length": 6, "new_tokens": 200, "temperature": 1.0, "top_k": None,
-                     "num_samples": 10},
-        "measure": {"warmup_steps": 5, "steps": 20},
-        "limits": {f"{phase}_s": None for phase in PHASES}, "exclusive": False, "retries": 1, "brake": 5,
-        "sweep": {"include": [], "exclude": []},
-        "attention": "auto", "micro_batch_size": 1, "global_batch_size": None, "seq_len": None, "devices": None,
-        "nodes": 1, "seed": 0, "timeout_s": 1800.0, "memory_limit_gib": None, "compat": "enforce",
-        "predict": "analytic", "out_dir": "outputs",
-    }  # fmt: skip
+    """The same as plain data: the schema's defaults, option files, changed leaves."""
+    config = defaults() | {group: option(group, name) for group, name in (USUAL | axes).items()}
     for key, value in leaves.items():
-        *parents, leaf = key.split(".")
-        section = config
-        for parent in parents:
-            section = section[parent]
-        section[leaf] = value
+        config = changed(config, key.split("."), value)
     return config
+
+
+@cache
+def defaults():
+    """The schema's defaults, as plain data."""
+    return schema_defaults()
+
+
+@cache
+def option(group, name):
+    """The section of a group when this option is chosen. Shared by all cells: never to be changed."""
+    return defaults()[group] | read_yaml(f"{group}/{name}")
+
+
+def changed(tree, path, value):
+    """A copy of nested dicts with one leaf changed; what lies beside the path is shared."""
+    head, *rest = path
+    assert head in tree, f"no such key: {head}"
+    return {**tree, head: changed(tree[head], rest, value) if rest else value}
 
 
 def make_cell(visible_devices=2, leaves=None, **axes):
     """A cell of the given options; everything else is what a bare `bench` means."""
-    chosen = (
-        dict(zip(AXES, ("debug", "train", "single", "bf16", "eager", "none", "native", "adamw"), strict=True)) | axes
-    )
+    chosen = {group: axes.get(group, USUAL[group]) for group in AXES}
     leaves = leaves or {}
     config = make_config(chosen, leaves)
     cell_id = identity(chosen, leaves)

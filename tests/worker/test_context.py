@@ -1,14 +1,17 @@
 import json
+from datetime import timedelta
 
 import torch
 
+from benchrunner.launch import local
+from benchrunner.run import watch
 from benchrunner.worker.context import Context
 from samples import make_cell
 
 
-def make_context(tmp_path, **more):
+def make_context(tmp_path, leaves=None, **more):
     return Context(
-        cell=make_cell(),
+        cell=make_cell(leaves=leaves),
         hardware={"device_type": "cpu"},
         path=tmp_path / "rank0.json",
         **more,
@@ -58,3 +61,11 @@ def test_phases_are_heard_of_once_the_file_shows_them(tmp_path):
     for name in ("build", "build", "measure"):
         context.phase(name)
     assert heard == [("build", "build"), ("measure", "measure")]
+
+
+def test_the_runner_ends_an_overdue_job_before_a_collective_gives_up(tmp_path, monkeypatch):
+    joined = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda **options: joined.append(options))
+    make_context(tmp_path, leaves={"timeout_s": 30.0}, world_size=2).init_process_group()
+    ending_s = watch.LOOK_INTERVAL_S + watch.DUMP_DELAY_S + local.GRACE_S
+    assert [options["timeout"] > timedelta(seconds=30.0 + ending_s) for options in joined] == [True]

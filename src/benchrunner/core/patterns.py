@@ -4,9 +4,12 @@ import operator
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
-_COMPARISON = re.compile(r"(<=|>=|<|>)\s*([0-9][0-9.]*)")
+from packaging.version import InvalidVersion, Version
+
+_COMPARISON = re.compile(r"(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)*)")
 
 
 def read_pattern(pattern: Any) -> Callable[[Any], bool]:
@@ -40,22 +43,23 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _compare(value: Any, compares: Callable[[Any, Any], bool], bound: str) -> bool:
-    """Numbers compare as numbers, text as versions; what is neither (null, `assumed`) fits no comparison."""
+    """Numbers compare as numbers, text as versions; what is neither (None, `assumed`) fits no comparison."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return compares(value, float(bound))
-    version = _version(value)
-    return version is not None and compares(version, _version(bound))
+    release = _release(value) if isinstance(value, str) else None
+    return release is not None and compares(release, _release(bound))
 
 
-def _version(value: Any) -> tuple[int, ...] | None:
-    """A version as comparable parts without trailing zeros (`2.11.0+cu130` → (2, 11)); null if it is none."""
-    found = re.match(r"\d+(\.\d+)*", value) if isinstance(value, str) else None
-    if found is None:
+@cache
+def _release(version: str) -> Version | None:
+    """The release that a version belongs to (`2.11.0+cu130` and `2.11.0a0` → 2.11); None if it is no version.
+
+    What a vendor builds before or beside a release holds what the release holds: its rules fit it.
+    """
+    try:
+        return Version(Version(version).base_version)
+    except InvalidVersion:
         return None
-    parts = [int(part) for part in found[0].split(".")]
-    while len(parts) > 1 and parts[-1] == 0:
-        parts.pop()
-    return tuple(parts)
 
 
 def as_text(value: Any) -> str:

@@ -1,7 +1,6 @@
 """The window: what a compiler does late belongs to the warm-up, once."""
 
 import pytest
-import torch
 
 from benchrunner.worker.faults.lying_loops import compile_something
 from benchrunner.worker.measure.window import Steps, measure
@@ -12,7 +11,6 @@ WORDS = ["compile=inductor", "measure.warmup_steps=1", "measure.steps=3"]
 
 def run(*words, compiles):
     """The steps that ran, and the window's result, when a compiler works in the steps that `compiles` says."""
-    torch._dynamo.reset()
     ran, drawn = [], []
 
     def step(index):

@@ -157,7 +157,6 @@ def test_flops_are_those_of_the_samples_as_drawn():
 def test_dynamic_shapes_compile_once_or_twice_and_compute_the_same(dynamic):
     words = [*UNIFORM, "micro_batch_size=4", "measure.steps=6", "measure.warmup_steps=4"]
     eager = train.run(make_context(make_cell(*words)))
-    torch._dynamo.reset()
     compiled = train.run(make_context(make_cell(*words, "compile=inductor", f"compile.dynamic={dynamic}")))
     torch.testing.assert_close(torch.tensor(compiled["losses"]), torch.tensor(eager["losses"]), atol=EQUAL, rtol=0)
     assert compiled["compile"]["num_graphs"] <= 8

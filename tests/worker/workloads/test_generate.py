@@ -108,6 +108,6 @@ def test_where_the_prefill_makes_the_only_token_none_can_be_left_out():
 def test_a_wrong_cache_is_seen(precision):
     loop = make_loop(f"precision={precision}")
     assert loop.check_cache()["ok"]
-    values = loop.decoding.cache.layers[0].values
-    values.copy_(values.roll(1, dims=2))
+    for layer in loop.decoding.cache.layers:
+        layer.values.copy_(layer.values.roll(1, dims=2))
     assert not loop.check_cache()["ok"]

@@ -1,0 +1,38 @@
+"""One optimizer step: what is done to the gradients between the backward pass and the update."""
+
+import pytest
+import torch
+
+from benchrunner.worker.engines.engine import build
+from benchrunner.worker.steps.training_loop import TrainingLoop
+from cells import make_cell, make_context
+
+SMALL = ("model.num_layers=1", "model.vocab_size=256", "seq_len=16", "micro_batch_size=2")
+PLAIN_SGD = ("optimizer=sgd", "optimizer.lr=1", "optimizer.weight_decay=0")
+"""An update is minus the gradient."""
+
+
+def update_of_one_step(*words):
+    """What one optimizer step adds to all parameters, as one vector."""
+    context = make_context(make_cell(*SMALL, *PLAIN_SGD, *words))
+    loop = TrainingLoop(context, build(context))
+    flat = torch.nn.utils.parameters_to_vector
+    before = flat(loop.built.decoder.parameters()).detach().clone()
+    loop.prepare(range(1))
+    loop.step(0)
+    return flat(loop.built.decoder.parameters()).detach() - before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16-mixed"])
+def test_the_clipped_gradient_has_the_norm_asked_for_whatever_the_loss_scale(precision):
+    free = update_of_one_step(f"precision={precision}")
+    clipped = update_of_one_step(f"precision={precision}", "optimizer.clip_norm=0.125")
+    assert free.norm() > 0.5, "clipping would have nothing to do"
+    assert clipped.norm().item() == pytest.approx(0.125, rel=1e-3)
+    assert torch.cosine_similarity(free, clipped, dim=0).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16-mixed"])
+def test_a_gradient_below_the_norm_is_left_alone(precision):
+    free = update_of_one_step(f"precision={precision}")
+    assert torch.equal(update_of_one_step(f"precision={precision}", "optimizer.clip_norm=1000"), free)
