@@ -3,15 +3,14 @@ from dataclasses import asdict
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from benchrunner.config import hydra_app, keys
+from benchrunner.config.hydra_app.loader import store_schema
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError
-from benchrunner.core.schema import Config
 
 AXIS_VALUES = {
     "model": ["debug", "gpt2-125m", "llama2-7b"],
@@ -40,7 +39,7 @@ def expand(*words, multirun=True, sweep_file=None):
 
 def compose_by_hydra(*rows):
     """Each row of words as Hydra's own compose gives it."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    store_schema()
     with initialize_config_dir(config_dir=str(paths.config_dir()), version_base="1.3"):
         return [OmegaConf.to_container(compose("config", overrides=list(words)), resolve=True) for words in rows]
 

@@ -1,8 +1,7 @@
 """The configuration: every key with its type, its default and the values that it may have.
 
 One schema a group, shared by all its options (None where a key means nothing for an option): Hydra composes a master
-configuration first, so a key must exist whatever option is chosen. OmegaConf takes no frozen dataclasses; nobody
-changes one once it is composed, since cells share their sections.
+configuration first, so a key must exist whatever option is chosen. Frozen, since cells share their sections.
 """
 
 from collections.abc import Mapping
@@ -41,7 +40,7 @@ ALLOWED = "allowed"
 """Where a field's metadata hold its `Allowed`."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape of a decoder-only transformer."""
 
@@ -79,7 +78,7 @@ class ModelConfig:
     source: str = ""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class WorkloadConfig:
     """What a step is."""
 
@@ -99,7 +98,7 @@ class WorkloadConfig:
     adapter_start_layer: int = 2
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
     """Read by `workload=generate` only."""
 
@@ -112,7 +111,7 @@ class GenerateConfig:
     num_samples: int = setting(10, above=0)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
     """How parameters, gradients and optimizer state are spread over devices."""
 
@@ -133,7 +132,7 @@ class StrategyConfig:
     """policy | autocast; None: policy under FSDP, autocast elsewhere"""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class PrecisionConfig:
     """Number formats of parameters, compute and reduction."""
 
@@ -152,7 +151,7 @@ class PrecisionConfig:
     """Pad sizes that fp8 cannot take instead of refusing them; shows in the record."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class CompileConfig:
     """Which compiler, over what."""
 
@@ -171,7 +170,7 @@ class CompileConfig:
     """cold: an empty cache directory a cell, so that compile time is comparable | shared: one for all"""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class CheckpointingConfig:
     """Which activations are recomputed in the backward pass."""
 
@@ -181,7 +180,7 @@ class CheckpointingConfig:
     """For `selective`: q/p checkpoints block i iff (i mod p) < q; per_op keeps matmul and attention outputs."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """Whose code wraps the model."""
 
@@ -189,7 +188,7 @@ class EngineConfig:
     description: str = ""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """The update rule."""
 
@@ -201,7 +200,7 @@ class OptimizerConfig:
     """Global gradient norm is clipped to this; None: no clipping."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class LauncherConfig:
     """Where the jobs run."""
 
@@ -213,7 +212,7 @@ class LauncherConfig:
     cpus_per_task: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class HardwareConfig:
     """A device: peaks and sizes, each with its source; `auto` is filled in from the machine."""
 
@@ -234,7 +233,7 @@ class HardwareConfig:
     source: str = ""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
     """The measured window."""
 
@@ -242,7 +241,7 @@ class MeasureConfig:
     steps: int = setting(20, above=0)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
     """Seconds without progress after which a cell is stopped, by phase; None: scaled to the cell's work.
 
@@ -260,7 +259,7 @@ class LimitsConfig:
     teardown_s: float | None = setting(None, above=0)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class SweepConfig:
     """Rows that a sweep adds to or strikes from its product."""
 
@@ -270,7 +269,7 @@ class SweepConfig:
     """Each entry is {match: {key: pattern}, reason: text}; the rows stay visible in the plan."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The whole tree."""
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from benchrunner.core import arithmetic
 from benchrunner.core.paths import config_dir
+from benchrunner.core.schema import WorkloadConfig
 from benchrunner.worker.axes import peft
 from benchrunner.worker.engines.built import count_parameters
 from benchrunner.worker.engines.engine import build
@@ -39,7 +40,7 @@ def draw(cell_or_built, length=12):
 def test_trainable_parameters_are_those_of_the_formula_on_every_model(name):
     model = load_model(name)
     for method in METHODS:
-        workload = dict(make_cell(f"workload={method}").config.workload)
+        workload = make_cell(f"workload={method}").config.workload
         with torch.device("meta"):
             decoder = Decoder(model)
         before = count_parameters(decoder)[0]
@@ -61,7 +62,7 @@ def test_the_published_counts():
 def test_training_all_parameters_changes_no_module():
     with torch.device("meta"):
         decoder = Decoder(load_model("debug"))
-    assert not peft.apply(decoder, {"name": "train"}, torch.bfloat16)
+    assert not peft.apply(decoder, WorkloadConfig(name="train"), torch.bfloat16)
     assert all(parameter.requires_grad for parameter in decoder.parameters())
 
 

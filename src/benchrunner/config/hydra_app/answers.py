@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchrunner.config.hydra_app.loader import first_lines, opened
+from benchrunner.config.hydra_app.loader import first_lines, opened, store_schema
 from benchrunner.config.hydra_app.sweeps import FROM_FILE, SWEEPS, store_sweep, sweep_line
 from benchrunner.core import paths
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
-from benchrunner.core.schema import Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,7 @@ def pass_through(words: Sequence[str], sweep_file: Path | None = None) -> int:
     """
     import hydra
 
-    ConfigStore.instance().store(name="schema", node=Config)
+    store_schema()
     sweep = []
     if sweep_file:
         store_sweep(sweep_file)

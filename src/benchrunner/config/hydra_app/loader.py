@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -26,9 +26,29 @@ from benchrunner.core.schema import Config
 def opened() -> Iterator[ConfigLoader]:
     """The loader on conf/, with the schema registered."""
     logging.getLogger("hydra").setLevel(logging.ERROR)
-    ConfigStore.instance().store(name="schema", node=Config)
+    store_schema()
     with initialize_config_dir(config_dir=str(paths.config_dir()), version_base="1.3", job_name="bench"):
         yield GlobalHydra.instance().config_loader()
+
+
+def store_schema() -> None:
+    """Let Hydra find the schema under the name that conf/config.yaml asks for."""
+    ConfigStore.instance().store(name="schema", node=schema_node())
+
+
+def schema_node() -> DictConfig:
+    """The schema as OmegaConf composes on it: it takes frozen dataclasses for values that nobody may override."""
+    node: DictConfig = OmegaConf.structured(Config)
+    _thaw(node)
+    return node
+
+
+def _thaw(node: DictConfig) -> None:
+    OmegaConf.set_readonly(node, None)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _thaw(child)
 
 
 @contextmanager
@@ -79,6 +99,6 @@ def compose(loader: ConfigLoader, lines: Sequence[str]) -> dict[str, Any]:
 
 def schema_defaults() -> dict[str, Any]:
     """What the schema says where neither words nor option files do; `???` where an option file must."""
-    plain = OmegaConf.to_container(OmegaConf.structured(Config))
+    plain = OmegaConf.to_container(schema_node())
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -13,11 +13,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import keys
-from benchrunner.config.hydra_app.loader import first_lines, group_options
+from benchrunner.config.hydra_app.loader import first_lines, group_options, schema_node
 from benchrunner.core.axes import GROUPS, NOT_IDENTITY
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
-from benchrunner.core.schema import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,7 @@ def _typed(key: str, value: Any) -> Any:
     """`value` as the schema's type of `key`."""
     if isinstance(value, str):
         keys.check_text(key, value)
-    scratch = OmegaConf.structured(Config)
+    scratch = schema_node()
     try:
         OmegaConf.update(scratch, key, value, merge=True, force_add=keys.is_open(key))
         typed = OmegaConf.select(scratch, key, throw_on_missing=False)

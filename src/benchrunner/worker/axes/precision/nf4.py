@@ -6,6 +6,7 @@ quantised and its full form freed before the next: the peak is the quantised siz
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def quantise(decoder: Decoder, cell: Cell, device: torch.device) -> Choices:
         parent, _, leaf = name.rpartition(".")
         setattr(decoder.get_submodule(parent), leaf, _quantised(name, linear, cell, device))
     if "head" in linears:
-        decoder.model.tie_embeddings = False
+        decoder.model = replace(decoder.model, tie_embeddings=False)
     return {"num_linears": len(linears), "kept": {} if "head" in linears else {"head": "precision.scope=blocks"}}
 
 
