@@ -105,13 +105,12 @@ def open_regular(path: Path) -> BinaryIO:
         raise
     except OSError as error:
         raise DamagedFile(f"it cannot be read ({error.strerror})") from error
-    file = open(descriptor, "rb")  # noqa: SIM115 (the caller closes it)
     try:
         _require_regular(os.fstat(descriptor).st_mode)  # it may have been replaced in between
     except DamagedFile:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
+    return open(descriptor, "rb")
 
 
 def _require_regular(mode: int) -> None:

@@ -21,7 +21,7 @@ from benchrunner.core.cell import (
 from benchrunner.core.errors import DamagedFile, OtherVersion, SweepDirError, UsageError
 from benchrunner.core.files import read_json, write_text
 from benchrunner.core.paths import PLAN, SweepPaths
-from benchrunner.core.schema import SECTIONS, Config, typed_section
+from benchrunner.core.schema import REQUIRED, SECTIONS, Config
 from benchrunner.core.text import first_line
 from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
@@ -182,10 +182,9 @@ def plan_from_dict(data: PlanFile) -> Plan:
     """
     if not data["cells"]:
         raise DamagedFile("it has no cells")
-    common = {key: typed_section(key, value) if key in SECTIONS else value for key, value in data["common"].items()}
-    sections = {key: [typed_section(key, value) for value in values] for key, values in data["sections"].items()}
+    _require_values(data)
     return Plan(
-        cells=[_cell_from(entry, data["settings"], common, sections) for entry in data["cells"]],
+        cells=[_cell_from(entry, data) for entry in data["cells"]],
         hardware=data["hardware"],
         sweep_name=data["sweep_name"],
         words=data["words"],
@@ -194,19 +193,31 @@ def plan_from_dict(data: PlanFile) -> Plan:
     )
 
 
-def _cell_from(
-    entry: CellEntry, settings: Mapping[str, Any], common: Mapping[str, Any], sections: Mapping[str, list[Any]]
-) -> PlannedCell:
+def _require_values(data: PlanFile) -> None:
+    """A key of a section that has no default has to be there."""
+    shared = {key: [value] for key, value in data["common"].items() if key in SECTIONS}
+    missing = [
+        f"{key}.{name}"
+        for key, sections in (*shared.items(), *data["sections"].items())
+        for section in sections
+        for name, value in vars(section).items()
+        if value == REQUIRED
+    ]
+    if missing:
+        raise DamagedFile(f"{missing[0]}: field required")
+
+
+def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
     if not SLUG.fullmatch(entry["slug"]):
         raise DamagedFile(f"cells: {entry['slug']!r} is no slug")
-    own = {key: sections[key][place] for key, place in entry.get("options", {}).items()}
-    config = Config(**{**common, **entry.get("scalars", {}), **own})
+    own = {key: data["sections"][key][place] for key, place in entry.get("options", {}).items()}
+    config = Config(**{**data["common"], **entry.get("scalars", {}), **own})
     cell = Cell(
         cell_id=entry["cell_id"],
         config_digest=entry["config_digest"],
         slug=entry["slug"],
         axes={group: getattr(config, group).name for group in AXES},
-        overrides={**entry.get("overrides", {}), **settings},
+        overrides={**entry.get("overrides", {}), **data["settings"]},
         config=config,
         sizes=Sizes(**dict(zip(Sizes.__slots__, entry["sizes"], strict=True))),
     )

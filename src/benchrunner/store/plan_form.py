@@ -1,13 +1,25 @@
-"""The outer form of plan.json: what it holds and where; the configurations inside are `core.cell`'s."""
+"""The form of plan.json: what it holds and where, down to every leaf of the configurations."""
 
-from typing import Any, NotRequired
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NotRequired
 
 from typing_extensions import TypedDict
 
 from benchrunner.core.record import Grounds
+from benchrunner.core.schema import SECTIONS, Config
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.predict import Prediction
 from benchrunner.plan.verdict import Decision
+
+if TYPE_CHECKING:
+    Scalars = dict[str, Any]
+    Sections = dict[str, list[Any]]
+    Common = dict[str, Any]
+else:
+    _SCALARS = {item.name: item.type for item in fields(Config) if item.name not in SECTIONS}
+    Scalars = TypedDict("Scalars", _SCALARS, total=False)
+    Sections = TypedDict("Sections", {name: list[kind] for name, kind in SECTIONS.items()}, total=False)
+    Common = TypedDict("Common", {**_SCALARS, **SECTIONS}, total=False)
 
 
 class CellEntry(TypedDict):
@@ -18,7 +30,7 @@ class CellEntry(TypedDict):
     slug: str
     options: NotRequired[dict[str, int]]
     """Key of the configuration → its place in that key's list of sections."""
-    scalars: NotRequired[dict[str, Any]]
+    scalars: NotRequired[Scalars]
     overrides: NotRequired[dict[str, Any]]
     sizes: list[int]
     """In the order of `Sizes`."""
@@ -39,10 +51,10 @@ class PlanFile(TypedDict):
     sweep_name: str
     words: list[str]
     hardware: Hardware
-    common: dict[str, Any]
+    common: Common
     """Sections and scalars that all cells share."""
     settings: dict[str, Any]
     """Changed leaves that do not tell cells apart."""
     cells: list[CellEntry]
-    sections: dict[str, list[dict[str, Any]]]
+    sections: Sections
     """Key of the configuration → the different sections that cells have there."""

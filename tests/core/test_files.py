@@ -1,0 +1,59 @@
+import os
+import stat
+
+import pytest
+
+from benchrunner.core import files
+from benchrunner.core.errors import DamagedFile, OtherVersion
+from benchrunner.core.files import decode, open_regular, read_bytes, read_json, write_bytes
+from benchrunner.core.record import Record
+from benchrunner.store.runs import RunsFile
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_replaces_a_file_between_two_looks_is_not_waited_for(tmp_path, monkeypatch, make):
+    path = tmp_path / "record.json"
+    make(path)
+    regular = os.stat_result((stat.S_IFREG, *[0] * 9))
+    monkeypatch.setattr(files.os, "stat", lambda path: regular)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DamagedFile, match="is in its place"):
+        open_regular(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_is_not_there_is_not_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "runs.json", RunsFile, limit_bytes=100)
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path):
+    path = tmp_path / "x"
+    write_bytes(path, [b"12", b"34"])
+    assert read_bytes(path, limit_bytes=4) == b"1234"
+    with pytest.raises(DamagedFile, match="MiB large"):
+        read_bytes(path, limit_bytes=3)
+
+
+def test_types_are_not_converted():
+    run = '{"runs": [{"num_attempted": %s}]}'
+    assert decode((run % "1").encode(), RunsFile)["runs"][0].num_attempted == 1
+    for other in ('"1"', "1.0", "true", "null", "[1]"):
+        with pytest.raises(DamagedFile, match=r"runs\.0\.num_attempted: input should be a valid integer"):
+            decode((run % other).encode(), RunsFile)
+
+
+def test_a_hostile_place_is_cleaned_and_cut():
+    with pytest.raises(DamagedFile) as caught:
+        decode(b'{"runs": [{"counts": {"\\u001b[31m\\n\\u202e%s": "x"}}]}' % (b"k" * 500), RunsFile)
+    assert str(caught.value).isprintable() and len(str(caught.value)) <= 200
+
+
+def test_thousands_of_mistakes_are_counted_and_not_listed():
+    with pytest.raises(DamagedFile, match="5000 values are not what they should be"):
+        decode(b'{"runs": [%s]}' % b", ".join([b"1"] * 5000), RunsFile)
+
+
+def test_another_version_is_told_apart_from_damage():
+    with pytest.raises(OtherVersion, match="schema_version 2, this benchrunner reads 1"):
+        decode(b'{"schema_version": 2}', Record, version=1)
