@@ -28,7 +28,7 @@ from benchrunner.store.plan_file import write_plan
 from samples import CPU, make_cell, plan_cell
 
 ONE, TWO = (plan_cell(make_cell(leaves={"seed": seed})) for seed in range(2))
-PLAN = Plan(cells=[ONE, TWO], hardware=CPU, sweep_name="cli", words=["-m"], created_at="2026-11-21T03:00:00+00:00")
+PLAN = Plan(cells=[ONE, TWO], hardware=CPU, sweep_name="cli", arguments=["-m"], created_at="2026-11-21T03:00:00+00:00")
 CHECK = {"ok": True, "expected": 5, "observed": "5", "note": "so"}
 PEAKS = {"allocated_bytes": 1, "reserved_bytes": 2}
 RESULT = {

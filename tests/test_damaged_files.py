@@ -22,7 +22,7 @@ from damage import DAMAGES, damage, respect_permissions
 from samples import CPU, make_cell, plan_cell
 
 ONE, TWO = (plan_cell(make_cell(leaves={"seed": seed})) for seed in range(2))
-PLAN = Plan(cells=[ONE, TWO], hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+PLAN = Plan(cells=[ONE, TWO], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
 RESULT = {"step_times_s": [0.1] * 3, "tokens_per_step": 10, "num_parameters": 5, "num_trainable_parameters": 5}
 ENVIRONMENT: Environment = {"benchrunner": "0.1.0", "versions": {"torch": "2.13.0"}, "driver": None, "gpus": []}
 RECORD = f"cells/{ONE.cell.slug}/record.json"

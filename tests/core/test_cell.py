@@ -93,8 +93,8 @@ def test_a_cell_survives_its_file():
 
 def test_words_repeat_every_change():
     cell = make_cell(strategy="ddp", leaves={"micro_batch_size": 2})
-    assert cell.words()[: len(AXES)] == [f"{group}={name}" for group, name in cell.axes.items()]
-    assert "micro_batch_size=2" in cell.words()
+    assert cell.as_overrides()[: len(AXES)] == [f"{group}={name}" for group, name in cell.axes.items()]
+    assert "micro_batch_size=2" in cell.as_overrides()
 
 
 def test_the_digest_sees_every_default_but_no_prose():

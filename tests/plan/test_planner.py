@@ -118,7 +118,7 @@ def test_the_words_of_a_cell_give_the_same_cell_again():
     words = ["compile=inductor", "compile.mode=max-autotune", "activation_checkpointing=selective", "hardware=cpu"]
     made = make_plan([*words, "activation_checkpointing.every=1/4", "measure.steps=3", "timeout_s=7"], CPU)
     [first] = made.cells
-    [again] = make_plan(first.cell.words(), CPU).cells
+    [again] = make_plan(first.cell.as_overrides(), CPU).cells
     assert again.cell == first.cell
 
 

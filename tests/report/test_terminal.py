@@ -31,7 +31,7 @@ def piped(monkeypatch):
 
 
 def make_plan(cells):
-    return Plan(cells=cells, hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+    return Plan(cells=cells, hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
 
 
 def test_results_markdown():

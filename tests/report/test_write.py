@@ -26,7 +26,9 @@ def sweep(tmp_path):
 def make_sweep(out_dir, hardware=CPU):
     planned = [plan_cell(ONE), plan_cell(TWO), plan_cell(THREE, "unsupported", "rule.nf4_train", "cannot train")]
     words = ["-m", "strategy=single,ddp"]
-    made = Plan(cells=planned, hardware=hardware, sweep_name="cli", words=words, created_at="2026-11-21T03:00:00+00:00")
+    made = Plan(
+        cells=planned, hardware=hardware, sweep_name="cli", arguments=words, created_at="2026-11-21T03:00:00+00:00"
+    )
     return SweepPaths(write_plan(made, out_dir))
 
 

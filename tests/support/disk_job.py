@@ -27,7 +27,7 @@ def main(kind: str, place: Path) -> None:
     """Mount, run, look, resume, look again."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)], check=True)
     cells = [plan_cell(make_cell(leaves={"seed": seed})) for seed in range(6)]
-    plan = Plan(cells=cells, hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+    plan = Plan(cells=cells, hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
     paths = SweepPaths(write_plan(plan, place))
     trouble = ReadOnly(place) if kind == "readonly" else Full(place)
     code = run(plan, paths, trouble, *BAD[kind])

@@ -17,7 +17,7 @@ ENVIRONMENT = {"benchrunner": "0.1.0", "versions": {"torch": "2.13.0"}, "driver"
 
 
 def make_plan(cells, hardware=CPU):
-    return Plan(cells=cells, hardware=hardware, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+    return Plan(cells=cells, hardware=hardware, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
 
 
 def cells(count, devices=1, **leaves):

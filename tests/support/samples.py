@@ -95,7 +95,7 @@ def make_record(cell, status="ok", code=None, reason=None, **changes):
     fields = {
         "cell_id": cell.cell_id, "config_digest": cell.config_digest, "slug": cell.slug, "axes": dict(cell.axes),
         "overrides": dict(cell.overrides), "sizes": asdict(cell.sizes), "status": status, "reason_code": code,
-        "reason": reason, "command": "bench " + " ".join(cell.words()), "attempt": 1,
+        "reason": reason, "command": "bench " + " ".join(cell.as_overrides()), "attempt": 1,
         "started_at": "2026-11-21T03:00:00+00:00", "wall_s": 12.5, "num_parameters": 919168,
         "num_trainable_parameters": 919168,
     }  # fmt: skip

@@ -150,7 +150,7 @@ sys.exit(run_plan(load_plan(root), SweepPaths(root), launcher=LocalLauncher(), o
 
 def start_bench(tmp_path, fault):
     """A process that runs a sweep of one cell; returns it, the sweep's place and the marker once its ranks are up."""
-    plan = Plan(cells=[cell()], hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+    plan = Plan(cells=[cell()], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
     paths = SweepPaths(write_plan(plan, tmp_path))
     env = os.environ | {"BENCH_FAULT": fault}
     bench = subprocess.Popen([sys.executable, "-c", BENCH, str(paths.root)], env=env, stderr=subprocess.PIPE)
@@ -202,7 +202,7 @@ def test_a_sweep_on_a_host_whose_name_does_not_resolve(tmp_path):
     probe = subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip("needs the right to rename a host")
-    plan = Plan(cells=[cell()], hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+    plan = Plan(cells=[cell()], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
     root = write_plan(plan, tmp_path)
     rename = 'hostname no-such-host.invalid && exec "$@"'
     command = ["unshare", "--uts", "sh", "-c", rename, "sh", sys.executable, "-c", BENCH, str(root)]

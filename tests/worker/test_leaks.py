@@ -92,7 +92,7 @@ def test_no_environment_that_is_printed_holds_a_secret(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NOTE", f"on {socket.gethostname()}!")
     planned = plan_cell(make_cell(leaves={"seq_len": 16, "measure.steps": 1, "measure.warmup_steps": 1}))
-    plan = Plan(cells=[planned], hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+    plan = Plan(cells=[planned], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
     paths = SweepPaths(tmp_path)
     options = RunOptions(environment={"versions": {}}, fault="print_env")
     run_plan(plan, paths, launcher=ForkLauncher(), options=options)

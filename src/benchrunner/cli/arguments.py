@@ -1,4 +1,4 @@
-"""The words of the command line → a command and its parsed arguments: the only module that parses them."""
+"""The command line → a command and its parsed arguments: the only module that parses them."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Sequence
@@ -11,12 +11,12 @@ from benchrunner.core.errors import UsageError, did_you_mean
 
 
 def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The command and the words without it; `run` when the first bare word is none.
+    """The command and the arguments without it; `run` when the first bare one is none.
 
-    A bare word is never a legal override, so there is no ambiguity.
+    A bare argument is never a legal override, so there is no ambiguity.
 
     Raises:
-        UsageError: a bare first word that is neither a subcommand nor a sweep file.
+        UsageError: a bare first argument that is neither a subcommand nor a sweep file.
     """
     rest = list(words)
     valued = {name for command in COMMANDS.values() for flag in command.flags if flag.metavar for name in flag.names}

@@ -25,10 +25,10 @@ def sweep_directories(command: str, given: Sequence[str]) -> list[Path]:
     """
     if not given:
         raise UsageError(f"{command} needs the directory of a sweep, e.g. bench {command} outputs/latest")
-    return [_existing(word) for word in given]
+    return [_existing(given_path) for given_path in given]
 
 
-def _existing(word: str) -> Path:
-    if not Path(word).is_dir():
-        raise UsageError(f"{word}: no such directory")
-    return Path(word)
+def _existing(given_path: str) -> Path:
+    if not Path(given_path).is_dir():
+        raise UsageError(f"{given_path}: no such directory")
+    return Path(given_path)

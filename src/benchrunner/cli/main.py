@@ -1,4 +1,4 @@
-"""The command line: words → command → exit code. The only module that ends the program."""
+"""The command line: arguments → command → exit code. The only module that ends the program."""
 
 import os
 import sys
@@ -21,9 +21,9 @@ TO_HYDRA = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion",
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every expected error is one message on stderr."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(words)
+        code = _dispatch(given)
         sys.stdout.flush()
         return code
     except BenchError as error:
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
 
 
-def _dispatch(words: Sequence[str]) -> int:
-    if any(word.partition("=")[0] in TO_HYDRA for word in words):
-        return _pass_through([word for word in words if word not in MULTIRUN.names])
-    name, rest = split_command(words)
+def _dispatch(given: Sequence[str]) -> int:
+    if any(one.partition("=")[0] in TO_HYDRA for one in given):
+        return _pass_through([one for one in given if one not in MULTIRUN.names])
+    name, rest = split_command(given)
     arguments = parse(name, rest)
     return EXIT_OK if _answered(name, arguments) else COMMANDS[name].run(arguments)
 
@@ -54,13 +54,13 @@ def _answered(name: str, arguments: Namespace) -> bool:
     return bool(arguments.version or arguments.help)
 
 
-def _pass_through(words: list[str]) -> int:
-    """Let Hydra answer about the words after the subcommand."""
+def _pass_through(given: list[str]) -> int:
+    """Let Hydra answer about what follows the subcommand."""
     from benchrunner.config import hydra_app
 
-    words = words[1:] if words[0] in COMMANDS else words
-    if any(word.startswith("query=") for word in words):
+    given = given[1:] if given[0] in COMMANDS else given
+    if any(one.startswith("query=") for one in given):
         print(" ".join(hydra_app.complete(os.environ.get("COMP_LINE", ""), SUBCOMMANDS)))
         return EXIT_OK
-    overrides, files = split_sweep_files(words)
+    overrides, files = split_sweep_files(given)
     return hydra_app.pass_through(overrides, next(iter(files), None))

@@ -49,11 +49,12 @@ def _expand(arguments: Namespace) -> "Expansion":
     return hydra_app.expand(overrides, multirun=arguments.multirun, sweep_file=next(iter(files), None))
 
 
-def split_sweep_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """(the words that are no sweep files, the sweep files)."""
-    return [word for word in words if not is_sweep_file(word)], [Path(word) for word in words if is_sweep_file(word)]
+def split_sweep_files(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """(the arguments that are no sweep files, the sweep files)."""
+    files = [Path(argument) for argument in arguments if is_sweep_file(argument)]
+    return [argument for argument in arguments if not is_sweep_file(argument)], files
 
 
-def is_sweep_file(word: str) -> bool:
+def is_sweep_file(argument: str) -> bool:
     """True for `path/x.yaml`."""
-    return "=" not in word and word.endswith((".yaml", ".yml"))
+    return "=" not in argument and argument.endswith((".yaml", ".yml"))

@@ -44,9 +44,9 @@ class Pieces:
     """What rows are put together from."""
 
     base: Mapping[str, Any]
-    """The configuration of the fixed words alone."""
+    """The configuration of the fixed overrides alone."""
     options: Mapping[str, Mapping[str, Any]]
-    """Group → option → its section, composed on top of the fixed words."""
+    """Group → option → its section, composed on top of the fixed overrides."""
     pristine: Mapping[str, Mapping[str, Any]]
     """Group → composed name → the section of the option file alone."""
     defaults: Mapping[str, Any]
@@ -146,7 +146,7 @@ class _Typed:
 
 
 DEFAULT_OPTIONS = {"launcher": "local", "hardware": "auto"}
-"""The options that need no word."""
+"""The options that need no override."""
 
 
 def _with(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -48,13 +48,13 @@ class Cell:
     axes: Mapping[str, str]
     """Axis group → option name."""
     overrides: Mapping[str, Any]
-    """Dotted leaf → value, for every leaf that the words changed away from its option file or default."""
+    """Dotted leaf → value, for every leaf that overrides changed away from its option file or default."""
     config: Config
     """The resolved configuration."""
     sizes: Sizes
 
-    def words(self) -> list[str]:
-        """The overrides that repeat this cell, one word each, not yet quoted for a shell, without `bench`."""
+    def as_overrides(self) -> list[str]:
+        """The overrides that repeat this cell, not yet quoted for a shell, without `bench`."""
         changed = [f"{key}={format_value(value)}" for key, value in self.overrides.items()]
         return [f"{group}={name}" for group, name in self.axes.items()] + changed
 
@@ -102,9 +102,9 @@ def config_digest(config: Config, section: Callable[[object], str] = digest_sect
 
 def make_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str) -> str:
     """A readable directory name, unique by the id's first six digits."""
-    words = [axes[group] for group in AXES]
-    words += [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in identity_overrides(overrides).items()]
-    text = re.sub(r"[^a-z0-9._-]+", "-", "_".join(words).lower())
+    parts = [axes[group] for group in AXES]
+    parts += [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in identity_overrides(overrides).items()]
+    text = re.sub(r"[^a-z0-9._-]+", "-", "_".join(parts).lower())
     return f"{text[: SLUG_BYTES - 7].rstrip('_-.')}-{cell_id[:6]}"
 
 

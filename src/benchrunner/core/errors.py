@@ -1,7 +1,7 @@
 """The exceptions a caller may meet.
 
 BenchError                 anything that `bench` reports in one line, without a traceback
-├── UsageError             the words on the command line are wrong             exit 1
+├── UsageError             the arguments on the command line are wrong             exit 1
 │   └── ConfigError        a configuration key or value is wrong (`key`)       exit 1
 ├── SweepDirError          a directory that is no sweep, foreign or damaged    exit 1
 └── Unsupported            raised in a worker: this combination cannot work, and why (`code`)

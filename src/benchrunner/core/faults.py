@@ -57,13 +57,13 @@ FAULTS: dict[str, str] = DEATHS | LIES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A planted fault: what, in which rank (null: all), on entering which phase (null: build), in which cells."""
+    """A planted fault: what, in which rank (None: all), on entering which phase (None: build), in which cells."""
 
     kind: str
     rank: int | None = None
     phase: str | None = None
     cells: str | None = None
-    """A pattern (`*`, `?`, `[…]`) of slugs; null: every cell."""
+    """A pattern (`*`, `?`, `[…]`) of slugs; None: every cell."""
 
     def is_planted_in(self, slug: str) -> bool:
         """Whether the cell is run under it."""
@@ -79,7 +79,7 @@ class Fault:
 
 
 def parse_fault(text: str | None) -> Fault | None:
-    """`<kind>[@rank][:phase][/cells]` as a Fault; null or empty is none.
+    """`<kind>[@rank][:phase][/cells]` as a Fault; None or empty is none.
 
     Raises:
         ConfigError: an unknown kind or phase, or a rank that is no number.

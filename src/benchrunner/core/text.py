@@ -31,7 +31,7 @@ def scrub_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 @cache
 def _host_pattern() -> re.Pattern[str] | None:
-    """Finds this host's name, bare or with its domain; null where it is `localhost`. Asks no name server."""
+    """Finds this host's name, bare or with its domain; None where it is `localhost`. Asks no name server."""
     name = socket.gethostname()
     short = name.partition(".")[0]
     if short in ("", "localhost"):

@@ -35,7 +35,7 @@ class Handle(Protocol):
     """A running job."""
 
     def poll(self) -> int | None:
-        """Exit code once every process of the job has gone, else null; also drives the kill path on."""
+        """Exit code once every process of the job has gone, else None; also drives the kill path on."""
 
     def is_waiting(self) -> bool:
         """Whether the job waits in a queue that is not ours, so that its time has not begun."""

@@ -22,7 +22,7 @@ class Probe(Protocol):
     """Looks at devices from outside."""
 
     def occupants(self, device: int) -> str | None:
-        """What a device holds that it did not hold before the first cell, in words; null when it is empty."""
+        """What a device holds that it did not hold before the first cell, in words; None when it is empty."""
 
 
 class NoProbe:
@@ -36,7 +36,7 @@ class NoProbe:
 class NvmlProbe:
     """By NVML's used bytes, against the least that was ever seen: what others hold all the time is not ours to judge.
 
-    `read(uuid)` gives the used bytes and the processes of a device, or null where the driver does not tell.
+    `read(uuid)` gives the used bytes and the processes of a device, or None where the driver does not tell.
     """
 
     def __init__(self, uuids: Sequence[str], read: Read | None = None) -> None:

@@ -1,6 +1,6 @@
 """What a sweep was measured with: versions, commit, driver, devices, clocks, the variables that matter.
 
-Printed under every table. Never holds a host name or a secret; null where nobody can say.
+Printed under every table. Never holds a host name or a secret; None where nobody can say.
 """
 
 import importlib.metadata
@@ -61,7 +61,7 @@ def collect() -> Environment:
 
 
 def versions() -> dict[str, str | None]:
-    """Distribution → installed version, null when absent; the CUDA wheels only when present."""
+    """Distribution → installed version, None when absent; the CUDA wheels only when present."""
     found: dict[str, str | None] = {name: package_version(name) for name in DISTRIBUTIONS}
     for distribution in importlib.metadata.distributions():
         name = (distribution.metadata["Name"] or "").lower()
@@ -85,7 +85,7 @@ def scrub_host(text: str) -> str:
 
 
 def git_state(package: Path) -> Git:
-    """Commit and dirtiness of the checkout that this package runs from; nulls when it is installed.
+    """Commit and dirtiness of the checkout that this package runs from; None when it is installed.
 
     An installed package may lie inside somebody else's repository: only a checkout whose root holds `src/<package>`
     is ours.
@@ -107,7 +107,7 @@ def _git(directory: Path, *words: str) -> str | None:
 
 
 def nvml_state() -> DriverState:
-    """Driver, CUDA version of the driver, visible GPUs and how they are connected; nulls without a driver."""
+    """Driver, CUDA version of the driver, visible GPUs and how they are connected; None without a driver."""
     import pynvml
 
     try:
@@ -157,7 +157,7 @@ def _link(nvml: Any, one: Any, other: Any) -> str | None:
 
 
 def _ask(question: Callable[..., Any], *arguments: Any) -> Any:
-    """The driver's answer, or null where this device or driver does not have one."""
+    """The driver's answer, or None where this device or driver does not have one."""
     import pynvml
 
     with suppress(pynvml.NVMLError, AttributeError):

@@ -63,10 +63,10 @@ class Hardware:
     interconnect_bytes_per_second: float | None = None
     """One direction, a device, to its peers in the node."""
     peak_flops: dict[str, float] = field(default_factory=dict)
-    """Dense FLOP/s by dtype; empty for an unknown device, so that MFU is null and never a guess."""
+    """Dense FLOP/s by dtype; empty for an unknown device, so that MFU is None and never a guess."""
     source: str = ""
     packages: dict[str, str | None] = field(default_factory=dict)
-    """Import name → version, null when not installed; empty when this is not the machine we are on."""
+    """Import name → version, None when not installed; empty when this is not the machine we are on."""
     torch: str | None = None
     cc: str | None = None
     """C compiler (Triton builds its launchers with it)."""
@@ -93,7 +93,7 @@ def detect() -> Hardware:
 def resolve(config: HardwareConfig, devices: int | None = None) -> Hardware:
     """The machine that `config` names.
 
-    `auto`, or the name of what is here, is this machine, with any value that the words set on top. Another name is
+    `auto`, or the name of what is here, is this machine, with any value that overrides set on top. Another name is
     a machine to plan for: as many devices as its file says, or `devices` when the file leaves it open.
     """
     name = config.name
@@ -108,7 +108,7 @@ def resolve(config: HardwareConfig, devices: int | None = None) -> Hardware:
 
 
 def usable_devices(hardware: Hardware) -> int:
-    """How many ranks a multi-device strategy gets a node when the words do not say."""
+    """How many ranks a multi-device strategy gets a node when no override says."""
     return CPU_RANKS if hardware.device_type == "cpu" else hardware.num_devices
 
 
@@ -159,7 +159,7 @@ def read_nvml() -> list[Gpu]:
 
 
 def free_memory_bytes(hardware: Hardware) -> int | None:
-    """Free memory now, of the fullest visible device (CPU: available RAM); null when nobody can say."""
+    """Free memory now, of the fullest visible device (CPU: available RAM); None when nobody can say."""
     if hardware.device_type == "cpu":
         return min(psutil.virtual_memory().available, hardware.memory_bytes or 2**63)
     import pynvml
@@ -173,7 +173,7 @@ def free_memory_bytes(hardware: Hardware) -> int | None:
 
 
 def package_version(distribution: str) -> str | None:
-    """The installed version, without importing the package; null when it is not installed."""
+    """The installed version, without importing the package; None when it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

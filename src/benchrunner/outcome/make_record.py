@@ -90,7 +90,7 @@ def earlier_attempts(before: Record | None, number: int) -> list[EarlierAttempt]
 
 def command_of(planned: PlannedCell, fault: str | None = None) -> str:
     """The line that repeats the cell when pasted into a shell."""
-    line = shlex.join(["bench", *planned.cell.words()])
+    line = shlex.join(["bench", *planned.cell.as_overrides()])
     return f"{VARIABLE}={shlex.quote(fault)} {line}" if fault else line
 
 

@@ -129,7 +129,7 @@ def is_peer_loss(text: str) -> bool:
 
 
 def disguised_oom(text: str, memory: MemoryAtDeath) -> str | None:
-    """The library whose failure is a lack of memory, as the device was full when it happened; else null."""
+    """The library whose failure is a lack of memory, as the device was full when it happened; else None."""
     found = DISGUISED_OOM.search(text)
     return _library(found) if found and is_full(memory) else None
 
@@ -150,12 +150,12 @@ def is_full(memory: MemoryAtDeath) -> bool:
 
 
 def refusal(text: str) -> tuple[str, str] | None:
-    """(reason code, sentence) of a library's known refusal, else null."""
+    """(reason code, sentence) of a library's known refusal, else None."""
     return next(((code, sentence) for pattern, code, sentence in REFUSALS if re.search(pattern, text)), None)
 
 
 def infrastructure(text: str) -> tuple[str, str] | None:
-    """(name, sentence) of a failure that is not the cell's own, else null."""
+    """(name, sentence) of a failure that is not the cell's own, else None."""
     found = ((name, told) for pattern, name, told in INFRASTRUCTURE if re.search(pattern, text, re.IGNORECASE))
     return next(found, None)
 

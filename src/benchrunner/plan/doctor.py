@@ -51,8 +51,8 @@ def judge_value(axis: str, value: str, machine: Hardware, rules: Rules) -> tuple
     from benchrunner.plan.planner import make_plan
 
     workloads = (value,) if axis == "workload" else WORKLOADS
-    words = [f"workload={','.join(workloads)}", *([] if axis == "workload" else [f"{axis}={value}"])]
-    planned = make_plan(hydra_app.expand(words, multirun=True), machine, rules).cells
+    overrides = [f"workload={','.join(workloads)}", *([] if axis == "workload" else [f"{axis}={value}"])]
+    planned = make_plan(hydra_app.expand(overrides, multirun=True), machine, rules).cells
     if any(cell.verdict == "run" for cell in planned):
         return "yes", value, ""
     return "no", value, f"{planned[0].reason_code}: {planned[0].reason}"

@@ -33,7 +33,8 @@ class Plan:
     cells: list[PlannedCell]
     hardware: Hardware
     sweep_name: str
-    words: list[str]
+    arguments: list[str]
+    """What `bench` was called with: `-m`, the sweep file, the overrides."""
     created_at: str
     """ISO 8601, UTC."""
     benchrunner: str = __version__

@@ -39,7 +39,7 @@ def make_plan(
         hardware: the machine that is planned for.
         rules: from `compat.load_rules`.
         launch: the plan is about to be run, so a machine that is not this one has no devices.
-        num_cores: CPU cores; null: this machine's.
+        num_cores: CPU cores; None: this machine's.
     """
     judge = Judge(hardware, rules, launch, num_cores or os.cpu_count() or 1)
     cells = make_cells(expansion.rows, hardware)
@@ -48,7 +48,7 @@ def make_plan(
         cells=[_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)],
         hardware=hardware,
         sweep_name=expansion.sweep_name,
-        words=list(expansion.words),
+        arguments=list(expansion.arguments),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -36,7 +36,7 @@ def predict(cell: Cell, hardware: Hardware) -> Prediction:
     """What can be said before running.
 
     `peak_memory_bytes` and `step_time_s` are lower bounds (`bound: lower`); `activation_bytes` is an estimate of what
-    comes on top of the memory. A time is null where the device's peak is unknown or the workload has no steps.
+    comes on top of the memory. A time is None where the device's peak is unknown or the workload has no steps.
     """
     if cell.axes["workload"] == "parity":
         cell = small_scale(cell)

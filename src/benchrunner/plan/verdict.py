@@ -21,7 +21,7 @@ class Verdict:
     verdict: Decision = "run"
     reason_code: str | None = None
     reason: str | None = None
-    """One sentence; null only for `run`."""
+    """One sentence; None only for `run`."""
     flags: list[str] = field(default_factory=list)
     """`probe:<rule>`: ruled out, but run by `compat=probe`. `memory_tight`: an estimate says it may not fit."""
     predicted: predict.Prediction | None = None

@@ -65,7 +65,7 @@ def kind_of(row: Row) -> str:
 
 
 def answer_of(row: Row) -> str | None:
-    """Which of ANSWERS a parity row gives; null when it did not get as far as comparing."""
+    """Which of ANSWERS a parity row gives; None when it did not get as far as comparing."""
     checks = row.record.checks if row.record else {}
     if row.status not in ("ok", "invalid") or "parity" not in checks:
         return None

@@ -82,7 +82,7 @@ LAUNCH = "launch"
 
 
 def cost_by_phase_s(record: Record) -> dict[str, float] | None:
-    """Launch and phases → seconds, of a cell that ran to its end; null for another."""
+    """Launch and phases → seconds, of a cell that ran to its end; None for another."""
     if record.status != "ok" or record.wall_s is None or not record.phases_s:
         return None
     spent = {phase: float(record.phases_s.get(phase, 0.0)) for phase in PHASES}
@@ -97,7 +97,7 @@ def median_costs_s(records: Sequence[Record]) -> tuple[int, Mapping[str, float]]
 
 
 def cost_sentence(records: Sequence[Record]) -> str | None:
-    """`Median seconds of a cell (38): launch 3.0, start 4.1, …`; null where nothing ran to its end."""
+    """`Median seconds of a cell (38): launch 3.0, start 4.1, …`; None where nothing ran to its end."""
     count, costs = median_costs_s(records)
     parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in costs.items())
     return f"Median seconds by phase of the {count} cells that are ok: {parts}." if count else None

@@ -98,7 +98,7 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def labels(results: pd.DataFrame, part: pd.DataFrame | None = None) -> pd.DataFrame:
-    """What tells the rows of the whole table apart, for some of them (null: all); the model where nothing does."""
+    """What tells the rows of the whole table apart, for some of them (None: all); the model where nothing does."""
     part = results if part is None else part
     names = varying(results, IDENTIFYING)
     if "global_batch_size" in names and _follows(results):

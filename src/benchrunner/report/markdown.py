@@ -23,7 +23,7 @@ def escape_markdown(text: str) -> str:
 
 
 def to_markdown(frame: pd.DataFrame, *, index: str | None = None) -> str:
-    """A Markdown table; `index` is the heading of the index column, null: no such column."""
+    """A Markdown table; `index` is the heading of the index column, None: no such column."""
     shown = frame if index is None else frame.rename_axis(index).reset_index()
     lines = [shown.columns.tolist(), *shown.to_numpy().tolist()]
     cells = [[escape_markdown(str(value)) for value in line] for line in lines]

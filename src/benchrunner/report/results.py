@@ -180,7 +180,7 @@ _DTYPES = {"text": "object", "int": "Int64", "float": "Float64"}
 def _command(row: Row) -> str:
     if row.record and row.record.command:
         return row.record.command
-    return shlex.join(["bench", *row.planned.cell.words()])
+    return shlex.join(["bench", *row.planned.cell.as_overrides()])
 
 
 def results_table(rows: Sequence[Row], names: Iterable[str] = tuple(COLUMNS)) -> pd.DataFrame:
@@ -193,7 +193,7 @@ def results_table(rows: Sequence[Row], names: Iterable[str] = tuple(COLUMNS)) ->
 
 
 def _number(value: Any, kind: str) -> Any:
-    """A value of its column's kind; null, never text, among numbers."""
+    """A value of its column's kind; None, never text, among numbers."""
     if kind == "text":
         return str(value)
     if value is None or isinstance(value, str) or value != value:

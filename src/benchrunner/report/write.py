@@ -42,7 +42,7 @@ def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) ->
 
     Args:
         sweeps: directories with a plan.json.
-        out: where to; null: into the sweep itself, and for several into `<out_dir>/merged/<stamp>`.
+        out: where to; None: into the sweep itself, and for several into `<out_dir>/merged/<stamp>`.
 
     Raises:
         SweepDirError: a directory that is no sweep.
@@ -150,7 +150,7 @@ def _merged_paths(first: MeasuredSweep) -> SweepPaths:
 
 def _block(sweep: MeasuredSweep) -> Block:
     plan = sweep.plan
-    command = shlex.join(["bench", *plan.words])
+    command = shlex.join(["bench", *plan.arguments])
     machine = f"{plan.hardware.name} ({plan.hardware.device_name}); peaks: {plan.hardware.source or 'unknown'}"
     lines = [("Command", command), ("Hardware", machine)]
     lines += [("Use of the devices", line) for line in map(_use, sweep.runs) if line]

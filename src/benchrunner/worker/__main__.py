@@ -198,7 +198,7 @@ def _optional_package(error: ImportError) -> str | None:
 
 
 def _memory() -> MemoryAtDeath:
-    """Bytes of device memory as this rank's death left them; nulls where torch or the device cannot tell."""
+    """Bytes of device memory as this rank's death left them; None where torch or the device cannot tell."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return {}

@@ -123,7 +123,7 @@ def run_fault(tmp_path, text, launcher):
     """The record of a job of two ranks under this fault."""
     fault = parse_fault(text)
     planned = plan_cell(make_cell(strategy="ddp", leaves=LEAVES | SHAPE))
-    plan = Plan(cells=[planned], hardware=CPU, sweep_name="cli", words=[], created_at="2026-11-21T03:00:00+00:00")
+    plan = Plan(cells=[planned], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
     paths = SweepPaths(tmp_path)
     sight = Sight(paths, fault)
     leaps_s = [DAYS_S] if fault.kind in HANGS else [1.0] * 30 if fault.kind in QUIET else []

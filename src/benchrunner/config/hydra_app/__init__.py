@@ -1,7 +1,7 @@
-"""The only package that imports Hydra: words on the command line → one plain, composed dict a row of the matrix.
+"""The only package that imports Hydra: overrides → one plain, composed dict a row of the matrix.
 
-Hydra composes every option once, on top of all fixed words; the product of the pieces is ours, because composing each
-row takes Hydra about 100 ms. No plug-in and no `hydra.main`: those would decide exit codes and directories for us.
+Hydra composes every option once, on top of all fixed overrides; the product of the pieces is ours, because composing
+each row takes Hydra about 100 ms. No plug-in and no `hydra.main`: those would decide exit codes and directories for us.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from pathlib import Path
 from benchrunner.config.hydra_app.answers import Option, complete, list_groups, list_options, pass_through
 from benchrunner.config.hydra_app.loader import explained, opened
 from benchrunner.config.hydra_app.options import pieces_of
+from benchrunner.config.hydra_app.overrides import parse_overrides, read_overrides, require_multirun
 from benchrunner.config.hydra_app.sweeps import SWEEPS, compose_sweep, matrices_of, params_of, sweep_of
-from benchrunner.config.hydra_app.words import parse_words, read_words, require_multirun
 from benchrunner.config.matrix import Row, build_rows
 
 __all__ = ["Expansion", "Option", "complete", "expand", "list_groups", "list_options", "pass_through"]
@@ -20,38 +20,38 @@ __all__ = ["Expansion", "Option", "complete", "expand", "list_groups", "list_opt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
-    """The rows that the words mean, in order, each once."""
+    """The rows that the overrides mean, in order, each once."""
 
     rows: list[Row]
     sweep_name: str
     """The sweep file's stem, or `cli`."""
-    words: list[str]
+    arguments: list[str]
     """As given: `-m`, the sweep file, the overrides."""
 
 
-def expand(words: Sequence[str], *, multirun: bool, sweep_file: Path | None = None) -> Expansion:
-    """Compose every row that `words` describe.
+def expand(overrides: Sequence[str], *, multirun: bool, sweep_file: Path | None = None) -> Expansion:
+    """Compose every row that `overrides` describe.
 
     Args:
-        words: Hydra overrides: `key=value`, `key=a,b`, `key=glob(x*)`, `key=range(1,5)`, `+sweeps=NAME`.
+        overrides: Hydra's: `key=value`, `key=a,b`, `key=glob(x*)`, `key=range(1,5)`, `+sweeps=NAME`.
         multirun: `-m` was given; implied by a sweep.
         sweep_file: a sweep from anywhere, as `+sweeps=NAME` is one from `sweeps/`.
 
     Raises:
-        UsageError: a word that is wrong in itself (`ConfigError` when it has a key).
+        UsageError: an override that is wrong in itself (`ConfigError` when it has a key).
     """
     with opened() as loader, explained():
-        parsed = parse_words(loader, words)
+        parsed = parse_overrides(loader, overrides)
         sweep = sweep_of(loader, parsed, sweep_file)
-        stated = read_words(loader, [word for word in parsed if word.key_or_group != SWEEPS])
+        stated = read_overrides(loader, [one for one in parsed if one.key_or_group != SWEEPS])
         if sweep is None and not multirun:
             require_multirun(stated)
         master = compose_sweep(loader, sweep) if sweep else {}
-        params = read_words(loader, parse_words(loader, params_of(master)))
+        params = read_overrides(loader, parse_overrides(loader, params_of(master)))
         merged = {**params, **stated}
         matrices = matrices_of(loader, master, merged, stated)
         pieces = pieces_of(loader, merged, matrices, sweep)
         rows = build_rows(matrices, pieces)
     name = sweep_file.stem if sweep_file else sweep or "cli"
-    given = [*(["-m"] if multirun else []), *([str(sweep_file)] if sweep_file else []), *words]
-    return Expansion(rows=rows, sweep_name=name, words=given)
+    given = [*(["-m"] if multirun else []), *([str(sweep_file)] if sweep_file else []), *overrides]
+    return Expansion(rows=rows, sweep_name=name, arguments=given)

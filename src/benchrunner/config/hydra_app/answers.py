@@ -57,17 +57,17 @@ def _option(path: Path) -> Option:
 
 
 def _purpose(text: str) -> str:
-    """The first paragraph of a sweep file's header, up to the next `Word:` that begins a line."""
+    """The first paragraph of a sweep file's header, up to the next `Assignment:` that begins a line."""
     comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#") and "@package" not in line]
     paragraphs = re.split(r"(?m)^(?=[A-Z]\w*(?: \w+)?: )|\n\s*\n", "\n".join(comments).strip())
     return " ".join(next(filter(None, paragraphs), "").removeprefix("Purpose: ").split())
 
 
-def pass_through(words: Sequence[str], sweep_file: Path | None = None) -> int:
+def pass_through(overrides: Sequence[str], sweep_file: Path | None = None) -> int:
     """Let Hydra answer `--cfg`, `--info`, `--hydra-help` and `--shell-completion`, which run and write nothing.
 
     Returns:
-        The exit code: 1 where Hydra refuses the words.
+        The exit code: 1 where Hydra refuses the overrides.
     """
     import hydra
 
@@ -78,7 +78,7 @@ def pass_through(words: Sequence[str], sweep_file: Path | None = None) -> int:
         sweep = [sweep_line(FROM_FILE)]
     program = hydra.main(config_path=str(paths.config_dir()), config_name="config", version_base="1.3")(_refuse_to_run)
     logging.raiseExceptions = False  # Hydra prints through logging, which would report a closed pipe line by line
-    kept, sys.argv = sys.argv, [sys.argv[0], *words, *sweep]
+    kept, sys.argv = sys.argv, [sys.argv[0], *overrides, *sweep]
     try:
         program()
     except SystemExit as leave:
@@ -97,7 +97,7 @@ def _refuse_to_run(config: DictConfig) -> None:
 def complete(line: str, commands: Sequence[str]) -> list[str]:
     """Completions of the last word of a command line, as Hydra's shell functions ask for them.
 
-    The subcommand, flags and sweep file are none of Hydra's words; of a list only the part after the last comma is.
+    The subcommand, flags and sweep file are no overrides; of a list only the part after the last comma is.
     """
     program, *words = line.split()
     word = words.pop() if words and not line.endswith(" ") else ""

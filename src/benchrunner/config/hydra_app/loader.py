@@ -90,7 +90,7 @@ def group_options(loader: ConfigLoader, group: str) -> tuple[str, ...]:
 
 
 def compose(loader: ConfigLoader, lines: Sequence[str]) -> dict[str, Any]:
-    """The whole configuration that these words compose, as plain data, Hydra's own section included."""
+    """The whole configuration that these overrides compose, as plain data, Hydra's own section included."""
     config = loader.load_configuration("config", list(lines), run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False)
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
@@ -98,7 +98,7 @@ def compose(loader: ConfigLoader, lines: Sequence[str]) -> dict[str, Any]:
 
 
 def schema_defaults() -> dict[str, Any]:
-    """What the schema says where neither words nor option files do; `???` where an option file must."""
+    """What the schema says where neither overrides nor option files do; `???` where an option file must."""
     plain = OmegaConf.to_container(schema_node())
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

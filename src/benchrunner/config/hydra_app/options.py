@@ -1,4 +1,4 @@
-"""The options of every group: composed on top of the fixed words, and as their files alone have them."""
+"""The options of every group: composed on top of the fixed overrides, and as their files alone have them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,26 +8,28 @@ from hydra.core.config_loader import ConfigLoader
 
 from benchrunner.config import keys
 from benchrunner.config.hydra_app.loader import compose, schema_defaults
+from benchrunner.config.hydra_app.overrides import Assignment
 from benchrunner.config.hydra_app.sweeps import override_of, sweep_body, sweep_line
-from benchrunner.config.hydra_app.words import Word
 from benchrunner.config.matrix import Matrix, Pieces
 from benchrunner.core import paths
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.errors import ConfigError
 
 
-def pieces_of(loader: ConfigLoader, words: Mapping[str, Word], matrices: Sequence[Matrix], sweep: str | None) -> Pieces:
-    """Compose the base and every swept option on top of all fixed words, and the untouched options beside them."""
-    fixed = {word.key: word for word in words.values() if not word.is_sweep}
+def pieces_of(
+    loader: ConfigLoader, assignments: Mapping[str, Assignment], matrices: Sequence[Matrix], sweep: str | None
+) -> Pieces:
+    """Compose the base and every swept option on top of all fixed overrides, and the untouched options beside them."""
+    fixed = {one.key: one for one in assignments.values() if not one.is_sweep}
     swept = _swept_options(matrices)
-    for group, names in [*swept.items(), *((key, word.values) for key, word in fixed.items() if key in GROUPS)]:
+    for group, names in [*swept.items(), *((key, one.values) for key, one in fixed.items() if key in GROUPS)]:
         for name in names:
             _check_option_file(group, name)
     declared = [sweep_line(sweep)] if sweep else []
-    lines = [word.line for word in fixed.values() if word.key not in swept] + declared
+    lines = [one.line for one in fixed.values() if one.key not in swept] + declared
     base, options = _compose_options(loader, lines, swept)
     if len(matrices) > 1:  # not every product varies every swept group
-        base, _ = _compose_options(loader, [word.line for word in fixed.values()] + declared, {})
+        base, _ = _compose_options(loader, [one.line for one in fixed.values()] + declared, {})
     touched = {key.partition(".")[0] for key in fixed if "." in key} | (_sections_of(sweep) if sweep else set())
     pristine = _pristine(loader, base, options, touched)
     return Pieces(base=base, options=options, pristine=pristine, defaults=schema_defaults())
@@ -36,7 +38,7 @@ def pieces_of(loader: ConfigLoader, words: Mapping[str, Word], matrices: Sequenc
 def _pristine(
     loader: ConfigLoader, base: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], touched: set[str]
 ) -> dict[str, dict[str, Any]]:
-    """Group → composed name → the section of the option file alone; composed again only where words touched it."""
+    """Group → composed name → the section of the option file alone; composed again only where overrides touched it."""
     sections = {group: [base[group], *options.get(group, {}).values()] for group in GROUPS}
     names = {group: list(dict.fromkeys(section["name"] for section in sections[group])) for group in GROUPS}
     again = {group: tuple(names[group]) for group in GROUPS if group in touched}

@@ -1,4 +1,4 @@
-"""Sweep files: which one the words declare, and the products and fixed words that it stands for."""
+"""Sweep files: which one the overrides declare, and the products and fixed overrides that it stands for."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from benchrunner.config import keys
 from benchrunner.config.hydra_app.loader import compose, first_lines, group_options
-from benchrunner.config.hydra_app.words import Word, check_option, parse_words, read_words
+from benchrunner.config.hydra_app.overrides import Assignment, check_option, parse_overrides, read_overrides
 from benchrunner.config.matrix import Matrix
 from benchrunner.core import paths
 from benchrunner.core.axes import GROUPS
@@ -25,7 +25,7 @@ FROM_FILE = "_from_file_"
 
 
 def sweep_of(loader: ConfigLoader, overrides: Sequence[Override], sweep_file: Path | None) -> str | None:
-    """The name of the one sweep that the words declare, after checking it."""
+    """The name of the one sweep that the overrides declare, after checking it."""
     named = [override for override in overrides if override.key_or_group == SWEEPS]
     if len(named) + bool(sweep_file) > 1:
         raise UsageError("one sweep at a time: run bench once for each")
@@ -53,7 +53,7 @@ def compose_sweep(loader: ConfigLoader, sweep: str) -> dict[str, Any]:
 
 
 def sweep_line(sweep: str) -> str:
-    """The word that adds this sweep to a composition."""
+    """The override that adds this sweep to a composition."""
     return f"+{SWEEPS}={sweep}"
 
 
@@ -96,43 +96,46 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
 
 
 def override_of(entry: Any) -> tuple[str, Any] | None:
-    """(group, option) of a line `- override /group: option` of a defaults list, else null."""
+    """(group, option) of a line `- override /group: option` of a defaults list, else None."""
     key, value = next(iter(entry.items())) if isinstance(entry, dict) else ("", None)
     word, _, group = str(key).partition(" ")
     return (group.strip().lstrip("/"), value) if word == "override" else None
 
 
 def params_of(master: Mapping[str, Any]) -> list[str]:
-    """The words that the composed sweep declares under `hydra.sweeper.params`."""
+    """The overrides that the composed sweep declares under `hydra.sweeper.params`."""
     params = master.get("hydra", {}).get("sweeper", {}).get("params") or {}
     return [f"{key}={value}" for key, value in params.items()]
 
 
 def matrices_of(
-    loader: ConfigLoader, master: Mapping[str, Any], merged: Mapping[str, Word], given: Mapping[str, Word]
+    loader: ConfigLoader, master: Mapping[str, Any], merged: Mapping[str, Assignment], given: Mapping[str, Assignment]
 ) -> list[Matrix]:
-    """The product of the swept words, and one more for every entry of `sweep.include`.
+    """The product of the swept overrides, and one more for every entry of `sweep.include`.
 
     A sweep that lists only entries and no parameters has no product of its own.
     """
     here = given.get("sweep.include")
     entries = here.values[0] if here else master.get("sweep", {}).get("include", [])
-    product = Matrix(axes={word.key: word.values for word in merged.values() if word.is_sweep})
+    product = Matrix(axes={assignment.key: assignment.values for assignment in merged.values() if assignment.is_sweep})
     included = list(_included(loader, entries, given))
     return included if entries and not params_of(master) else [product, *included]
 
 
 def _included(
-    loader: ConfigLoader, entries: Sequence[Mapping[str, Any]], given: Mapping[str, Word]
+    loader: ConfigLoader, entries: Sequence[Mapping[str, Any]], given: Mapping[str, Assignment]
 ) -> Iterator[Matrix]:
-    """The product of each entry, narrowed by the words that were given."""
+    """The product of each entry, narrowed by the overrides that were given."""
     for entry in entries:
         lines = [f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in entry.items()]
-        axes = {word.key: word.values for word in read_words(loader, parse_words(loader, lines)).values()}
-        for word in given.values():
-            if word.key in axes:
-                axes[word.key] = tuple(value for value in axes[word.key] if value in word.values)
-            elif word.is_sweep:
-                axes[word.key] = word.values
+        axes = {
+            assignment.key: assignment.values
+            for assignment in read_overrides(loader, parse_overrides(loader, lines)).values()
+        }
+        for assignment in given.values():
+            if assignment.key in axes:
+                axes[assignment.key] = tuple(value for value in axes[assignment.key] if value in assignment.values)
+            elif assignment.is_sweep:
+                axes[assignment.key] = assignment.values
         if all(axes.values()):
             yield Matrix(axes=axes)

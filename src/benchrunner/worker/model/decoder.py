@@ -98,7 +98,7 @@ class Decoder(nn.Module):
     def reset_buffers(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
         """Compute positions and rotary tables on `device`.
 
-        `dtype` is that of the queries, so that nothing is cast or promoted in a step; null: the parameters'.
+        `dtype` is that of the queries, so that nothing is cast or promoted in a step; None: the parameters'.
         """
         self.positions = torch.arange(self.num_positions, device=device)
         if self.model.positions == "rotary":

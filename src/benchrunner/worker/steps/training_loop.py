@@ -72,7 +72,7 @@ class TrainingLoop:
     ) -> torch.Tensor:
         """Forward and backward of all micro-batches; gradients stay in place. Returns the step's mean loss.
 
-        `shares` is what each micro-batch's mean counts; null: all the same.
+        `shares` is what each micro-batch's mean counts; None: all the same.
         """
         total = None
         shares = shares or [1 / len(batches)] * len(batches)

@@ -1,6 +1,6 @@
 """Is this cell what its label says? Checks after the window, on facts that were gathered once.
 
-A check that fails makes the cell invalid (`outcome.py`). One that raises or does not apply says null, never a status:
+A check that fails makes the cell invalid (`outcome.py`). One that raises or does not apply says None, never a status:
 a mistake of ours must not take a measurement away.
 """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The word of one check: ok true, false, or null where it cannot tell; texts and numbers for a reader."""
+    """The word of one check: ok true, false, or None where it cannot tell; texts and numbers for a reader."""
 
     ok: bool | None
     expected: Scalar = None

@@ -58,7 +58,7 @@ the others' errors are on H200s: docs/results/2026-11-21-h200-parity.md.
 
 
 def tolerance(precision: str) -> Errors | None:
-    """What is allowed to a precision; null where no known-good run was measured."""
+    """What is allowed to a precision; None where no known-good run was measured."""
     known = KNOWN_GOOD.get(precision)
     return None if known is None else known.scaled(FACTOR)
 

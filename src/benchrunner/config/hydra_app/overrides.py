@@ -1,4 +1,4 @@
-"""One word of the command line → a key with its list of checked values."""
+"""One override → the assignment that it is: a key with its list of checked values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Assignment:
     """One key with its list of values: option names of a group, or typed values of a leaf."""
 
     key: str
@@ -29,50 +29,50 @@ class Word:
     line: str = field(compare=False, default="")
 
 
-def parse_words(loader: ConfigLoader, words: Sequence[str]) -> list[Override]:
-    """Words by Hydra's grammar.
+def parse_overrides(loader: ConfigLoader, texts: Sequence[str]) -> list[Override]:
+    """Overrides by Hydra's grammar.
 
     Raises:
-        UsageError: a word that it cannot read.
+        UsageError: one that it cannot read.
     """
-    return [_parse_one(loader, word) for word in words]
+    return [_parse_one(loader, text) for text in texts]
 
 
-def _parse_one(loader: ConfigLoader, word: str) -> Override:
-    if "=" not in word and not word.startswith("~"):
-        raise UsageError(f"{word!r} is neither key=value nor a flag; see bench --help")
+def _parse_one(loader: ConfigLoader, text: str) -> Override:
+    if "=" not in text and not text.startswith("~"):
+        raise UsageError(f"{text!r} is neither key=value nor a flag; see bench --help")
     try:
-        return OverridesParser.create(config_loader=loader).parse_overrides([word])[0]
+        return OverridesParser.create(config_loader=loader).parse_overrides([text])[0]
     except HydraException as error:
-        key = word.partition("=")[0].lstrip("+~")
-        if re.search(r"=\s*interval\(", word):
+        key = text.partition("=")[0].lstrip("+~")
+        if re.search(r"=\s*interval\(", text):
             raise ConfigError(key, "interval() names no values; write a list or range(start,stop,step)") from error
-        raise ConfigError(key, f"cannot read {word!r}: {first_lines(str(error))}") from error
+        raise ConfigError(key, f"cannot read {text!r}: {first_lines(str(error))}") from error
 
 
-def read_words(loader: ConfigLoader, overrides: Sequence[Override]) -> dict[str, Word]:
-    """Checked words by key; the later word of a key wins, in the place of the first, as in Hydra's own sweeper."""
-    words: dict[str, Word] = {}
+def read_overrides(loader: ConfigLoader, overrides: Sequence[Override]) -> dict[str, Assignment]:
+    """Checked assignments by key; the later one of a key wins, in the place of the first, as in Hydra's own sweeper."""
+    assignments: dict[str, Assignment] = {}
     for override in overrides:
-        for word in _read_one(loader, override):
-            words[word.key] = word
-    return words
+        for assignment in _read_one(loader, override):
+            assignments[assignment.key] = assignment
+    return assignments
 
 
-def _read_one(loader: ConfigLoader, override: Override) -> list[Word]:
+def _read_one(loader: ConfigLoader, override: Override) -> list[Assignment]:
     key = override.key_or_group
     _check_form(override)
     if key in GROUPS:
-        return [_group_word(loader, override)]
+        return [_group_assignment(loader, override)]
     keys.check_key(key)
     if override.is_add() and not keys.is_open(key):
         raise ConfigError(key, "exists already; write it without the +")
     value = override.value()
     if isinstance(value, dict):
-        return [_leaf_word(override, f"{key}.{name}", [leaf]) for name, leaf in keys.flatten(value).items()]
+        return [_leaf_assignment(override, f"{key}.{name}", [leaf]) for name, leaf in keys.flatten(value).items()]
     if key not in keys.leaf_types() and not keys.is_open(key):
         raise ConfigError(key, f"{override.get_value_string()!r} is no value for a section; name one of its keys")
-    return [_leaf_word(override, key, _values(override))]
+    return [_leaf_assignment(override, key, _values(override))]
 
 
 def _check_form(override: Override) -> None:
@@ -102,14 +102,14 @@ def _values(override: Override) -> list[Any]:
     return values
 
 
-def _group_word(loader: ConfigLoader, override: Override) -> Word:
+def _group_assignment(loader: ConfigLoader, override: Override) -> Assignment:
     group, values = override.key_or_group, _values(override)
     options = group_options(loader, group)
     for value in values:
         check_option(group, value, options, override.get_value_string())
-    word = Word(group, tuple(values), override.is_sweep_override(), override.input_line or "")
-    _check_single_if_not_identity(word)
-    return word
+    assignment = Assignment(group, tuple(values), override.is_sweep_override(), override.input_line or "")
+    _check_single_if_not_identity(assignment)
+    return assignment
 
 
 def check_option(group: str, value: Any, options: Sequence[str], text: str) -> None:
@@ -128,24 +128,24 @@ def check_option(group: str, value: Any, options: Sequence[str], text: str) -> N
         raise ConfigError(group, f"no option {name!r}{did_you_mean(name, options)}; allowed: {', '.join(options)}")
 
 
-def _leaf_word(override: Override, key: str, values: Sequence[Any]) -> Word:
+def _leaf_assignment(override: Override, key: str, values: Sequence[Any]) -> Assignment:
     keys.check_key(key)
     section, _, leaf = key.rpartition(".")
     if section in GROUPS and leaf in ("name", "description"):
         raise ConfigError(key, f"belongs to the option file; choose with {section}=OPTION")
     typed = [_typed(key, value) for value in values]
-    word = Word(key, tuple(typed), override.is_sweep_override(), _line(key, typed[0]))
-    _check_single_if_not_identity(word)
-    return word
+    assignment = Assignment(key, tuple(typed), override.is_sweep_override(), _line(key, typed[0]))
+    _check_single_if_not_identity(assignment)
+    return assignment
 
 
 def _line(key: str, value: Any) -> str:
     return f"{'++' if keys.is_open(key) else ''}{key}={format_value(value)}"
 
 
-def _check_single_if_not_identity(word: Word) -> None:
-    if len(word.values) > 1 and word.key.partition(".")[0] in NOT_IDENTITY:
-        raise ConfigError(word.key, "does not tell cells apart, so one sweep has one value; run a sweep for each")
+def _check_single_if_not_identity(assignment: Assignment) -> None:
+    if len(assignment.values) > 1 and assignment.key.partition(".")[0] in NOT_IDENTITY:
+        raise ConfigError(assignment.key, "does not tell cells apart, so one sweep has one value; run a sweep for each")
 
 
 def _typed(key: str, value: Any) -> Any:
@@ -165,12 +165,12 @@ def _typed(key: str, value: Any) -> Any:
     return typed
 
 
-def require_multirun(words: Mapping[str, Word]) -> None:
+def require_multirun(assignments: Mapping[str, Assignment]) -> None:
     """Refuse lists where one cell is meant.
 
     Raises:
         ConfigError: naming the key.
     """
-    for word in words.values():
-        if word.is_sweep:
-            raise ConfigError(word.key, f"{len(word.values)} values make a matrix; add -m")
+    for assignment in assignments.values():
+        if assignment.is_sweep:
+            raise ConfigError(assignment.key, f"{len(assignment.values)} values make a matrix; add -m")
