@@ -95,8 +95,8 @@ class TrainingLoop:
         if share != 1.0:
             loss = loss * share
         self.built.backward(self._scaler.scale(loss))
-        detached: torch.Tensor = loss.detach()
-        return detached
+        kept: torch.Tensor = loss.detach().clone()  # the next replay of a CUDA graph overwrites its output
+        return kept
 
     def loss_scale(self) -> float:
         """What gradients are multiplied with at present."""
