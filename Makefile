@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help bench test test-all test-gpu lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
+.PHONY: help bench test test-all test-gpu mutants lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.bench
 
+$(VENV)/.mutants: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,mutants]'
+	@touch $@ $(VENV)/.dev $(VENV)/.bench
+
 bench: $(VENV)/.bench  ## install, run the smoke matrix on whatever this machine has, print its tables
 	@command -v c++ g++ clang++ >/dev/null 2>&1 || echo "note: no C++ compiler: compiled cells on CPU will be reported as missing.cxx" >&2
 	$(BIN)/bench +sweeps=smoke
@@ -38,6 +42,9 @@ test-all: $(VENV)/.dev lint  ## the slower suites too
 
 test-gpu: $(VENV)/.dev  ## the suites that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+mutants: $(VENV)/.mutants  ## what the tests of the parent's rooms would not see; MODULE=core/patterns for one module (hours for all, resumable)
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/mutants $(MODULE)
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
@@ -64,4 +71,4 @@ structure: $(VENV)/.dev  ## rewrite the rooms of docs/structure.md from the docs
 	$(BIN)/python docs/make_structure.py
 
 clean:  ## remove the environment and caches; outputs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .mutants

@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from benchrunner.core.text import _host_pattern, first_line, plain, scrub_environment, scrub_hosts
+from benchrunner.core.text import _host_pattern, first_line, plain, scrub_environment, scrub_hosts, single_line
 
 
 @pytest.fixture
@@ -35,6 +35,14 @@ def test_hosts_are_replaced(named_host, log, clean):
     assert scrub_hosts(log) == clean
 
 
+@pytest.mark.parametrize("name", ["localhost", ""])
+def test_a_host_without_a_name_of_its_own_is_nowhere_mentioned(monkeypatch, name):
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    _host_pattern.cache_clear()
+    assert scrub_hosts("on localhost:29500") == "on localhost:29500"
+    _host_pattern.cache_clear()
+
+
 def test_plain_text_has_no_escapes_and_no_controls():
     assert plain("\x1b[1;31mred\x1b[0m\r\n\ttab\x07\x1b]0;title\x07!") == "red\n\ttab!"
 
@@ -44,9 +52,19 @@ def test_plain_text_has_no_escapes_and_no_controls():
     [
         ("\n\n  first   line \nsecond", "first line"),
         ("backend='inductor' raised:\nTypeError: x", "backend='inductor' raised: TypeError: x"),
+        ("raised:", "raised:"),
         ("", ""),
     ],
 )
 def test_the_first_line_that_says_something(several, line):
     assert first_line(several) == line
-    assert len(first_line("x" * 1000, 50)) == 50
+
+
+def test_a_long_first_line_is_cut():
+    assert first_line("x" * 50, 50) == "x" * 50
+    assert first_line("x" * 51, 50) == "x" * 49 + "…"
+    assert len(first_line("x" * 1000)) == 240
+
+
+def test_a_single_line_has_nothing_that_breaks_or_reorders_it():
+    assert single_line(" a\nb\r\n\tc\x1b[31md\u202ee\u2028f  g ") == "a b c d e f g"

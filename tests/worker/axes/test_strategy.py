@@ -167,7 +167,7 @@ def test_a_tied_matrix_stays_with_the_root():
 def test_inner_units_come_before_those_around_them():
     cell = make_cell("model.num_layers=1", "workload=adapter", "workload.adapter_start_layer=0")
     decoder = decoder_on_meta(cell)
-    peft.apply(decoder, cell.config["workload"], torch.float32)
+    peft.apply(decoder, cell.config.workload, torch.float32)
     names = {module: name for name, module in decoder.named_modules()}
     order = [names[unit] for unit in strategy.units(decoder, "module")]
     nested = [(inner, outer) for inner in order for outer in order if inner.startswith(f"{outer}.")]
