@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from benchrunner.plan.rules import load_rules
-from benchrunner.plan.verdict import Judge
+from benchrunner.plan.verdict import Preflight
 from samples import CPU, H200, make_cell
 
 RULE = """
@@ -22,7 +22,7 @@ def rules(tmp_path):
 
 
 def decide(cell, hardware=H200, rules=(), launch=False, excluded=None, num_cores=2):
-    return Judge(hardware, rules, launch, num_cores).decide(cell, excluded)
+    return Preflight(hardware, rules, launch, num_cores).decide(cell, excluded)
 
 
 def test_a_small_cell_runs():

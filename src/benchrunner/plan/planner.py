@@ -17,7 +17,7 @@ from benchrunner.core.cell import (
 from benchrunner.machine.hardware import Hardware, usable_devices
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.rules import Rule
-from benchrunner.plan.verdict import Judge, Verdict
+from benchrunner.plan.verdict import Preflight, Verdict
 
 if TYPE_CHECKING:
     from benchrunner.config.hydra_app import Expansion
@@ -41,9 +41,9 @@ def make_plan(
         launch: the plan is about to be run, so a machine that is not this one has no devices.
         num_cores: CPU cores; None: this machine's.
     """
-    judge = Judge(hardware, rules, launch, num_cores or os.cpu_count() or 1)
+    preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
     cells = make_cells(expansion.rows, hardware)
-    verdicts = [judge.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]
+    verdicts = [preflight.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]
     return Plan(
         cells=[_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)],
         hardware=hardware,

@@ -29,7 +29,7 @@ class Verdict:
     """The rule and its evidence."""
 
 
-class Judge:
+class Preflight:
     """Decides about one cell after the other; predictions of equal work are shared."""
 
     def __init__(self, hardware: Hardware, rules: Sequence[Rule], launch: bool, num_cores: int) -> None:
