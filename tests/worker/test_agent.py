@@ -1,4 +1,4 @@
-"""Real jobs of two ranks with planted faults, through the whole way from launch to record."""
+"""Real jobs of two ranks with planted faults, through the whole way from launch to record, by torchrun."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def run_job(tmp_path, fault=None, hangs_in=None):
         hardware=asdict(CPU),
         fault=parse_fault(fault),
     )
-    handle = local.LocalLauncher().start(job)
+    handle = local.LocalLauncher(preload=False).start(job)
     run = Running(planned=planned, job=job, handle=handle, places=(), started_s=time.monotonic())
     while (code := run.step(time.monotonic())) is None:
         time.sleep(0.05)

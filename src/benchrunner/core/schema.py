@@ -210,6 +210,8 @@ class LauncherConfig:
     account: str | None = None
     time_min: int | None = None
     cpus_per_task: int | None = None
+    preload: bool = True
+    """local: fork the processes of a cell from one that has torch loaded; false: start and import anew for each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,9 @@ class FakeLauncher:
         self.handles.append(handle)
         return handle
 
+    def close(self) -> None:
+        """See Launcher. Nothing is kept."""
+
 
 class FakeHandle:
     """A job that is only a script."""

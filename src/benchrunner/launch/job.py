@@ -65,6 +65,9 @@ class Launcher(Protocol):
     def start(self, job: Job) -> Handle:
         """Start a job. Called from the main thread only: the agent dies with the thread that spawned it."""
 
+    def close(self) -> None:
+        """End what is kept between jobs; every job has ended. Another job may be started nevertheless."""
+
 
 def write_job(job: Job) -> None:
     """The attempt's directory with `cell.json`: what the ranks read."""

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-MARKER_VARIABLE = "BENCH_ATTEMPT"
-"""In the environment of an attempt's every process, grandchildren included: its unique marker."""
+from benchrunner.core.job_file import MARKER_VARIABLE
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 

@@ -40,6 +40,9 @@ class SlurmLauncher:
         root, sizes = str(job.paths.root.resolve()), job.cell.sizes
         return SlurmHandle(job, executor.submit(run_agent, root, sizes.devices, sizes.nodes, _variables(job)))
 
+    def close(self) -> None:
+        """See Launcher. Nothing is kept."""
+
     def _parameters(self, job: Job) -> dict[str, Any]:
         sizes, config = job.cell.sizes, self._config
         wanted = {

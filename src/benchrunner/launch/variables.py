@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.job_file import MARKER_VARIABLE
 from benchrunner.core.paths import PACKAGE, AttemptPaths
 from benchrunner.core.text import scrub_environment
 from benchrunner.launch.job import Job
-from benchrunner.launch.processes import MARKER_VARIABLE
 
 MAX_THREADS = 16
 """OMP threads a rank beside a GPU."""

@@ -44,7 +44,10 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     try:
         with filelock.FileLock(paths.lock, timeout=0):
             sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options.clock)
-            summary = sweep.run(plan)
+            try:
+                summary = sweep.run(plan)
+            finally:
+                launcher.close()
             sweep.ledger.keep_run(summary, started_at)
             return summary
     except filelock.Timeout as error:

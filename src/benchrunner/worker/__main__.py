@@ -1,4 +1,4 @@
-"""One rank: `python -m benchrunner.worker <attempt directory>`, started by torchrun through `agent.py`.
+"""One rank: forked by the agent, or `python -m benchrunner.worker <attempt directory>`, started by torchrun.
 
 Whatever happens, the rank file says so, and a rank that failed leaves at once: one that lingers in a destructor keeps
 the others waiting in a collective.

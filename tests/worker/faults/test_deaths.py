@@ -1,6 +1,6 @@
 """Every way a rank can die, on every rank: real ranks, real collectives, and the verdict that they get.
 
-Most jobs are forked (`forked.py`), which costs a second each; the same faults go through torchrun under `slow`, and
+Jobs are forked as `bench` does it, which costs a second each; the same faults go through torchrun under `slow`, and
 through `bench` itself in benchmarks/faults.py.
 """
 
@@ -61,7 +61,9 @@ def one_thread(monkeypatch):
 
 @pytest.fixture(scope="module")
 def forked():
-    return ForkLauncher()
+    launcher = ForkLauncher()
+    yield launcher
+    launcher.end()
 
 
 class LeapClock:
@@ -204,7 +206,7 @@ def test_a_rank_that_ignores_sigterm(tmp_path, forked):
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", DEATHS)
 def test_through_torchrun(tmp_path, kind, rank):
-    record = run_fault(tmp_path, f"{kind}@{rank}", LocalLauncher())
+    record = run_fault(tmp_path, f"{kind}@{rank}", LocalLauncher(preload=False))
     if kind in VERDICTS:
         check_death(record, kind, rank)
     elif kind in HANGS:
