@@ -85,9 +85,10 @@ class CellPaths:
         """Attempt `number`, counted from 1."""
         return AttemptPaths(self.root / f"attempt-{number}")
 
-    def num_attempts(self) -> int:
-        """How many attempts have a directory here."""
-        return sum(1 for path in self.root.glob("attempt-*") if path.is_dir())
+    def last_attempt(self) -> int:
+        """The highest number that an attempt has here, whatever lies under its name; 0 where there is none."""
+        names = (path.name.removeprefix("attempt-") for path in self.root.glob("attempt-*"))
+        return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import COUNT
@@ -157,7 +158,7 @@ class FakeHandle:
             if error is not None:
                 self._write_rank(rank, error)
             elif not failed and script.result is not None:
-                self._write(RankFile(rank=rank, pid=1, phase="teardown", state="done", result=script.result))
+                self._write(self._status(rank, phase="teardown", state="done", result=script.result))
         exits: ExitsFile = {"exits": [{"rank": rank, "code": code} for rank, code in script.exits.items()]}
         write_json(self.job.paths.exits(), exits)
         self._code, self.ended_s = int(failed), self._clock.now()
@@ -166,7 +167,10 @@ class FakeHandle:
         """A rank that has not reached its end."""
         state: RankState = "running" if error is None else "error"
         phase = self.script.phases.get(rank, self.script.phase)
-        self._write(RankFile(rank=rank, pid=1, phase=phase, state=state, error=error))
+        self._write(self._status(rank, phase=phase, state=state, error=error))
+
+    def _status(self, rank: int, **more: Any) -> RankFile:
+        return RankFile(rank=rank, pid=1, marker=self.job.marker, **more)
 
     def _write(self, status: RankFile) -> None:
         write_json(self.job.paths.rank(status.rank), asdict(status), sync=False)

@@ -75,11 +75,18 @@ class Evidence:
 
 
 def gather(
-    paths: AttemptPaths, world_size: int, *, code: int | None = None, stop: Stop | None = None, num_oom_kills: int = 0
+    paths: AttemptPaths,
+    world_size: int,
+    *,
+    marker: str = "",
+    code: int | None = None,
+    stop: Stop | None = None,
+    num_oom_kills: int = 0,
 ) -> Evidence:
-    """Read what the attempt left; host names are scrubbed from its files first."""
+    """Read what the launch with this marker left; host names are scrubbed from its files first."""
     scrub_files((*paths.root.glob("rank*"), paths.agent_log))
     ranks, unreadable = read_ranks(paths, world_size)
+    ranks, foreign = _own(ranks, marker)
     exits, damaged = _read_exits(paths)
     return Evidence(
         world_size=world_size,
@@ -87,7 +94,7 @@ def gather(
         unreadable=unreadable,
         exits=exits,
         told_to_stop=_told_to_stop(paths, ranks),
-        damaged=damaged,
+        damaged=[*foreign, *damaged],
         beats={rank: read_beat(paths.beat(rank)) for rank in range(world_size)},
         tails=_read_tails(paths, world_size),
         code=code,
@@ -109,6 +116,12 @@ def read_ranks(paths: AttemptPaths, world_size: int) -> tuple[dict[int, RankFile
         except DamagedFile as error:
             unreadable[rank] = str(error)
     return ranks, unreadable
+
+
+def _own(ranks: Mapping[int, RankFile], marker: str) -> tuple[dict[int, RankFile], list[str]]:
+    """The files of this launch, and a line on each that is of another: no measurement is made of those."""
+    own = {rank: status for rank, status in ranks.items() if status.marker == marker}
+    return own, [f"rank{rank}.json is of another launch" for rank in ranks if rank not in own]
 
 
 def _read_exits(paths: AttemptPaths) -> tuple[dict[int, int], list[str]]:

@@ -81,7 +81,7 @@ def recover(
     Whatever the attempt left running or in its cold cache is removed.
     """
     place = paths.cell(planned.cell.slug)
-    number = place.num_attempts()
+    number = place.last_attempt()
     if number <= known:
         return None
     attempt = place.attempt(number)
@@ -89,7 +89,7 @@ def recover(
     try:
         job = read_job(attempt.cell)
         kill_marked(job["marker"])
-        evidence = gather(attempt, planned.cell.sizes.world_size)
+        evidence = gather(attempt, planned.cell.sizes.world_size, marker=job["marker"])
         return (evidence, _attempt(number, job, attempt)) if evidence.is_complete() else None
     except DamagedFile as error:
         note(f"cells/{planned.cell.slug}/{attempt.root.name}/{attempt.cell.name} is damaged: {error}")

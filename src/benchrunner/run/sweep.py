@@ -14,6 +14,7 @@ from benchrunner.launch.job import Launcher
 from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
+from benchrunner.outcome.make_record import NO_ATTEMPT
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import Clock, now_utc
@@ -122,13 +123,15 @@ class Sweep:
     # --- a cell's life
 
     def _start(self, planned: PlannedCell, places: tuple[int, ...]) -> None:
-        job, now_s = self.attempts.next_job(planned, places), self.clock.now()
+        job, now_s = None, self.clock.now()
+        known = self.ledger.records.get(planned.cell.slug)
         try:
+            job = self.attempts.next_job(planned, places, above=known.attempt if known else 0)
             handle = self.launcher.start(job)
         except Exception as error:  # a cell never takes the sweep down
             self.devices.give_back(places)
             outcome = broken("launch", "the job could not be started", error)
-            self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0))
+            self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0) if job else NO_ATTEMPT)
             return
         run = Running(planned=planned, job=job, handle=handle, places=places, started_s=now_s)
         run.meet(self.running)

@@ -78,7 +78,9 @@ class Running:
         """What the job left, once it has gone."""
         world_size = self.planned.cell.sizes.world_size
         kills = self.handle.num_oom_kills()
-        return gather(self.job.paths, world_size, code=code, stop=self.stop, num_oom_kills=kills)
+        return gather(
+            self.job.paths, world_size, marker=self.job.marker, code=code, stop=self.stop, num_oom_kills=kills
+        )
 
     def _look(self, now_s: float) -> None:
         if self.handle.is_waiting():  # in somebody else's queue

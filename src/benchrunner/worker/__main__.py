@@ -21,7 +21,7 @@ from benchrunner.core.cell import cell_from_dict
 from benchrunner.core.errors import Unsupported
 from benchrunner.core.faults import parse_fault
 from benchrunner.core.files import write_json
-from benchrunner.core.job_file import JobFile, read_own_job
+from benchrunner.core.job_file import MARKER_VARIABLE, JobFile, read_own_job
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.rank_result import ErrorKind, MemoryAtDeath, RankError, RankResult
@@ -61,7 +61,8 @@ def main(attempt_dir: str) -> None:
     paths = AttemptPaths(Path(attempt_dir))
     _own_streams(paths, rank)
     die_with_parent(AGENT_VARIABLE)
-    status = RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
+    marker = os.environ.get(MARKER_VARIABLE, "")
+    status = RankFile(rank=rank, pid=os.getpid(), marker=marker, phase_started_at=time.time())
     code = os.EX_IOERR
     try:
         code = _run_to_its_end(paths, status, started_s)
