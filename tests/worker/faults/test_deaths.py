@@ -121,8 +121,8 @@ class Sight:
         return before == [rank.cpu_times()[:2] for rank in ranks]
 
 
-def run_fault(tmp_path, text, launcher):
-    """The record of a job of two ranks under this fault."""
+def run_fault(tmp_path, text, launcher, when_struck=None):
+    """The record of a job of two ranks under this fault; `when_struck` is called once it has struck."""
     fault = parse_fault(text)
     planned = plan_cell(make_cell(strategy="ddp", leaves=LEAVES | SHAPE))
     plan = Plan(cells=[planned], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
@@ -130,6 +130,8 @@ def run_fault(tmp_path, text, launcher):
     sight = Sight(paths, fault)
     leaps_s = [DAYS_S] if fault.kind in HANGS else [1.0] * 30 if fault.kind in QUIET else []
     clock = LeapClock(leaps_s, sight.all_wait if fault.kind in HANGS else sight.has_left)
+    if when_struck is not None:
+        clock = LeapClock([0.0], lambda: sight.all_wait() and when_struck(sight))
     run_plan(plan, paths, launcher=launcher, options=RunOptions(environment=ENVIRONMENT, fault=text, clock=clock))
     attempt = paths.cell(planned.cell.slug).attempt(1)
     assert processes.marked_pids(json.loads(attempt.cell.read_text())["marker"]) == []
@@ -199,6 +201,18 @@ def test_what_is_survived(tmp_path, forked, kind, rank):
 
 def test_a_rank_that_ignores_sigterm(tmp_path, forked):
     check_hang(run_fault(tmp_path, "ignore_sigterm@1:warmup", forked), "warmup", 1)
+    assert forked.handles[-1].pids() == []
+
+
+def kill_agent(sight):
+    psutil.Process(sight.statuses()[0]["pid"]).parent().kill()
+    return True
+
+
+def test_an_agent_that_is_killed_is_named_and_its_ranks_go_with_it(tmp_path, forked):
+    record = run_fault(tmp_path, "hang@0", forked, kill_agent)
+    assert (record["status"], record["reason_code"]) == ("failed", "failed.agent")
+    assert record["reason"].startswith("the agent of the job was ended from outside by SIGKILL, in phase build")
     assert forked.handles[-1].pids() == []
 
 
