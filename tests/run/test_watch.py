@@ -3,7 +3,7 @@ import pytest
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
-from benchrunner.run.watch import Running
+from benchrunner.run.watch import Running, describe_running
 from fake_sweeps import ERROR, RESULT, cells, record, run
 from samples import CPU
 
@@ -47,6 +47,31 @@ def test_ranks_that_wait_for_one_behind_are_given_its_time(paths):
     run(paths, planned, Script(hangs=True, phase="build", phases={1: "compile"}))
     made = record(paths, planned[0])
     assert made["reason_code"] == "timeout.build" and 60 <= made["wall_s"] < 65
+
+
+def silences(paths, script, seconds, **leaves):
+    """What is said of a running cell, second by second."""
+    launcher = FakeLauncher(lambda job: script)
+    (planned,) = cells(1, **leaves)
+    job = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False).next_job(planned, (0,))
+    run = Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
+    said = []
+    for _ in range(seconds):
+        run.step(launcher.clock.now())
+        said.append(describe_running(run, launcher.clock.now()))
+        launcher.clock.sleep(1.0)
+    return planned.cell.slug, said
+
+
+def test_a_cell_without_a_sign_of_life_is_said_to_be_so(paths):
+    slug, said = silences(paths, Script(hangs=True, phase="build"), 40, **{"limits.build_s": 100.0})
+    assert set(said[:31]) == {slug}
+    assert said[31] == f"{slug} (no sign of life for 30 of 100 s, in build)" and "for 38 of 100 s" in said[-1]
+
+
+def test_a_cell_that_goes_on_is_not(paths):
+    slug, said = silences(paths, Script(duration_s=200.0, beat_every_s=20.0), 100)
+    assert set(said) == {slug}
 
 
 def test_a_queue_that_is_not_ours_costs_no_time(paths):

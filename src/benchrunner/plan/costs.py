@@ -14,6 +14,9 @@ START_S = 10.0
 
 BUILD_S = 4.0
 """Imports of the compiler and of sharding: 2 to 4 s (reliability.md, small models)."""
+OPTIONAL_IMPORT_S = 10.0
+"""More where a library is imported that most cells do without: on a fresh GPU machine Lightning took 10 s, bitsandbytes
+3 s."""
 PARAMETERS_PER_S = 2e8
 """Every rank draws every parameter in full: 0.7 billion in 1.5 s on the host of H200s (reliability.md, build), and half
 as fast where ranks share the cores."""
@@ -67,13 +70,24 @@ def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float
     warmup, measured, checked = num_steps(cell)
     return {
         "start": START_S,
-        "build": BUILD_S + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
+        "build": BUILD_S + _optional_imports_s(cell) + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
         "compile": FIRST_STEP_S + a_step_s + compiler_s(cell),
         "warmup": a_step_s * warmup,
         "measure": a_step_s * measured,
         "check": CHECK_S + a_step_s * checked,
         "teardown": TEARDOWN_S,
     }
+
+
+def _optional_imports_s(cell: Cell) -> float:
+    """Seconds for the libraries of the cell's engine, number format, compiler and optimizer beside torch."""
+    usual = (
+        cell.axes["engine"] == "native"
+        and cell.config.precision.backend == "torch"
+        and cell.axes["compile"] != "thunder"
+        and cell.axes["optimizer"] != "paged-adamw"
+    )
+    return 0.0 if usual else OPTIONAL_IMPORT_S
 
 
 def num_steps(cell: Cell) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import Prepared, prepare
-from benchrunner.run.watch import Running
+from benchrunner.run.watch import Running, describe_running
 from benchrunner.store import runs
 from benchrunner.store.runs import ExitSummary
 
@@ -107,7 +107,8 @@ class Sweep:
 
     def _watch(self) -> None:
         """Wait a moment, then look at every running cell once."""
-        self.progress.report_running([run.planned for run in self.running])
+        now_s = self.clock.now()
+        self.progress.report_running([describe_running(run, now_s) for run in self.running])
         self.clock.sleep(POLL_INTERVAL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())

@@ -17,6 +17,9 @@ LOOK_INTERVAL_S = 0.5
 DUMP_DELAY_S = 1.0
 """From asking the ranks for their stacks to ending them."""
 
+SILENCE_S = 30.0
+"""After so long without a new phase or step of any rank the live line says so."""
+
 STUCK_GRACE_S = 10.0
 """A job is ended so long after one of its ranks failed, should torchrun not have managed to."""
 
@@ -67,6 +70,14 @@ class Running:
             self.terminate_s = None
             self.handle.terminate()
         return None
+
+    def silence_s(self, now_s: float) -> float:
+        """Seconds since a rank last entered a phase or issued a step, as far as anybody has looked."""
+        return now_s - self._progress_s if self._seen is not None and self.stop is None else 0.0
+
+    def silent_phase(self) -> Phase:
+        """Where the rank is that the others wait for."""
+        return self._last_phase(self._seen or {})
 
     def interrupt(self, kind: str = "interrupted") -> None:
         """End the job because the sweep is to end; `kind`: interrupted | budget."""
@@ -126,6 +137,15 @@ class Running:
         if len(seen) < self.planned.cell.sizes.world_size:
             return PHASES[0]
         return min((stage for stage, _ in seen.values()), key=PHASES.index)
+
+
+def describe_running(run: Running, now_s: float) -> str:
+    """The job's cell and, once it has been silent for long, for how long, where, and what it is given."""
+    silence_s = run.silence_s(now_s)
+    if silence_s < SILENCE_S:
+        return run.job.cell.slug
+    phase = run.silent_phase()
+    return f"{run.job.cell.slug} (no sign of life for {silence_s:.0f} of {run.limits_s[phase]:.0f} s, in {phase})"
 
 
 def _stage(status: RankFile) -> Phase:
