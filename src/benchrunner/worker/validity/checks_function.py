@@ -84,7 +84,7 @@ class Inquiry:
 
     evidence: Evidence
     loop: TrainingLoop
-    errors: FunctionErrors = FunctionErrors()
+    errors: FunctionErrors = field(default_factory=FunctionErrors)
     worst: str = ""
     """The part whose gradient was furthest off."""
     moved: float = 0.0
