@@ -90,6 +90,8 @@ class Inquiry:
     moved: float = 0.0
     """By how much the early loss changed with what stands behind."""
     notes: list[str] = field(default_factory=list)
+    overflowed: list[str] = field(default_factory=list)
+    """Gradients that the loss scale made infinite."""
 
     def run(self) -> None:
         """Ask what the budget has room for; the loop is left without gradients and with its own counts."""
@@ -138,8 +140,17 @@ class Inquiry:
             found = gradients_of(self.evidence.built, unit, self.loop.loss_scale())
             prefix = "" if unit is None else f"blocks.{unit}."
             for name, gradient in wanted.items():
-                parts |= _part_errors(formulas, prefix, name, found[name], gradient)
+                if self._overflowed(found[name]):
+                    self.overflowed.append(prefix + name)
+                else:
+                    parts |= _part_errors(formulas, prefix, name, found[name], gradient)
+        if len(parts) < len(self.overflowed):
+            raise RuntimeError(f"{len(self.overflowed)} gradients overflowed under the loss scale")
         self._note_parts(parts)
+
+    def _overflowed(self, found: Tensor | None) -> bool:
+        """Whether the loss scale was too large for a gradient: that says nothing, and the scaler skips such a step."""
+        return found is not None and self.loop.loss_scale() != 1 and not bool(found.isfinite().all())
 
     def _note_parts(self, parts: dict[str, tuple[float, float]]) -> None:
         error, name = max(((error, name) for name, (error, _) in parts.items()), default=(0.0, ""))
