@@ -61,6 +61,12 @@ class TrainingLoop:
         self.backward(step)
         return float(self._losses.pop())
 
+    def gradients_of_own_data(self, step: int) -> None:
+        """The gradients of a step's own batches, left in place."""
+        self.prepare(range(step, step + 1))
+        self.backward(step)
+        self._losses.pop()
+
     def apply(self) -> None:
         """Update the parameters by the gradients that are there."""
         if self._clip_norm is not None:

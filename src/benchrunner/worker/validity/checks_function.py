@@ -20,7 +20,7 @@ from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Evidence, Finding, unknown
 from benchrunner.worker.validity.function_tolerances import NUM_LAYERS, FunctionErrors, tolerance
 from benchrunner.worker.validity.gathering import gradients_of, own_parameters, weights_of
-from benchrunner.worker.validity.questions import STEP, Asked, early, late
+from benchrunner.worker.validity.questions import STEP, Asked, affordable_steps, budget_s, early, late
 from benchrunner.worker.validity.reference import Formulas, gradients, losses
 
 NEGLIGIBLE = 1e-5
@@ -38,9 +38,12 @@ def function(evidence: Evidence) -> Finding:
         return unknown("this workload has no training loop to ask")
     if why := _unasked(evidence):
         return unknown(why)
+    num_steps = affordable_steps(evidence)
+    if num_steps < 1:
+        return unknown("the budget has no room for a step")
     if foreign := _foreign_names(evidence):
         return Finding(ok=False, expected="the parameters of the model family", observed=foreign)
-    inquiry = Inquiry(evidence, evidence.loop)
+    inquiry = Inquiry(evidence, evidence.loop, num_steps)
     inquiry.run()
     return inquiry.finding()
 
@@ -84,6 +87,8 @@ class Inquiry:
 
     evidence: Evidence
     loop: TrainingLoop
+    num_steps: int
+    """What the budget has room for."""
     errors: FunctionErrors = field(default_factory=FunctionErrors)
     worst: str = ""
     """The part whose gradient was furthest off."""
@@ -106,6 +111,9 @@ class Inquiry:
         asked = early(self.loop.context)
         before = self._answer(asked)
         self._compare(asked, before)
+        if self.num_steps < 2:
+            self.notes.append("not asked again with other tokens behind: the budget has no room for a second step")
+            return
         after = self._answer(early(self.loop.context, behind=1))
         self.moved = abs(after - before)
 
@@ -113,14 +121,12 @@ class Inquiry:
         asked = late(self.loop.context)
         tokens = asked.question.tokens.numel()
         forward_s = 2.0 * tokens * self.evidence.built.num_parameters / FLOPS_PER_SECOND[self.loop.context.device.type]
-        if forward_s > self._budget_s():
+        room_s = budget_s(self.evidence) / 2
+        if self.num_steps < 3 or forward_s > room_s:
             self.notes.append(f"places after the prefix not asked for: the formulas take {forward_s:.0f} s")
             return
         answer = self._answer(asked)
-        self._compare(asked, answer, with_gradients=4 * forward_s <= self._budget_s())
-
-    def _budget_s(self) -> float:
-        return max(5.0, sum(self.evidence.result["step_times_s"]) / 5) / 2
+        self._compare(asked, answer, with_gradients=4 * forward_s <= room_s)
 
     def _answer(self, asked: Asked) -> float:
         """This rank's loss; its gradients are left in place."""
