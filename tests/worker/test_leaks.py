@@ -25,6 +25,7 @@ HOST = "node-7-planted"
 TINY = [
     "strategy=ddp", "precision=fp32", "devices=2", "seq_len=16", "measure.steps=2", "measure.warmup_steps=1",
     "model.num_layers=1", "model.d_model=32", "model.d_ff=64", "model.vocab_size=64", "hardware=cpu",
+    "launcher.preload=false",  # torchrun names the host in its summary
 ]  # fmt: skip
 
 

@@ -23,6 +23,9 @@ has set it. Libraries read the rest as they load (OMP_NUM_THREADS among it)."""
 
 ANSWER_BYTES = 1 << 12
 
+DRAIN_S = 10.0
+"""After SIGKILL."""
+
 
 class Preloaded:
     """One such process, for jobs whose environment is alike but for `READ_LATE`."""
@@ -86,7 +89,8 @@ class Preloaded:
         self._is_gone = True
         self._control.close()
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # stuck in the kernel
+            self._process.wait(DRAIN_S)
 
     def _listen(self) -> None:
         while not self._is_gone:
