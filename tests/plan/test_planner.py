@@ -7,6 +7,7 @@ import pytest
 
 from benchrunner.config import hydra_app
 from benchrunner.config.matrix import Row
+from benchrunner.core import cell as cell_module
 from benchrunner.core import paths
 from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.paths import CHECKOUT
@@ -123,7 +124,7 @@ def test_the_words_of_a_cell_give_the_same_cell_again():
 
 
 def test_slugs_stay_unique_when_ids_begin_alike(monkeypatch):
-    monkeypatch.setattr(planner, "make_slug", lambda axes, overrides, cell_id: "x" * 93 + "-012345")
+    monkeypatch.setattr(cell_module, "make_slug", lambda axes, overrides, cell_id: "x" * 93 + "-012345")
     rows = [Row(axes=cell.axes, overrides=cell.overrides, config=cell.config) for cell in map(with_seed, range(3))]
     slugs = [cell.slug for cell in planner.make_cells(rows, CPU)]
     assert len(set(slugs)) == 3

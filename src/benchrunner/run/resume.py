@@ -88,6 +88,7 @@ def recover(
     drop_cold_cache(attempt)
     try:
         job = read_job(attempt.cell)
+        _require_own(job, planned)
         kill_marked(job["marker"])
         evidence = gather(attempt, planned.cell.sizes.world_size)
         return (evidence, _attempt(number, job, attempt)) if evidence.is_complete() else None
@@ -96,6 +97,12 @@ def recover(
     except OSError:  # killed before it wrote it: nothing to take over
         pass
     return None
+
+
+def _require_own(job: JobFile, planned: PlannedCell) -> None:
+    for name in ("cell_id", "config_digest"):
+        if (found := job["cell"].get(name)) != getattr(planned.cell, name):
+            raise DamagedFile(f"its cell's {name} is {found}, the plan's {getattr(planned.cell, name)}")
 
 
 def _attempt(number: int, job: JobFile, paths: AttemptPaths) -> Attempt:

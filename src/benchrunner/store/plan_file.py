@@ -19,12 +19,13 @@ from benchrunner.core.cell import (
     identity_overrides,
 )
 from benchrunner.core.errors import DamagedFile, OtherVersion, SweepDirError, UsageError
-from benchrunner.core.files import read_json, write_text
+from benchrunner.core.files import decode, read_bytes, write_text
 from benchrunner.core.paths import PLAN, SweepPaths
 from benchrunner.core.schema import REQUIRED, SECTIONS, Config
 from benchrunner.core.text import first_line
 from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.store.plan_check import require_as_planned
 from benchrunner.store.plan_form import CellEntry, PlanFile
 
 SCHEMA_VERSION = 1
@@ -93,7 +94,10 @@ def load_plan(directory: str | os.PathLike[str]) -> Plan:
     """
     path = SweepPaths(Path(directory)).plan
     try:
-        return plan_from_dict(read_json(path, PlanFile, limit_bytes=PLAN_BYTES, version=SCHEMA_VERSION))
+        text = read_bytes(path, limit_bytes=PLAN_BYTES)
+        plan = plan_from_dict(decode(text, PlanFile, limit_bytes=PLAN_BYTES, version=SCHEMA_VERSION))
+        require_as_planned((planned.cell for planned in plan.cells), plan.hardware, json.loads(text))
+        return plan
     except FileNotFoundError as error:
         raise SweepDirError(f"{directory}: not a sweep: cannot read {PLAN} ({error.strerror})") from error
     except OtherVersion as error:
