@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from benchrunner.core.text import _host_pattern, first_line, plain, scrub_environment, scrub_hosts, single_line
+from benchrunner.core.text import _host_pattern, first_line, plain, scrub_hosts, single_line
 
 
 @pytest.fixture
@@ -11,15 +11,6 @@ def named_host(monkeypatch):
     _host_pattern.cache_clear()
     yield
     _host_pattern.cache_clear()
-
-
-def test_secrets_do_not_pass():
-    kept = {"PATH": "/bin", "NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "4"}
-    secret = ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD", "GOOGLE_CREDENTIALS", "OPENAI_API_KEY", "db_passwd"]
-    environ = (
-        kept | dict.fromkeys(secret, "x") | {"HOSTNAME": "h", "PIP_INDEX_URL": "https://me:pw@index.example/simple"}
-    )
-    assert scrub_environment(environ) == kept
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,16 @@ def test_the_environment_of_a_job(tmp_path):
     assert int(env["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)
 
 
+def test_a_secret_is_passed_on_by_name(tmp_path):
+    job = make_job(tmp_path)
+    config = dataclasses.replace(
+        job.cell.config, launcher=dataclasses.replace(job.cell.config.launcher, pass_env=["HF_TOKEN"])
+    )
+    env = {"HF_TOKEN": "x", "GITHUB_PAT": "y", "HOME": "/home/me"}
+    made = variables.job_environment(dataclasses.replace(job, cell=dataclasses.replace(job.cell, config=config)), env)
+    assert made["HF_TOKEN"] == "x" and "GITHUB_PAT" not in made
+
+
 def test_threads_that_the_user_chose_stay(tmp_path):
     assert variables.job_environment(make_job(tmp_path), {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
 

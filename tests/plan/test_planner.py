@@ -69,6 +69,14 @@ def test_a_moved_directory_still_loads(planned, tmp_path):
     assert str(tmp_path) not in (moved / "plan.json").read_text()
 
 
+def test_a_plan_with_a_secret_in_it_is_not_written(planned, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_PAT", "max-2048")
+    plan = replace(planned, arguments=["model.description=max-2048"])
+    with pytest.raises(UsageError, match="the environment variable GITHUB_PAT"):
+        plan_file.write_plan(plan, tmp_path)
+    assert not list(tmp_path.glob("*/*"))
+
+
 def test_every_option_is_written_once(planned):
     data = plan_file.plan_to_dict(planned)
     assert len(data["sections"]["strategy"]) == 2

@@ -210,6 +210,8 @@ class LauncherConfig:
     account: str | None = None
     time_min: int | None = None
     cpus_per_task: int | None = None
+    pass_env: list[str] = field(default_factory=list)
+    """Names of variables that ranks get although they look like secrets; what they hold is in no file all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

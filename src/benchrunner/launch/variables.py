@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchrunner.core.cell import Cell
 from benchrunner.core.paths import PACKAGE, AttemptPaths
-from benchrunner.core.text import scrub_environment
+from benchrunner.core.secrets import without_secrets
 from benchrunner.launch.job import Job
 from benchrunner.launch.processes import MARKER_VARIABLE
 
@@ -16,8 +16,8 @@ MAX_THREADS = 16
 
 
 def job_environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the job's processes get: ours without secrets, the job's devices, caches and threads, and the marker."""
-    env = scrub_environment(environ)
+    """What the job's processes get: ours without secrets but those of `launcher.pass_env`, the job's devices, caches and threads, and the marker."""
+    env = without_secrets(environ, job.cell.config.launcher.pass_env)
     env |= device_variables(job, environ.get("CUDA_VISIBLE_DEVICES"))
     env |= cache_variables(job, environ)
     env[MARKER_VARIABLE] = job.marker

@@ -22,6 +22,7 @@ from benchrunner.core.errors import DamagedFile, OtherVersion, SweepDirError, Us
 from benchrunner.core.files import decode, read_bytes, write_text
 from benchrunner.core.paths import PLAN, SweepPaths
 from benchrunner.core.schema import REQUIRED, SECTIONS, Config
+from benchrunner.core.secrets import exposed_variable
 from benchrunner.core.text import first_line
 from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
@@ -51,6 +52,7 @@ def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
     try:
         temporary.mkdir(parents=True)
         text = json.dumps(plan_to_dict(plan), separators=(",", ":"), allow_nan=False, default=asdict)
+        _require_no_secret(text)
         write_text(temporary / PLAN, f"{text}\n")
         final = _rename_exclusively(temporary, home, stamp)
         _point_latest(Path(out_dir), final)
@@ -59,6 +61,14 @@ def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def _require_no_secret(text: str) -> None:
+    """A plan is read again to the letter, so nothing in it can be redacted."""
+    if name := exposed_variable(text):
+        raise UsageError(
+            f"the overrides hold what the environment variable {name} holds, and every table would show it"
+        )
 
 
 def _rename_exclusively(temporary: Path, home: Path, stamp: str) -> Path:
