@@ -1,6 +1,6 @@
 import pytest
 
-from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.launch.fake import FakeLauncher, Script, VirtualClock
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
 from benchrunner.run.watch import Running
@@ -26,6 +26,23 @@ def test_a_phase_without_progress_is_stopped_at_its_own_limit(paths, phase):
     assert made["reason_code"] == f"timeout.{phase}" and f"limits.{phase}_s" in made["reason"]
     assert 20 <= made["wall_s"] < 25
     assert set(made["evidence"]["stacks"]) == {"0", "1"}
+
+
+def test_limits_count_from_the_start_of_the_job_and_not_of_the_clock(paths):
+    planned = cells(1, devices=2)
+    launcher = FakeLauncher(lambda job: Script(duration_s=20.0, result=RESULT))
+    launcher.clock = VirtualClock(now_s=1e6)
+    script_of = launcher.start
+
+    def start(job):
+        handle = script_of(job)
+        for rank in range(2):
+            job.paths.rank(rank).unlink()  # as long as its ranks import torch
+        return handle
+
+    launcher.start = start
+    run(paths, planned, launcher=launcher)
+    assert record(paths, planned[0])["status"] == "ok"
 
 
 def test_steps_are_progress(paths):

@@ -13,14 +13,14 @@ from benchrunner.launch.job import Job, write_job
 
 
 class VirtualClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only when somebody sleeps; it begins anywhere, as a machine's does."""
 
-    def __init__(self) -> None:
-        self._now_s = 0.0
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._now_s = now_s
         self._alarms: list[tuple[float, Callable[[], object]]] = []
 
     def now(self) -> float:
-        """Seconds since it was made."""
+        """Seconds; monotonic, as those of a machine."""
         return self._now_s
 
     def sleep(self, seconds: float) -> None:

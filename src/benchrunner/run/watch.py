@@ -48,7 +48,7 @@ class Running:
     """Phase → seconds without progress."""
     _statuses: dict[int, RankFile] = field(default_factory=dict)
     """Rank → what its file said when it could last be read."""
-    _seen: Mapping[int, tuple[Phase, int]] = field(default_factory=dict)
+    _seen: Mapping[int, tuple[Phase, int]] | None = None
     """Rank → its phase and steps, when something last changed."""
     _progress_s: float = 0.0
     """When that was."""
@@ -136,7 +136,7 @@ class Running:
 
     def _steps(self, rank: int) -> int:
         """Steps issued so far; a count that cannot be read now is no progress when it can be read again."""
-        before = self._seen[rank][1] if rank in self._seen else 0
+        before = self._seen[rank][1] if self._seen and rank in self._seen else 0
         return max(before, read_beat(self.job.paths.beat(rank)))
 
     def _last_phase(self, seen: Mapping[int, tuple[Phase, int]]) -> Phase:
