@@ -21,10 +21,12 @@ FREE_TEXT = ("error", "result")
 
 
 def scrub_files(paths: Iterable[Path]) -> None:
-    """Rewrite those files in which this host is named or a secret stands. Bytes that are no UTF-8 survive; what is no
-    file is left."""
+    """Rewrite those files in which this host is named or a secret stands. Bytes that are no UTF-8 survive.
+
+    What is no file is left, and so is what cannot be written.
+    """
     for path in paths:
-        with suppress(FileNotFoundError, DamagedFile):
+        with suppress(OSError, DamagedFile):
             if any(_scrubbed(chunk) != chunk for chunk in _chunks(path)):
                 _rewrite(path)
 

@@ -14,6 +14,7 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.outcome.evidence import Evidence, gather
 from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.log_cleaner import clean_logs
 
 KEPT_STATUSES = frozenset({"ok", "invalid", "oom", "unsupported"})
 """Statuses that a resumed sweep keeps; the others run again."""
@@ -90,6 +91,7 @@ def recover(
         job = read_job(attempt.cell)
         _require_own(job, planned)
         kill_marked(job["marker"])
+        clean_logs(attempt)
         evidence = gather(attempt, planned.cell.sizes.world_size)
         return (evidence, _attempt(number, job, attempt)) if evidence.is_complete() else None
     except DamagedFile as error:

@@ -19,6 +19,7 @@ from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import Clock, now_utc
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
+from benchrunner.run.log_cleaner import LogCleaner
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import Prepared, prepare
 from benchrunner.run.watch import Running
@@ -59,12 +60,13 @@ class Sweep:
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
         self.ledger, self.progress = prepared.ledger, prepared.progress
         self.launcher, self.clock = launcher, clock
+        self.cleaner = LogCleaner()
         self.running: list[Running] = []
         self._asked_after, self._asked_s = 0, clock.now()
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
+        with self.cleaner, self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
             while (len(self.queue) or self.running) and interrupts.signum is None:
                 self._refuse_what_policies_rule_out()
                 self._end_what_may_not_go_on()
@@ -138,6 +140,7 @@ class Sweep:
         self.devices.end(run, now_s)
         drop_cold_cache(run.job.paths)
         outcome, evidence = _judge(run, code)
+        self.cleaner.clean(run.job.paths)
         self.devices.learn(run, outcome)
         attempt = attempt_of(run.job, now_s - run.started_s, beside=sorted(run.beside))
         if why := self._rerun(run, outcome):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from benchrunner.core.heartbeat import read_beat
+from benchrunner.core.log_cap import LogCap
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.record import PHASES, Phase
 from benchrunner.launch.job import Handle, Job
@@ -46,6 +47,7 @@ class Running:
     """The cells that ran at the same time, if only for a moment."""
     limits_s: Mapping[str, float] = field(init=False)
     """Phase → seconds without progress."""
+    _logs: LogCap = field(init=False)
     _statuses: dict[int, RankFile] = field(default_factory=dict)
     """Rank → what its file said when it could last be read."""
     _seen: Mapping[int, tuple[Phase, int]] | None = None
@@ -54,6 +56,7 @@ class Running:
     """When that was."""
 
     def __post_init__(self) -> None:
+        self._logs = LogCap(self.job.paths.logs(self.planned.cell.sizes.world_size))
         self.limits_s = phase_limits_s(self.planned, str(self.job.hardware["device_type"]))
 
     def meet(self, others: "Iterable[Running]") -> None:
@@ -65,6 +68,7 @@ class Running:
     def step(self, now_s: float) -> int | None:
         """Look once; the job's exit code when it has gone, else None."""
         code = self.handle.poll()
+        self._logs.trim()
         if code is not None:
             return code if self._may_be_judged(now_s) else None
         if self.stop is None and now_s >= self.looked_s + LOOK_INTERVAL_S:
