@@ -5,12 +5,13 @@ import pytest
 from benchrunner.core.secrets import REDACTED, exposed_variable, is_secret, redact, without_secrets
 
 RANDOM = "q8ZfT3vKx0Lr7NwYb2Jd5HsMc9PgUe4A"
-NAMES = """
-    HF_TOKEN AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID MY_PASSWORD GOOGLE_CREDENTIALS OPENAI_API_KEY db_passwd GITHUB_PAT
-    SLACK_WEBHOOK_URL NPM_AUTH PGPASSFILE AZURE_STORAGE_CONNECTION_STRING SqlConnectionString CUDA_SIGNING_KEY
-    GPG_SIGNING_KEY MYSQL_PWD REDIS_PASS SENTRY_DSN WANDB_KEY githubToken SSH_KEY_PASSPHRASE TORCH_HUB_TOKEN NCCL_SECRET
-    DOCKER_AUTH_CONFIG GIT_ASKPASS
-""".split()
+NAMES = [
+    "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "MY_PASSWORD", "GOOGLE_CREDENTIALS", "OPENAI_API_KEY",
+    "db_passwd", "GITHUB_PAT", "SLACK_WEBHOOK_URL", "NPM_AUTH", "PGPASSFILE", "AZURE_STORAGE_CONNECTION_STRING",
+    "SqlConnectionString", "CUDA_SIGNING_KEY", "GPG_SIGNING_KEY", "MYSQL_PWD", "REDIS_PASS", "SENTRY_DSN",
+    "WANDB_KEY", "githubToken", "SSH_KEY_PASSPHRASE", "TORCH_HUB_TOKEN", "NCCL_SECRET", "DOCKER_AUTH_CONFIG",
+    "GIT_ASKPASS",
+]  # fmt: skip
 VALUES = {
     "A": "ghp_" + "a1B2" * 9, "B": "xoxb-1234567890-abcdef", "C": "AKIAIOSFODNN7EXAMPLE", "D": "hf_" + "aBcD" * 8,
     "E": "sk-proj-" + "x" * 30, "F": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "G": RANDOM,
@@ -21,7 +22,8 @@ VALUES = {
     "P": "postgresql://user:pw@db.example:5432/x", "Q": "x" * 5 + " " + RANDOM,
 }  # fmt: skip
 HARMLESS = {
-    "PATH": "/usr/local/sbin:/usr/bin:/bin", "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu:/opt/q8ZfT3vKx0Lr7NwYb2Jd/lib",
+    "PATH": "/usr/local/sbin:/usr/bin:/bin",
+    "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu:/opt/q8ZfT3vKx0Lr7NwYb2Jd/lib",
     "CUDA_VISIBLE_DEVICES": "GPU-8f6c4d1e-93ab-4c0d-9c1e-0123456789ab,MIG-3b1f6c4d-93ab-4c0d-9c1e-0123456789ab",
     "NCCL_DEBUG": "INFO", "NCCL_SOCKET_IFNAME": "eth0", "NCCL_IB_HCA": "mlx5_0,mlx5_1", "OMP_NUM_THREADS": "4",
     "NCCL_NVLS_ENABLE": "0", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True,max_split_size_mb:512",

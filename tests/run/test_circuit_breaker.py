@@ -5,7 +5,6 @@ from benchrunner.run.circuit_breaker import CircuitBreaker
 from fake_sweeps import ERROR, RESULT, cells, record, run
 from samples import H200, make_cell, make_record, plan_cell
 
-
 NO = "rank 0, in phase build, raised RuntimeError: no"
 
 
@@ -80,8 +79,8 @@ def test_the_same_failure_of_others_too_opens_it_for_all():
 
 def test_a_failure_of_one_more_kind_does_not_stop_kinds_that_work():
     breaker = CircuitBreaker(2)
-    for record in (failed(0, precision="fp32"), failed(1, precision="fp32"), ok(2, precision="bf16")):
-        learn(breaker, record)
+    for one in (failed(0, precision="fp32"), failed(1, precision="fp32"), ok(2, precision="bf16")):
+        learn(breaker, one)
     assert learn(breaker, failed(3, precision="bf16"), precision="bf16") is None
     assert learn(breaker, ok(4, precision="bf16"), precision="bf16") is None
     assert learn(breaker, ok(4, precision="bf16"), precision="fp32") is not None
@@ -98,8 +97,8 @@ def test_a_cell_that_does_not_fail_closes_it_and_begins_the_count_anew():
 
 def test_what_worked_before_the_first_failure_proves_nothing():
     breaker = CircuitBreaker(2)
-    for record in (ok(0, precision="bf16"), failed(1, precision="fp32"), failed(2, precision="fp32")):
-        learn(breaker, record)
+    for one in (ok(0, precision="bf16"), failed(1, precision="fp32"), failed(2, precision="fp32")):
+        learn(breaker, one)
     assert learn(breaker, failed(3, precision="bf16"), precision="bf16") is not None, "all that was tried since failed"
 
 
@@ -111,7 +110,7 @@ def test_cells_that_fail_do_not_keep_healthy_ones_from_running(paths, num_runs):
     planned = [plan_cell(make_cell(precision=p, leaves={"seed": s})) for p in ("fp32", "bf16") for s in range(7)]
     bad = {one.cell.slug: Script(errors={0: ERROR}) for one in planned[:7]}
     for number in range(num_runs):
-        summary, launcher = run(paths, planned, bad, resume=number > 0)
+        summary, _ = run(paths, planned, bad, resume=number > 0)
     assert summary.counts == ({"failed": 5, "skipped": 2, "ok": 7} if num_runs == 1 else {"failed": 7, "ok": 7})
     assert [record(paths, one)["status"] for one in planned[7:]] == ["ok"] * 7
 

@@ -109,11 +109,11 @@ def digest_tree(config: Mapping[str, Any], section: Callable[[Any], str] = diges
     return digest(canonical_json({k: section(v) if k in SECTIONS else v for k, v in parts.items()}))
 
 
-def remember_by_identity(function: Callable[[object], str]) -> Callable[[object], str]:
+def remember_by_identity(function: Callable[[Any], str]) -> Callable[[Any], str]:
     """Memoise on the identity of shared sections, which have to stay alive as long as what is made of this."""
     memo: dict[int, str] = {}
 
-    def remembered(value: object) -> str:
+    def remembered(value: Any) -> str:
         if id(value) not in memo:
             memo[id(value)] = function(value)
         return memo[id(value)]

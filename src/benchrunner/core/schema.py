@@ -308,7 +308,7 @@ class Config:
     retries: int = setting(1, least=0)
     """How often a cell is tried again whose failure is one of infrastructure (a device lost, a port taken)."""
     brake: int | None = setting(5, above=0)
-    """The same unexpected failure in so many different cells, and no further cell like them is started; None: all are."""
+    """After the same unexpected failure in so many different cells none like them is started; None: all are."""
     memory_limit_gib: float | None = setting(None, above=0)
     """Emulate a card with this much memory; None: the whole device."""
     compat: str = setting("enforce", choices=("enforce", "probe"))

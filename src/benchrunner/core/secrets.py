@@ -10,6 +10,7 @@ import re
 import urllib.parse
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 
 REDACTED = "<secret>"
 
@@ -23,7 +24,8 @@ SECRET_NAME = re.compile(
 """Parts of names; no setting has them."""
 
 SECRET_WORDS = frozenset(
-    "TOKEN TOKENS PAT AUTH KEY KEYS PASS PWD PSW PW CREDS CRED DSN JWT OTP LICENSEKEY SASL HMAC SSHKEY".split()
+    {"TOKEN", "TOKENS", "PAT", "AUTH", "KEY", "KEYS", "PASS", "PWD", "PSW", "PW", "CREDS", "CRED", "DSN", "JWT", "OTP"}
+    | {"SSHKEY", "SASL", "HMAC"}
 )
 """Whole words of names, which settings may have too: there they are flags or small numbers."""
 
@@ -78,7 +80,7 @@ def _is_random(run: str) -> bool:
     kinds = ["0" if char.isdigit() else "a" if char.islower() else "A" for char in run]
     if len(set(kinds)) < 2 or HEXADECIMAL.fullmatch(run) or (len(set(kinds)) == 2 and len(run) < 32):
         return False
-    changes = sum(one != other for one, other in zip(kinds, kinds[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(kinds))
     return changes >= RANDOM_CHANGES * len(run)
 
 

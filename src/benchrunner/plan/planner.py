@@ -1,7 +1,7 @@
 """From composed rows to a plan: every cell made, sized and decided upon."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 

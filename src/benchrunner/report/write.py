@@ -46,11 +46,19 @@ def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) ->
     Raises:
         SweepDirError: a directory that is no sweep.
     """
-    read = [read_sweep(paths) for paths in sweeps]
-    tables = tables_of(read)
-    target = out or (sweeps[0] if len(read) == 1 else _merged_paths(read[0]))
-    write_tables(tables, target)
+    tables, target = make_report(sweeps)
+    write_tables(tables, out or target)
     return tables
+
+
+def make_report(sweeps: Sequence[SweepPaths]) -> tuple[Tables, SweepPaths]:
+    """Every table, and where its files belong.
+
+    Raises:
+        SweepDirError: a directory that is no sweep.
+    """
+    read = [read_sweep(paths) for paths in sweeps]
+    return tables_of(read), sweeps[0] if len(read) == 1 else _merged_paths(read[0])
 
 
 def tables_of(sweeps: Sequence[MeasuredSweep]) -> Tables:

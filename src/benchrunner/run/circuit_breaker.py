@@ -1,4 +1,4 @@
-"""The circuit breaker: when different cells fail alike, those with the same in common would too, and none is started."""
+"""The circuit breaker: when different cells fail alike, those like them would too, and none of them is started."""
 
 import re
 from collections.abc import Iterable

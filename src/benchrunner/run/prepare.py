@@ -127,7 +127,7 @@ def _without_hopeless(
 
 
 def _failed_before(ledger: Ledger) -> frozenset[str]:
-    """The cells that are tried again: after the others, which may be healthy, so that they cannot keep those waiting."""
+    """The cells that are tried again: after the others, which may be healthy and are not to wait for them."""
     return frozenset(slug for slug, record in ledger.records.items() if record.status in FAILURE_STATUSES)
 
 

@@ -3,6 +3,7 @@
 It never raises for a cell: whatever goes wrong with one becomes that cell's record.
 """
 
+from contextlib import AbstractContextManager
 from functools import partial
 
 import filelock
@@ -43,13 +44,28 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     parse_fault(options.fault)
     started_at = now_utc()
     try:
-        with filelock.FileLock(paths.lock, timeout=0):
+        with _lock(paths):
             sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options.clock)
             summary = sweep.run(plan)
             sweep.ledger.keep_run(summary, started_at)
             return summary
     except filelock.Timeout as error:
         raise SweepDirError(f"{paths.root}: another bench is running this sweep") from error
+
+
+def _lock(paths: SweepPaths) -> AbstractContextManager[object]:
+    """Held while the sweep runs.
+
+    Raises:
+        SweepDirError: nothing can be written there.
+        filelock.Timeout: somebody else holds it.
+    """
+    try:
+        return filelock.FileLock(paths.lock, timeout=0).acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        raise SweepDirError(f"{paths.root}: cannot be written: {error.strerror or error}") from error
 
 
 class Sweep:

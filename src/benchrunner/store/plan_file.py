@@ -47,6 +47,8 @@ def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
         UsageError: the place cannot be written.
     """
     home = Path(out_dir) / plan.sweep_name
+    if not str(home).isprintable():
+        raise UsageError(f"out_dir: {str(home)!r} holds a line break or another character that cannot be printed")
     stamp = datetime.fromisoformat(plan.created_at).strftime("%Y%m%dT%H%M%SZ")
     temporary = home / f".tmp-{stamp}-{os.getpid()}"
     try:

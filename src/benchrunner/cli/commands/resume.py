@@ -51,6 +51,7 @@ def _selection(arguments: Namespace, made: "Plan") -> "Selection":
 
 COMMAND = Command(
     run=resume,
+    is_answer=False,
     summary="run what is missing or failed in a sweep directory",
     details=f"The plan is the one that the directory holds. Verdicts other than {', '.join(RESUMED)} are kept.",
     operands=Operands(name="directories", usage="DIR"),
