@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from benchrunner.core.text import _host_pattern, first_line, plain, scrub_hosts, single_line
+from benchrunner.core.text import _host_pattern, first_line, plain, scrub_hosts, single_line, visible
 
 
 @pytest.fixture
@@ -59,3 +59,7 @@ def test_a_long_first_line_is_cut():
 
 def test_a_single_line_has_nothing_that_breaks_or_reorders_it():
     assert single_line(" a\nb\r\n\tc\x1b[31md\u202ee\u2028f  g ") == "a b c d e f g"
+
+
+def test_what_is_not_seen_is_not_shown():
+    assert visible("a\u202eb\u200fc\x9b31md\ne\tf") == "abc31md\ne\tf"

@@ -13,6 +13,7 @@ from benchrunner.cli.help import help_text
 from benchrunner.cli.overrides import MULTIRUN, split_sweep_files
 from benchrunner.cli.streams import LastingStream, lasting_streams
 from benchrunner.core.errors import BenchError, UsageError
+from benchrunner.core.text import visible
 
 EXIT_USAGE, EXIT_INTERRUPTED = 1, 130
 
@@ -34,7 +35,7 @@ def _answer(given: Sequence[str], out: LastingStream) -> int:
         _require_working_directory()
         return _dispatch(given, out)
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {visible(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)

@@ -9,10 +9,13 @@ from benchrunner.core.secrets import redact
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 """ANSI: control sequences, operating-system commands, single escapes."""
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+UNSEEN = r"\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+"""Direction marks, characters without width, tags and halves of characters: what is read is not what is there."""
 
-INVISIBLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""What would break or reorder a line: escape sequences, controls, separators, direction marks."""
+CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{UNSEEN}]")
+
+INVISIBLE = re.compile(rf"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f\u2028\u2029{UNSEEN}]")
+"""What would break or reorder a line: escape sequences, controls, separators, what is not seen."""
 
 
 @cache
@@ -39,7 +42,12 @@ def may_name_host(text: str) -> bool:
 
 def plain(text: str) -> str:
     """`text` without escape sequences, control characters, secrets and host names; lines and tabs stay."""
-    return scrub_hosts(redact(CONTROLS.sub("", ESCAPES.sub("", text))))
+    return scrub_hosts(redact(visible(text)))
+
+
+def visible(text: str) -> str:
+    """`text` without escape sequences, control characters and what is not seen; lines and tabs stay."""
+    return CONTROLS.sub("", ESCAPES.sub("", text))
 
 
 def first_line(text: str, limit: int = 240) -> str:
