@@ -65,5 +65,5 @@ def show_report(sweeps: "Sequence[SweepPaths]") -> None:
     try:
         write_tables(tables, target)
     except OSError as error:
-        print(f"bench: cannot write the tables into {target.root}: {error.strerror or error}", file=sys.stderr)
+        print(f"bench: the tables cannot be written into {target.root}: {error.strerror or error}", file=sys.stderr)
     print_tables(tables)

@@ -97,7 +97,7 @@ def make_pool(hardware: Hardware, *, is_local: bool, locks: Locks | None = None)
     """The pool for this machine: side by side on disjoint GPUs, one at a time on a CPU."""
     if not is_local:
         return SlotPool(REMOTE_SLOTS)
-    return Pool(hardware.num_devices, locks) if hardware.device_type == "cuda" else SlotPool(1)
+    return Pool(hardware.num_devices, locks) if hardware.device_type == "cuda" else SlotPool(1, locks)
 
 
 class Queue:

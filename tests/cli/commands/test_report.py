@@ -37,7 +37,7 @@ def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(bench, sweep, monk
     monkeypatch.setattr(write, "write_text", read_only)
     code, out, err, _ = bench("report", sweep)
     assert (code, "skipped.predicted_oom" in out) == (0, True)
-    assert f"bench: cannot write the tables into {sweep}: Read-only file system\n" in err
+    assert f"bench: the tables cannot be written into {sweep}: Read-only file system\n" in err
 
 
 def test_tables_that_cannot_be_made_do_not_change_the_exit_code_of_a_sweep(bench, sweep, monkeypatch):
