@@ -8,7 +8,7 @@ from benchrunner.core.errors import DamagedFile
 from benchrunner.core.job_file import JobFile, read_job
 from benchrunner.core.paths import AttemptPaths, SweepPaths
 from benchrunner.core.record import Record
-from benchrunner.launch.processes import kill_marked
+from benchrunner.launch.processes import is_watched, kill_marked
 from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.machine.hardware import Hardware
 from benchrunner.outcome.evidence import Evidence, gather
@@ -90,6 +90,8 @@ def recover(
     try:
         job = read_job(attempt.cell)
         _require_own(job, planned)
+        if is_watched(job["marker"]):  # this is a copy of a sweep that is being run
+            return None
         kill_marked(job["marker"])
         clean_logs(attempt)
         evidence = gather(attempt, planned.cell.sizes.world_size)
