@@ -14,9 +14,6 @@ UNSEEN = r"\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud80
 
 CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{UNSEEN}]")
 
-INVISIBLE = re.compile(rf"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f\u2028\u2029{UNSEEN}]")
-"""What would break or reorder a line: escape sequences, controls, separators, what is not seen."""
-
 
 @cache
 def _host_pattern() -> re.Pattern[str] | None:
@@ -60,5 +57,6 @@ def first_line(text: str, limit: int = 240) -> str:
 
 
 def single_line(text: str) -> str:
-    """`text` without line breaks, control characters and direction marks."""
-    return " ".join(INVISIBLE.sub(" ", text).split())
+    """`text` in one line of printable characters: no breaks, controls, direction marks and unassigned code points."""
+    seen = ESCAPES.sub(" ", text)
+    return " ".join("".join(char if char.isprintable() else " " for char in seen).split())

@@ -14,12 +14,13 @@ from benchrunner.core.rank_result import Checks, RankResult
 from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
-from benchrunner.worker.validity import checks_compute, checks_model, checks_training
+from benchrunner.worker.validity import checks_compute, checks_function, checks_model, checks_optimizer, checks_training
 from benchrunner.worker.validity.finding import Evidence, Finding, unknown
 from benchrunner.worker.validity.probe import profile_once, run_probes
 from benchrunner.worker.validity.sampling import Samples, local, sample, sample_parameters
 
 if TYPE_CHECKING:
+    from benchrunner.worker.steps.decoding import Decoding
     from benchrunner.worker.steps.training_loop import TrainingLoop
 
 CHECKS: dict[str, Callable[[Evidence], Finding]] = {
@@ -32,6 +33,8 @@ CHECKS: dict[str, Callable[[Evidence], Finding]] = {
     "gradients_reduced": checks_training.gradients_reduced,
     "recompute": checks_compute.recompute,
     "compiled": checks_compute.compiled,
+    "function": checks_function.function,
+    "optimizer": checks_optimizer.optimizer,  # the last: it makes a step more
 }
 """Check → how it judges, in the order in which failures are reported."""
 
@@ -51,13 +54,25 @@ def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -
         optimizer=loop.optimizer,
         num_steps=loop.num_steps,
         consumed=consumed,
+        loop=loop,
         **facts,
     )
     return judge(evidence)
 
 
-def check_inference(context: Context, built: Built, result: RankResult, run: Callable[[], int]) -> Checks:
-    """The checks that make sense without gradients; `run` does one step and returns how many tokens it processed."""
+def check_inference(
+    context: Context,
+    built: Built,
+    result: RankResult,
+    run: Callable[[], int],
+    *,
+    logits: Callable[[Tensor], Tensor] | None = None,
+    decoding: "Decoding | None" = None,
+) -> Checks:
+    """The checks that make sense without gradients; `run` does one step and returns how many tokens it processed.
+
+    `logits` or `decoding` is what can be asked for more.
+    """
     context.phase("check")
     facts = _facts_at_rest(built)
     samples = sample_parameters(built.decoder)  # nothing trains: as they are is as they were
@@ -68,6 +83,8 @@ def check_inference(context: Context, built: Built, result: RankResult, run: Cal
         probes=profile_once(run, context, result["step_times_s"]),
         initial=samples,
         final=samples,
+        logits=logits,
+        decoding=decoding,
         **facts,
     )
     return judge(evidence)

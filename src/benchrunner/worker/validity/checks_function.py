@@ -1,0 +1,143 @@
+"""Does the measured model compute what its label says: asked as it was measured, judged by formulas of our own.
+
+Nothing but data changes: loop, wrappers, graphs, shapes, precision and loss scale are those that were measured.
+Training answers with losses and gradients, a forward pass with logits, a generation with logits and its cache.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from benchrunner.worker.validity.finding import Evidence, Finding, unknown
+from benchrunner.worker.validity.function_tolerances import NUM_LAYERS, FunctionErrors, tolerance
+from benchrunner.worker.validity.gathering import own_parameters, weights_of
+from benchrunner.worker.validity.inference_questions import Judge, forward_errors, generation_errors
+from benchrunner.worker.validity.inquiry import Answers, Inquiry, finite, forward_s
+from benchrunner.worker.validity.questions import NUM_SEQUENCES, affordable_steps, budget_s
+from benchrunner.worker.validity.reference import Formulas
+
+MEASURED = {
+    "training": ("gradient", "median", "scale", "loss"),
+    "forward": ("logits", "context"),
+    "generation": ("logits", "cache"),
+}
+"""What is asked of → the errors that it has."""
+
+
+def function(evidence: Evidence) -> Finding:
+    """Losses and gradients of the measured step agree with the formulas of the model family."""
+    if why := _unasked(evidence):
+        return unknown(why)
+    num_steps = affordable_steps(evidence)
+    if num_steps < 1:
+        return unknown("the budget has no room for a step")
+    if foreign := _foreign_names(evidence):
+        return Finding(ok=False, expected="the parameters of the model family", observed=foreign)
+    answers = _answers(evidence, num_steps)
+    return unknown("this workload has nothing that can be asked") if answers is None else _finding(evidence, answers)
+
+
+def _answers(evidence: Evidence, num_steps: int) -> Answers | None:
+    formulas = _formulas(evidence)
+    if evidence.loop is not None:
+        return Inquiry(evidence=evidence, loop=evidence.loop, formulas=formulas, num_steps=num_steps).run()
+    judge = Judge(formulas=formulas, source=weights_of(evidence.built))
+    if evidence.decoding is not None:
+        return Answers(errors=generation_errors(evidence.context, judge, evidence.decoding))
+    return None if evidence.logits is None else _forward_answers(evidence, judge, evidence.logits)
+
+
+def _forward_answers(evidence: Evidence, judge: Judge, logits: Callable[[Tensor], Tensor]) -> Answers:
+    errors, moved = forward_errors(evidence.context, judge, logits, late=False)
+    answers = Answers(errors=errors, moved=moved)
+    late_s = forward_s(evidence, evidence.cell.sizes.seq_len * NUM_SEQUENCES)
+    if late_s > budget_s(evidence):
+        answers.notes.append(f"places after the prefix not asked for: the formulas take {late_s:.0f} s")
+        return answers
+    answers.errors = errors.worst(forward_errors(evidence.context, judge, logits, late=True)[0])
+    return answers
+
+
+def _unasked(evidence: Evidence) -> str | None:
+    """Why the check abstains, if it has to; the same on every rank."""
+    cell = evidence.cell
+    if not hasattr(evidence.built.decoder, "blocks"):
+        return "the compiler's own strategies made another model of the decoder"
+    if cell.config.model.dropout > 0 and _draws(evidence):
+        return f"model.dropout={cell.config.model.dropout:g} compiled: the formulas cannot draw the same values"
+    return None
+
+
+def _foreign_names(evidence: Evidence) -> str | None:
+    """What the model has too little or too much of."""
+    formulas = _formulas(evidence)
+    if len(evidence.built.decoder.blocks) != formulas.model.num_layers:
+        return f"{len(evidence.built.decoder.blocks)} blocks"
+    for unit in (None, *range(formulas.model.num_layers)):
+        names, wanted = set(own_parameters(evidence.built, unit)), formulas.names(unit)
+        where = "" if unit is None else f" in block {unit}"
+        if missing := sorted(wanted - names):
+            return f"no {missing[0]}{where}"
+        if more := sorted(names - wanted):
+            return f"{more[0]}{where}, which the formulas do not have"
+    return None
+
+
+def _formulas(evidence: Evidence) -> Formulas:
+    model, config = evidence.cell.config.model, evidence.cell.config
+    packs_head = config.precision.backend == "bitsandbytes" and config.precision.scope == "all"
+    return Formulas(
+        model=replace(model, tie_embeddings=model.tie_embeddings and not packs_head), workload=config.workload
+    )
+
+
+def _finding(evidence: Evidence, answers: Answers) -> Finding:
+    """The verdict over all ranks: the same on each."""
+    cell = evidence.cell
+    dropout = cell.config.workload.lora_dropout if _draws(evidence) else 0.0
+    limits = tolerance(cell.axes["precision"], cell.config.model.num_layers, dropout)
+    errors, moved = _agreed(evidence, answers)
+    names = MEASURED["training" if evidence.loop else "generation" if evidence.decoding else "forward"]
+    as_found = {name: getattr(errors, name) for name in names} | {NUM_LAYERS: float(cell.config.model.num_layers)}
+    if limits is None:
+        why = f"no known-good run of precision={cell.axes['precision']} was measured yet"
+        return Finding(ok=None, observed=f"{_words(errors, names)}, moved {moved:.2g}", note=why, errors=as_found)
+    most_moved = 0.0 if _is_row_by_row(evidence) else limits.loss
+    over = [*errors.exceeding(limits), *(["what stands behind counts"] if not moved <= most_moved else [])]
+    return Finding(
+        ok=not over,
+        expected=f"as the formulas have it: {_words(limits, names)}, moved {most_moved:.2g} at most",
+        observed=f"{_words(errors, names)}, moved {moved:.2g}",
+        note="; ".join([*([f"largest gradient error in {answers.worst}"] if answers.worst else []), *answers.notes])
+        or None,
+        errors=as_found,
+    )
+
+
+def _agreed(evidence: Evidence, answers: Answers) -> tuple[FunctionErrors, float]:
+    values = torch.tensor([*asdict(answers.errors).values(), finite(answers.moved)], dtype=torch.float64)
+    values = values.to(evidence.context.device)
+    if evidence.several_ranks:
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    *errors, moved = values.tolist()
+    return FunctionErrors(*errors), moved
+
+
+def _draws(evidence: Evidence) -> bool:
+    """Whether something in the asked model drops values at random: a graph has that compiled in, eager can be told."""
+    config = evidence.cell.config
+    drops = config.model.dropout > 0 or (config.workload.name == "lora" and config.workload.lora_dropout > 0)
+    return drops and evidence.cell.axes["compile"] != "eager"
+
+
+def _is_row_by_row(evidence: Evidence) -> bool:
+    """Whether a token's values depend on no other's but by attention: scales of 8-bit formats are taken over many."""
+    config = evidence.cell.config
+    return config.precision.backend in ("torch", "bitsandbytes") or config.precision.recipe == "rowwise"
+
+
+def _words(errors: FunctionErrors, names: tuple[str, ...]) -> str:
+    return ", ".join(f"{name} {getattr(errors, name):.2g}" for name in names)
