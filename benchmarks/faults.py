@@ -49,7 +49,7 @@ from benchrunner.core.record import PHASES
 ROOT = Path(__file__).resolve().parents[1]
 HANG_LIMIT_S = 15
 
-HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env")
+HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env", "flood")
 PARTS = ("bench", "launch", "disk", "kills")
 """What `--only` knows beside kinds of faults."""
 

@@ -52,6 +52,22 @@ def test_what_a_dead_sweep_left_running_is_ended(paths, marked, script):
     assert other.poll() is None
 
 
+def test_the_copy_of_a_sweep_at_work_leaves_its_processes_alone(paths, monkeypatch, marked):
+    """Its attempts are those of the sweep that it was copied from, whose `bench` is alive."""
+    planned, job = attempt(paths, Script(hangs=True))
+    monkeypatch.setenv("BENCH_PARENT_PID", str(os.getpid()))
+    at_work = marked(job.marker)
+    assert recover(planned, paths, note=pytest.fail) is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        at_work.wait(timeout=0.3)
+    monkeypatch.setenv("BENCH_PARENT_PID", "1")
+    left = marked(job.marker)
+    at_work.kill()
+    at_work.wait()
+    recover(planned, paths, note=pytest.fail)
+    assert left.wait(timeout=30) == -signal.SIGKILL
+
+
 def test_an_attempt_that_reached_its_end_is_taken_over_once(paths):
     planned, job = attempt(paths, OK)
     evidence, found = recover(planned, paths, note=pytest.fail)

@@ -53,6 +53,10 @@ class AttemptPaths:
         """Compile caches of a cell that starts cold; removed when it ends."""
         return self.root / "cache"
 
+    def logs(self, num_ranks: int) -> list[Path]:
+        """Everything that the agent and so many ranks write into without end."""
+        return [self.agent_log, *(path(rank) for rank in range(num_ranks) for path in (self.out, self.err))]
+
     def rank(self, rank: int) -> Path:
         """The status and result file of one rank."""
         return self.root / f"rank{rank}.json"

@@ -214,6 +214,8 @@ class LauncherConfig:
     cpus_per_task: int | None = None
     preload: bool = True
     """local: fork the processes of a cell from one that has torch loaded; false: start and import anew for each."""
+    pass_env: list[str] = field(default_factory=list)
+    """Names of variables that ranks get although they look like secrets; what they hold is in no file all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,7 +315,7 @@ class Config:
     retries: int = setting(1, least=0)
     """How often a cell is tried again whose failure is one of infrastructure (a device lost, a port taken)."""
     brake: int | None = setting(5, above=0)
-    """The same unexpected failure in so many different cells stops the sweep; None: never."""
+    """After the same unexpected failure in so many different cells none like them is started; None: all are."""
     memory_limit_gib: float | None = setting(None, above=0)
     """Emulate a card with this much memory; None: the whole device."""
     compat: str = setting("enforce", choices=("enforce", "probe"))

@@ -21,6 +21,9 @@ from benchrunner.launch.variables import job_environment
 GRACE_S = 5.0
 """From SIGTERM to the agent to SIGKILL for everything."""
 
+LONGEST_LINE_BYTES = 1 << 16
+"""A longer line comes in pieces."""
+
 DRAIN_S = 10.0
 """After SIGKILL a process that is still there is stuck in the kernel and given up."""
 
@@ -164,6 +167,6 @@ class LocalHandle:
     def _copy_log(self) -> None:
         """The agent's lines into `agent.log`, cleaned as they pass; on a full disk the pipe is emptied still."""
         assert self._agent.stdout is not None
-        for line in self._agent.stdout:
+        for line in iter(partial(self._agent.stdout.readline, LONGEST_LINE_BYTES), b""):
             with suppress(OSError), open(self._job.paths.agent_log, "a", encoding="utf-8") as log:
                 log.write(plain(line.decode("utf-8", errors="replace")))

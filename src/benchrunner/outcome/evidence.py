@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from benchrunner.core.errors import DamagedFile
 from benchrunner.core.files import open_regular
 from benchrunner.core.heartbeat import read_beat
 from benchrunner.core.paths import AttemptPaths
-from benchrunner.core.rank_file import RankFile, read_exits, read_rank_file
+from benchrunner.core.rank_file import RANK_FILE_BYTES, RankFile, read_exits, read_rank_file
 from benchrunner.core.record import PHASES, Phase
 from benchrunner.core.scrub import scrub_files
 from benchrunner.core.text import plain
@@ -83,8 +84,9 @@ def gather(
     stop: Stop | None = None,
     num_oom_kills: int = 0,
 ) -> Evidence:
-    """Read what the launch with this marker left; host names are scrubbed from its files first."""
-    scrub_files((*paths.root.glob("rank*"), paths.agent_log))
+    """Read what the launch with this marker left; host names and secrets are taken out of the rank files first, and out
+    of what is read of the logs."""
+    scrub_files(path for path in paths.root.glob("rank*.json") if _is_readable(path))
     ranks, unreadable = read_ranks(paths, world_size)
     ranks, foreign = _own(ranks, marker)
     exits, damaged = _read_exits(paths)
@@ -102,6 +104,12 @@ def gather(
         num_oom_kills=num_oom_kills,
         directory=paths.root.name,
     )
+
+
+def _is_readable(path: Path) -> bool:
+    with suppress(OSError):
+        return path.stat().st_size <= RANK_FILE_BYTES
+    return False
 
 
 def read_ranks(paths: AttemptPaths, world_size: int) -> tuple[dict[int, RankFile], dict[int, str]]:

@@ -9,6 +9,7 @@ from rich.status import Status
 from rich.text import Text
 
 from benchrunner.core.record import Record
+from benchrunner.core.text import visible
 from benchrunner.run.clock import Clock
 
 STATUS_WIDTH = 11
@@ -59,7 +60,7 @@ class Progress:
 
     def report(self, text: str) -> None:
         """A line for whoever watches."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line for whoever watches, and for whoever reads the tables."""

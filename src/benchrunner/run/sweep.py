@@ -3,6 +3,7 @@
 It never raises for a cell: whatever goes wrong with one becomes that cell's record.
 """
 
+from contextlib import AbstractContextManager
 from functools import partial
 
 import filelock
@@ -20,6 +21,7 @@ from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import Clock, now_utc
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
+from benchrunner.run.log_cleaner import LogCleaner
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import Prepared, prepare
 from benchrunner.run.watch import Running, describe_running
@@ -43,7 +45,7 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     parse_fault(options.fault)
     started_at = now_utc()
     try:
-        with filelock.FileLock(paths.lock, timeout=0):
+        with _lock(paths):
             sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options.clock)
             try:
                 summary = sweep.run(plan)
@@ -55,6 +57,21 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
         raise SweepDirError(f"{paths.root}: another bench is running this sweep") from error
 
 
+def _lock(paths: SweepPaths) -> AbstractContextManager[object]:
+    """Held while the sweep runs.
+
+    Raises:
+        SweepDirError: nothing can be written there.
+        filelock.Timeout: somebody else holds it.
+    """
+    try:
+        return filelock.FileLock(paths.lock, timeout=0).acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        raise SweepDirError(f"{paths.root}: cannot be written: {error.strerror or error}") from error
+
+
 class Sweep:
     """One run over a plan."""
 
@@ -63,12 +80,13 @@ class Sweep:
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
         self.ledger, self.progress = prepared.ledger, prepared.progress
         self.launcher, self.clock = launcher, clock
+        self.cleaner = LogCleaner()
         self.running: list[Running] = []
         self._asked_after, self._asked_s = 0, clock.now()
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
+        with self.cleaner, self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
             while (len(self.queue) or self.running) and interrupts.signum is None:
                 self._refuse_what_policies_rule_out()
                 self._end_what_may_not_go_on()
@@ -145,6 +163,7 @@ class Sweep:
         self.devices.end(run, now_s)
         drop_cold_cache(run.job.paths)
         outcome, evidence = _judge(run, code)
+        self.cleaner.clean(run.job.paths)
         self.devices.learn(run, outcome)
         attempt = attempt_of(run.job, now_s - run.started_s, beside=sorted(run.beside))
         if why := self._rerun(run, outcome):

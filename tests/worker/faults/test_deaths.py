@@ -46,7 +46,7 @@ VERDICTS = {
 }
 """Fault → status, reason code and words of the reason."""
 
-HARMLESS = ("grandchild", "print_env", "clock_jump")
+HARMLESS = ("grandchild", "print_env", "clock_jump", "flood")
 HANGS = ("hang", "ignore_sigterm")
 QUIET = ("leave", "garbage")
 """torchrun takes an exit with code 0 for success; the runner alone sees that the rank has gone."""
