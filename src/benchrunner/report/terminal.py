@@ -15,6 +15,7 @@ from rich.text import Text
 from benchrunner.core.text import single_line
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.plan import Plan
+from benchrunner.plan.predict import Prediction
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Tables
@@ -83,8 +84,13 @@ def plan_table(plan: Plan) -> pd.DataFrame:
     frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
     predicted = [planned.predicted or {} for planned in plan.cells]
     optional = {
-        "memory GiB ≥": [formatting.gib(one.get("peak_memory_bytes")) for one in predicted],
-        "step s ≥": [formatting.number(one.get("step_time_s")) for one in predicted],
+        "peak GiB": [_peak(one) for one in predicted],
+        "fit": [str(one.get("fit") or NONE).replace("_", " ") for one in predicted],
+        "step ms": [_milliseconds(one) for one in predicted],
+        "tokens/s/device": [formatting.number(one.get("tokens_per_second_per_device")) for one in predicted],
+        "MFU %": [_percent(one.get("mfu")) for one in predicted],
+        "limited by": [one.get("limited_by") or NONE for one in predicted],
+        "predicted by": _methods(predicted),
         "flags": [" ".join(planned.flags) or NONE for planned in plan.cells],
     }
     for name, texts in optional.items():
@@ -92,6 +98,35 @@ def plan_table(plan: Plan) -> pd.DataFrame:
             frame[name] = texts
     frame["reason"] = [_verdict_reason(planned.reason_code, planned.reason) for planned in plan.cells]
     return frame
+
+
+def _peak(predicted: Prediction) -> str:
+    """The peak with its margin, or as the bound that it is."""
+    text = formatting.gib(predicted.get("peak_memory_bytes"))
+    if text == formatting.UNKNOWN:
+        return text
+    margin = predicted.get("margin")
+    return f"≥ {text}" if predicted.get("bound") == "lower" else f"{text} ± {margin:.0%}" if margin else text
+
+
+def _milliseconds(predicted: Prediction) -> str:
+    """The step's time, and the interval that should hold it nine times out of ten."""
+    seconds = predicted.get("step_time_s")
+    if seconds is None:
+        return formatting.UNKNOWN
+    low, high = predicted.get("step_time_low_s"), predicted.get("step_time_high_s")
+    bounds = f" ({formatting.number(1e3 * low)}–{formatting.number(1e3 * high)})" if low and high else ""
+    return formatting.number(1e3 * seconds) + bounds
+
+
+def _percent(share: float | None) -> str:
+    return formatting.number(None if share is None else 100 * share)
+
+
+def _methods(predicted: Sequence[Prediction]) -> list[str]:
+    """How each was predicted, where that is not how everything is."""
+    methods = [one.get("method") or NONE for one in predicted]
+    return methods if set(methods) - {"analytic"} else [NONE] * len(methods)
 
 
 def _verdict_reason(code: str | None, reason: str | None) -> str:
