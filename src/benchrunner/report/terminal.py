@@ -14,7 +14,8 @@ from rich.text import Text
 
 from benchrunner.core.text import single_line
 from benchrunner.plan.doctor import Diagnosis
-from benchrunner.plan.plan import Plan
+from benchrunner.plan.explain import Explanation
+from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.predict import Prediction
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
@@ -61,6 +62,32 @@ def print_plan(plan: Plan) -> None:
     cells = "1 cell" if count == 1 else f"{count:,} cells"
     _print([f"{cells} planned for {machine.num_devices} × {machine.device_name} ({machine.name})", ""])
     _print(with_reasons(frame, width))
+
+
+def print_explanation(planned: PlannedCell, found: Explanation) -> None:
+    """The terms of one cell's prediction: memory at the peak, and a step's seconds by resource."""
+    width, predicted = _width(), planned.predicted or {}
+    _print([planned.cell.slug, ""])
+    memory = [(name, formatting.gib(value)) for name, value in found.memory_bytes.items()]
+    memory += [("sum", formatting.gib(sum(found.memory_bytes.values())))]
+    memory += [("beside the allocator", formatting.gib(found.outside_bytes))] if found.outside_bytes else []
+    _print_section(f"Peak memory, reached in {found.phase}", _terms(["term", "GiB"], memory, width))
+    rows = [
+        (name, formatting.number(1e3 * found.ideal_s[name]), formatting.number(found.efficiencies[name]),
+         formatting.number(1e3 * seconds))
+        for name, seconds in found.step_s.items()
+    ]  # fmt: skip
+    rows += [("sum", "", "", formatting.number(1e3 * sum(found.step_s.values())))] if rows else []
+    heads = ["resource", "ms at data-sheet rate", "share of it reached", "ms"]
+    _print_section("Step time", _terms(heads, rows, width))
+    capacity = formatting.gib(predicted.get("capacity_bytes"))
+    fit = str(predicted.get("fit") or "unknown").replace("_", " ")
+    _print([f"predicted by {predicted.get('method')}: {_peak(predicted)} GiB of {capacity} GiB: {fit}"])
+    _print(textwrap.wrap(predicted.get("note", ""), width))
+
+
+def _terms(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    return aligned(pd.DataFrame(list(rows), columns=list(heads)), width)
 
 
 def print_doctor(diagnosis: Diagnosis) -> None:
