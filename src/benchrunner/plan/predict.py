@@ -26,7 +26,9 @@ CONTEXT_BYTES = int(0.6 * GIB)
 NCCL_BYTES = int(1.0 * GIB)
 """The same of NCCL's channels between the devices of a host."""
 
-Fit = Literal["fits", "tight", "does_not_fit"]
+Fit = Literal["fits", "fits_with_retries", "tight", "does_not_fit"]
+"""fits_with_retries: the peak does, but not what the allocator would cache beside it: it gives back and tries again,
+which costs time. tight: the limit is within the margin."""
 
 
 class Prediction(TypedDict, total=False):
@@ -144,7 +146,9 @@ def judge(prediction: Prediction, capacity: int | None) -> Fit | None:
     peak, margin = prediction["peak_memory_bytes"], prediction.get("margin", 0.0)
     if peak * (1 - margin) > capacity:
         return "does_not_fit"
-    return "fits" if max(peak * (1 + margin), prediction.get("reserved_memory_bytes", 0)) <= capacity else "tight"
+    if peak * (1 + margin) > capacity:
+        return "tight"
+    return "fits" if prediction.get("reserved_memory_bytes", 0) <= capacity else "fits_with_retries"
 
 
 def memory_bytes(cell: Cell, hardware: Hardware) -> int | None:

@@ -55,14 +55,23 @@ class Preflight:
         checks = (
             ("skipped.devices", self._lacks_devices),
             ("skipped.predicted_oom", self._lacks_memory),
-            ("skipped.predicted_oom", self._will_not_fit),
             ("skipped.devices", self._lacks_accelerator),
         )
         for code, check in checks:
             reason = check(cell, predicted)
             if reason:
                 return Verdict(verdict="skipped", reason_code=code, reason=reason, flags=flags, predicted=predicted)
-        if predicted.get("fit") in ("tight", "does_not_fit"):
+        passed = Verdict(flags=flags, predicted=predicted)
+        return passed if cell.config.predict.name == "dry_run" else self.judge_memory(cell, passed)
+
+    def judge_memory(self, cell: Cell, passed: Verdict) -> Verdict:
+        """The verdict on a cell that passed everything else, by its predicted peak: skipped, flagged, or as it is."""
+        predicted, flags = passed.predicted or predict.Prediction(), list(passed.flags)
+        reason = self._will_not_fit(cell, predicted)
+        if reason:
+            code = "skipped.predicted_oom"
+            return Verdict(verdict="skipped", reason_code=code, reason=reason, flags=flags, predicted=predicted)
+        if predicted.get("fit") in ("fits_with_retries", "tight", "does_not_fit"):
             flags.append("memory_tight")
         if cell.config.predict.skip_oom and predicted.get("fit") == "does_not_fit":
             flags.append("oom_audit")
