@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchrunner.core.cell import Cell, cell_to_dict
-from benchrunner.core.schema import Config
+from benchrunner.core.schema import CompileConfig, Config
 from benchrunner.launch import dry_runs
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.memory import peak_of
@@ -39,8 +39,8 @@ def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[Pla
 def question_of(cell: Cell) -> dict[str, Any]:
     """The cell as the dry run is asked about it: eager, and without what cannot change the answer."""
     blank = replace(Config(), **{name: getattr(cell.config, name) for name in ASKED}, attention=cell.config.attention)
-    if is_translated(cell):
-        blank = replace(blank, compile=replace(cell.config.compile, name="eager", mode=None, scope="block"))
+    if is_translated(cell) or cell.axes["compile"] == "eager":
+        blank = replace(blank, compile=CompileConfig(name="eager"))
     axes = {**cell.axes, "compile": "eager"} if is_translated(cell) else dict(cell.axes)
     asked = replace(
         cell, cell_id="", config_digest="", slug="", axes=axes, overrides={}, config=blank,

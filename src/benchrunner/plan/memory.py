@@ -24,7 +24,7 @@ CATEGORIES = (
 )
 
 WORKSPACE_BYTES = 66 * 2**20
-"""cuBLAS and cuBLASLt keep one of 32 MiB each on Hopper, forward and backward pass have one stream; and the batches."""
+"""cuBLAS keeps 32 MiB on Hopper for each of forward and backward pass, and the batches (worker/tape.py)."""
 INFERENCE_WORKSPACE_BYTES = 33 * 2**20
 
 

@@ -139,7 +139,7 @@ def _weight_traffic_bytes(config: Config, sizes: Sizes, tokens: float) -> float:
     optimizer = trained * (3 * width.stored + 2 * state)
     matrices = arithmetic.matmul_parameters(config.model) * sizes.accumulation_steps
     mixed = width.stored != width.activation
-    casts = matrices * (width.stored + width.activation) * 2 if mixed else 0.0
+    casts = matrices * (width.stored + width.activation) if mixed else 0.0
     if config.precision.compute_dtype == "float8":
         casts += (
             matrices * 8 + 3 * tokens * config.model.num_layers * (3 * config.model.d_model + config.model.d_ff) * 3

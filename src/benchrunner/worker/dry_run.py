@@ -64,7 +64,7 @@ def dry_run(cell: Cell) -> dict[str, Any]:
         built = _build(cell)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         _materialise(built, cell)
-        tape = Tape()
+        tape = Tape(num_passes=2 if has_gradients(cell) else 1)
         _steps(built, cell, tape)
     return tape.result()
 

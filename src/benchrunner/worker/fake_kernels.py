@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchrunner.worker.axes import activation_checkpointing
+
 
 class FusedRMSNorm(torch.autograd.Function):
     """Keeps its input and a float32 a row."""
@@ -30,22 +32,30 @@ class FusedRMSNorm(torch.autograd.Function):
         return torch.empty_like(x), torch.empty_like(weight) if ctx.needs_input_grad[1] else None
 
 
-class FusedAttention(torch.autograd.Function):
-    """Keeps queries, keys, values, its output and a float32 a query and head."""
+@torch.library.custom_op("benchrunner::fused_attention", mutates_args=())
+def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Output, laid out with the heads inside the tokens, and a float32 a query and head.
 
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [batch, heads, length, head size] → the same, laid out with the heads inside the tokens."""
-        batch, heads, length, size = q.shape
-        out = q.new_empty(batch, length, heads, size).transpose(1, 2)
-        ctx.save_for_backward(q, k, v, out, q.new_empty(batch, heads, length, dtype=torch.float32))
-        return out
+    An operator of its own, so that checkpointing by operation can keep what it returns.
+    """
+    batch, heads, length, size = q.shape
+    out = q.new_empty(batch, length, heads, size).transpose(1, 2)
+    return out, q.new_empty(batch, heads, length, dtype=torch.float32)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Of queries, keys and values."""
-        q, k, v, _, _ = ctx.saved_tensors
-        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+fused_attention.register_fake(fused_attention._init_fn)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _attention_gradients(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v, _, _ = ctx.saved_tensors
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+fused_attention.register_autograd(_attention_gradients, setup_context=_keep)
 
 
 def rms_norm(self: nn.RMSNorm, x: Tensor) -> Tensor:
@@ -59,12 +69,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Ten
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    y: Tensor = FusedAttention.apply(q, k, v)  # type: ignore[no-untyped-call]
+    y: Tensor = fused_attention(q, k, v)[0]
     return y
 
 
 @contextmanager
 def installed() -> Iterator[None]:
     """Inside, models use these kernels."""
+    kept = activation_checkpointing.KEPT_OPERATIONS
+    operator = torch.ops.benchrunner.fused_attention.default
+    if operator not in kept:
+        kept.append(operator)
     with patch.object(nn.RMSNorm, "forward", rms_norm), patch.object(F, "scaled_dot_product_attention", attention):
         yield

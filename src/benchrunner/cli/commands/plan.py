@@ -3,10 +3,14 @@
 import json
 import re
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import EXIT_OK, Command, Example, Flag
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
 from benchrunner.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchrunner.plan.plan import Plan
 
 SEARCHED = {
     "strategy": "single,ddp,fsdp_stage2,fsdp_stage3",
@@ -26,9 +30,7 @@ def plan(arguments: Namespace) -> int:
         raise UsageError("--within belongs to --maximise; memory_limit_gib=80 plans for a smaller card")
     made = plan_overrides(arguments, launch=False)
     if arguments.json:
-        from benchrunner.store.plan_file import plan_document
-
-        print(json.dumps(plan_document(made), indent=1, allow_nan=False))
+        _print_json(made)
     elif arguments.explain:
         from benchrunner.plan.explain import explain, find_cell
         from benchrunner.report.terminal import print_explanation
@@ -57,9 +59,19 @@ def _maximise(arguments: Namespace) -> int:
     best = rank(made.cells, arguments.maximise)
     if not best:
         raise UsageError(f"none of {len(made.cells)} cells is predicted to fit")
+    chosen = replace(made, cells=best[:NUM_BEST])
+    if arguments.json:
+        _print_json(chosen)
+        return EXIT_OK
     print(f"the best {min(NUM_BEST, len(best))} of {len(made.cells)} cells by {arguments.maximise}; {len(best)} fit")
-    print_plan(replace(made, cells=best[:NUM_BEST]))
+    print_plan(chosen)
     return EXIT_OK
+
+
+def _print_json(made: "Plan") -> None:
+    from benchrunner.store.plan_file import plan_document
+
+    print(json.dumps(plan_document(made), indent=1, allow_nan=False))
 
 
 def parse_gib(text: str) -> float:
@@ -85,7 +97,7 @@ COMMAND = Command(
         MULTIRUN,
         Flag(names=("--json",), help="one JSON document in place of the table, for programs"),
         Flag(names=("--explain",), metavar="CELL", help="the terms of one cell's prediction: a number, id or slug"),
-        Flag(names=("--maximise",), metavar="WHAT", help="rank strategy × checkpointing × batch by tokens/s or mfu"),
+        Flag(names=("--maximise",), metavar="X", help="rank strategy × checkpointing × batch by tokens/s or mfu"),
         Flag(names=("--within",), metavar="SIZE", help="with --maximise: on a card of so much memory, e.g. 80GiB"),
     ),
     examples=(
