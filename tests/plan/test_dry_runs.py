@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from benchrunner.plan import dry_runs
+from benchrunner.plan.kept import Model
 from benchrunner.plan.memory import peak_memory
 from benchrunner.plan.predict import predict
 from samples import H200, make_cell, plan_cell
@@ -42,7 +43,11 @@ def test_a_compiled_cell_is_its_eager_twin_and_the_difference(answered):
     change = peak_memory(one.cell).total_bytes - peak_memory(eager).total_bytes
     assert (found["method"], found["peak_memory_bytes"]) == ("dry_run+analytic", 2**30 + change)
     assert change < 0
-    assert dry_runs.question_of(one.cell) == dry_runs.question_of(eager)
+    block = Model(one.cell.config, one.cell.sizes).block
+    [same] = answered(ANSWER | {"compiled_block_bytes": int(block.saved)}, one)
+    [more] = answered(ANSWER | {"compiled_block_bytes": int(block.saved) + 1000}, one)
+    assert abs(same["peak_memory_bytes"] - found["peak_memory_bytes"]) <= 4
+    assert more["peak_memory_bytes"] - same["peak_memory_bytes"] == 1000 * one.cell.config.model.num_layers
 
 
 def test_what_is_refused_keeps_its_arithmetic_and_says_why(answered):

@@ -39,7 +39,7 @@ def test_published_peaks(words, measured_gib):
         (("engine=fabric",), "engine fabric"),
         (("precision=fp8",), "Transformer Engine"),
         (("precision=nf4", "workload=lora"), "bitsandbytes"),
-        (("compile=inductor",), "compilers do not compile"),
+        (("compile=thunder",), "compile=thunder"),
         (("attention=math",), "attention=math"),
     ],
 )

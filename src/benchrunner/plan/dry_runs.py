@@ -1,7 +1,7 @@
 """`predict=dry_run`: memory from the worker's own step in place of arithmetic, where it can be had.
 
-A compiled cell is its eager twin's dry run and what arithmetic says that the compiler changes: under fake tensors no
-compiler compiles. What is refused keeps its arithmetic, with the reason.
+A compiled cell is its eager twin's dry run and what the compiler changes by the arithmetic, with what a compiled block
+keeps as it was captured: under fake tensors no compiler compiles. What is refused keeps its arithmetic, and says why.
 """
 
 import sys
@@ -37,11 +37,10 @@ def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[Pla
 
 
 def question_of(cell: Cell) -> dict[str, Any]:
-    """The cell as the dry run is asked about it: eager, and without what cannot change the answer."""
+    """The cell as the dry run is asked about it: without what cannot change the answer."""
     blank = replace(Config(), **{name: getattr(cell.config, name) for name in ASKED}, attention=cell.config.attention)
-    if is_translated(cell) or cell.axes["compile"] == "eager":
-        blank = replace(blank, compile=CompileConfig(name="eager"))
-    axes = {**cell.axes, "compile": "eager"} if is_translated(cell) else dict(cell.axes)
+    blank = replace(blank, compile=CompileConfig(name=cell.config.compile.name))
+    axes = dict(cell.axes)
     asked = replace(
         cell, cell_id="", config_digest="", slug="", axes=axes, overrides={}, config=blank,
         sizes=replace(cell.sizes, devices=cell.sizes.world_size, nodes=1),
@@ -58,7 +57,7 @@ def _predicted(planned: PlannedCell, answer: dry_runs.Answer, hardware: Hardware
     predicted, cell = planned.predicted or Prediction(), planned.cell
     if "refused" in answer:
         return {**predicted, "note": f"no dry run: {answer['refused']}"}
-    change = _compiled_change(cell) if is_translated(cell) else 0
+    change = _compiled_change(cell, answer.get("compiled_block_bytes")) if is_translated(cell) else 0
     found: Prediction = {
         **predicted,
         "method": METHOD if not is_translated(cell) else f"{METHOD}+analytic",
@@ -70,10 +69,14 @@ def _predicted(planned: PlannedCell, answer: dry_runs.Answer, hardware: Hardware
     return with_fit(found, cell, hardware)
 
 
-def _compiled_change(cell: Cell) -> int:
-    """Bytes that arithmetic says the compiler adds to the peak; it saves, so they are mostly negative."""
+def _compiled_change(cell: Cell, block_bytes: int | None) -> int:
+    """Bytes that arithmetic says the compiler adds to the peak; it saves, so they are mostly negative.
+
+    `block_bytes` is what a compiled block keeps as it was captured; None: as arithmetic has it.
+    """
     eager = replace(cell.config, compile=replace(cell.config.compile, name="eager"))
-    return peak_of(cell.config, cell.sizes).total_bytes - peak_of(eager, cell.sizes).total_bytes
+    compiled = peak_of(cell.config, cell.sizes, block_bytes).total_bytes
+    return compiled - peak_of(eager, cell.sizes).total_bytes
 
 
 def _tell(done: int, total: int) -> None:

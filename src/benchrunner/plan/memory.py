@@ -4,7 +4,7 @@ Blocks are alike, so only the first and the last of a run are walked through; th
 What FSDP holds when is that of torch's `fully_shard`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
@@ -67,9 +67,11 @@ def peak_memory(cell: Cell) -> Peak:
     return peak_of(cell.config, cell.sizes)
 
 
-def peak_of(config: Config, sizes: Sizes) -> Peak:
-    """The same of a configuration and its sizes."""
+def peak_of(config: Config, sizes: Sizes, block_bytes: int | None = None) -> Peak:
+    """The same of a configuration and its sizes; `block_bytes` is what a block keeps, where that is known better."""
     model, tape = Model(config, sizes), Tape()
+    if block_bytes is not None:
+        model.block = replace(model.block, saved=float(block_bytes))
     _rest(model, tape)
     if model.trains:
         _training_step(model, tape)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, cell_from_dict
 from benchrunner.core.errors import Unsupported
+from benchrunner.core.schema import CompileConfig
+from benchrunner.worker import compiled_block as compiled_blocks
 from benchrunner.worker import fake_kernels
 from benchrunner.worker.axes import strategy
 from benchrunner.worker.axes.precision import formats
@@ -54,10 +57,14 @@ def answer(data: dict[str, Any]) -> dict[str, Any]:
 def dry_run(cell: Cell) -> dict[str, Any]:
     """Peak bytes of the allocator and what it would reserve, in the steady state of one rank of this cell.
 
+    Of a compiled cell it is the eager twin's peak, with what a compiled block keeps (`compiled_block_bytes`) beside it.
+
     Raises:
         Unsupported: it uses what fake tensors cannot stand for.
     """
     _check(cell)
+    if cell.axes["compile"] == "inductor":
+        return dry_run(eager_twin(cell)) | compiled_block(cell)
     with ExitStack() as stack:
         stack.enter_context(_world(cell.sizes.world_size))
         stack.enter_context(fake_kernels.installed())
@@ -69,6 +76,21 @@ def dry_run(cell: Cell) -> dict[str, Any]:
     return tape.result()
 
 
+def eager_twin(cell: Cell) -> Cell:
+    """The same cell without its compiler."""
+    config = replace(cell.config, compile=CompileConfig(name="eager"))
+    return replace(cell, axes={**cell.axes, "compile": "eager"}, config=config)
+
+
+def compiled_block(cell: Cell) -> dict[str, Any]:
+    """What one block keeps as Inductor compiles it, where that can be captured: training in one plain format."""
+    config = cell.config
+    is_plain = config.precision.backend == "torch" and formats.storage_dtype(cell) == formats.activation_dtype(cell)
+    if not is_plain or cell.axes["workload"] != "train" or config.attention == "explicit":
+        return {}
+    return {"compiled_block_bytes": compiled_blocks.kept_bytes(cell)}
+
+
 def _check(cell: Cell) -> None:
     """Refuse what would be counted wrong."""
     axes, config = cell.axes, cell.config
@@ -77,7 +99,7 @@ def _check(cell: Cell) -> None:
         f"engine {axes['engine']} is not modelled, native is": axes["engine"] != "native",
         "Transformer Engine cannot be imported without CUDA": config.precision.backend == "transformer_engine",
         "bitsandbytes packs real values only": config.precision.backend == "bitsandbytes",
-        "under fake tensors compilers do not compile": axes["compile"] != "eager",
+        f"compile={axes['compile']} is not modelled": axes["compile"] not in ("eager", "inductor"),
         "attention=math is made of other kernels on a CPU": config.attention == "math",
     }
     for reason, holds in refusals.items():
