@@ -69,6 +69,7 @@ def make_record(
         num_parameters=first.get("num_parameters"),
         num_trainable_parameters=first.get("num_trainable_parameters"),
         metrics=metrics.headline(cell, complete, attempt.hardware) if complete else Metrics(),
+        predicted=dict(planned.predicted) if planned.predicted else None,
         checks=_merge_checks(complete),
         ranks=[_rank_row(status) for _, status in sorted(evidence.ranks.items())] if evidence else [],
         environment=attempt.environment,

@@ -35,8 +35,7 @@ AUTOTUNE_FACTOR = 4.0
 """`max-autotune` compiles and times many kernels for each one that it keeps."""
 
 BOUND_FACTOR = 2.0
-"""A step takes so many times its predicted time, which is a lower bound: Llama-2-7B 1.8 to 2.3 times on H200s, as a
-bare loop does (results/2026-11-21-h200-overhead.md)."""
+"""A step takes so many times its predicted time where that is a lower bound, as in plans of version 0.1.0."""
 
 FLOPS_PER_S = {"cuda": 1e13, "cpu": 5e9}
 """What a rank computes in a second where no step time is predicted: low for a GPU, a small model on 2 CPU cores."""
@@ -109,9 +108,10 @@ def compiler_s(cell: Cell) -> float:
 
 def step_s(planned: PlannedCell, device_type: str) -> float:
     """Seconds of a step, from its predicted time or else from its FLOPs; of `generate`, a sample."""
-    cell, bound_s = planned.cell, (planned.predicted or {}).get("step_time_s")
-    if bound_s is not None:
-        return BOUND_FACTOR * float(bound_s)
+    cell, predicted = planned.cell, planned.predicted or {}
+    seconds = predicted.get("step_time_s")
+    if seconds is not None:
+        return (BOUND_FACTOR if predicted.get("bound") == "lower" else 1.0) * float(seconds)
     flops = arithmetic.hardware_flops_per_step(cell.config, typical_sizes(cell))
     return flops / (FLOPS_PER_S[device_type] * cell.sizes.world_size) + _decoding_s(cell, device_type)
 

@@ -16,6 +16,7 @@ from benchrunner.core.cell import (
     unique_slug,
 )
 from benchrunner.machine.hardware import Hardware, usable_devices
+from benchrunner.plan.dry_runs import METHOD, apply_dry_runs
 from benchrunner.plan.expectation import read_expectations
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.rules import Rule
@@ -50,13 +51,21 @@ def make_plan(
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
     cells = make_cells(expansion.rows, hardware)
     verdicts = [preflight.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]
+    planned = [_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)]
     return Plan(
-        cells=[_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)],
+        cells=[_judged_again(one, preflight) for one in apply_dry_runs(planned, hardware)],
         hardware=hardware,
         sweep_name=expansion.sweep_name,
         arguments=list(expansion.arguments),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _judged_again(planned: PlannedCell, preflight: Preflight) -> PlannedCell:
+    """A dry run may know better than arithmetic whether a cell fits."""
+    if planned.verdict != "run" or planned.cell.config.predict.name != METHOD:
+        return planned
+    return _planned(planned.cell, preflight.judge_memory(planned.cell, planned))
 
 
 def _planned(cell: Cell, verdict: Verdict) -> PlannedCell:

@@ -21,7 +21,7 @@ from benchrunner.core.cell import (
 from benchrunner.core.errors import DamagedFile, OtherVersion, SweepDirError, UsageError
 from benchrunner.core.files import decode, read_bytes, write_text
 from benchrunner.core.paths import PLAN, SweepPaths
-from benchrunner.core.schema import REQUIRED, SECTIONS, Config
+from benchrunner.core.schema import REQUIRED, SECTIONS, Config, typed_section
 from benchrunner.core.secrets import exposed_variable
 from benchrunner.core.text import first_line
 from benchrunner.core.units import MIB
@@ -211,7 +211,7 @@ def plan_from_dict(data: PlanFile) -> Plan:
 
 def _require_values(data: PlanFile) -> None:
     """A key of a section that has no default has to be there."""
-    shared = {key: [value] for key, value in data["common"].items() if key in SECTIONS}
+    shared = {key: [value] for key, value in _shared(data).items() if key in SECTIONS}
     missing = [
         f"{key}.{name}"
         for key, sections in (*shared.items(), *data["sections"].items())
@@ -227,7 +227,7 @@ def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
     if not SLUG.fullmatch(entry["slug"]):
         raise DamagedFile(f"cells: {entry['slug']!r} is no slug")
     own = {key: data["sections"][key][place] for key, place in entry.get("options", {}).items()}
-    config = Config(**{**data["common"], **entry.get("scalars", {}), **own})
+    config = Config(**{**_shared(data), **entry.get("scalars", {}), **own})
     cell = Cell(
         cell_id=entry["cell_id"],
         config_digest=entry["config_digest"],
@@ -246,6 +246,13 @@ def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
         predicted=entry.get("predicted"),
         evidence=entry.get("evidence"),
     )
+
+
+def _shared(data: PlanFile) -> dict[str, Any]:
+    """What all cells share; a section that an old plan has by its name alone becomes one."""
+    common: Mapping[str, Any] = data["common"]
+    named = {key: value for key, value in common.items() if key in SECTIONS and isinstance(value, str)}
+    return {**common, **{key: typed_section(key, name) for key, name in named.items()}}
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def _own_streams(paths: AttemptPaths, rank: int) -> None:
 def _run(context: "Context") -> None:
     context.phase("build")
     context.init_process_group()
+    _limit_memory(context)
     with uncollected():
         measure = load_workload(context.cell.axes["workload"])
         refusals = _compiler_refusals(context)
@@ -108,6 +109,12 @@ def _run(context: "Context") -> None:
     context.phase("teardown")
     context.destroy_process_group()
     context.finish()
+
+
+def _limit_memory(context: "Context") -> None:
+    from benchrunner.worker.measure.memory_limit import apply_limit
+
+    apply_limit(context)
 
 
 def _compiler_refusals(context: "Context") -> AbstractContextManager[object]:
@@ -215,7 +222,15 @@ def _memory() -> MemoryAtDeath:
         "reserved_bytes": stats.get("reserved_bytes.all.current"),
         "num_alloc_retries": stats.get("num_alloc_retries"),
         "num_ooms": stats.get("num_ooms"),
+        **_cap(),
     }
+
+
+def _cap() -> MemoryAtDeath:
+    """The allocator's cap where a smaller card was emulated."""
+    memory_limit = sys.modules.get("benchrunner.worker.measure.memory_limit")
+    cap = memory_limit.CAP if memory_limit else None
+    return {"cap_bytes": cap["cap_bytes"]} if cap else {}
 
 
 if __name__ == "__main__":
