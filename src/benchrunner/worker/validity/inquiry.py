@@ -96,7 +96,7 @@ class Inquiry:
         for _ in range(MOST_TRIES):
             self.loop.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(0)
-            loss = self.loop.ask(STEP, asked.batches)
+            loss = self.loop.ask(STEP, asked.batches, asked.weight)
             if not self._overflowed():
                 return loss
             self.loop.apply()
@@ -122,7 +122,7 @@ class Inquiry:
         question = replace(asked.question, weights=asked.question.weights * asked.all[:, None])
         parts: dict[str, tuple[float, float]] = {}
         for unit, wanted in gradients(formulas, source, question):
-            found = gradients_of(self.evidence.built, unit, self.loop.loss_scale())
+            found = gradients_of(self.evidence.built, unit, self.loop.loss_scale() * asked.weight)
             prefix = "" if unit is None else f"blocks.{unit}."
             for name, gradient in wanted.items():
                 parts |= _part_errors(formulas, prefix, name, found[name], gradient)

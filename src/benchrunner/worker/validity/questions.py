@@ -38,6 +38,9 @@ class Asked:
     """[sequences]: what each counts in this rank's loss."""
     all: Tensor
     """[sequences]: what each counts in the mean over ranks."""
+    weight: float
+    """Targets asked for ÷ those of a step: what makes a target's gradient as large as in training. Formats that know
+    only the range of earlier gradients (delayed scaling) have no room for the few large ones of a few targets."""
 
 
 def early(context: Context, *, behind: int = 0) -> Asked:
@@ -68,6 +71,7 @@ def _asked(context: Context, length: int, places: Sequence[int], behind: int) ->
         question=Question(tokens=chosen[:, :-1], targets=chosen[:, 1:], weights=counts),
         own=_counted(shares[first : first + len(drawn)], first).to(device),
         all=_counted(shares, 0).to(device) / cell.sizes.world_size,
+        weight=len(places) * len(_micro_batches(cell)) / sum(sum(_lengths(cell, one)) for one in _micro_batches(cell)),
     )
 
 
