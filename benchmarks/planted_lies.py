@@ -33,7 +33,7 @@ USUAL = ("train", "eager", "none")
 """Not said of a cell."""
 
 ATTENTION = ("not_causal", "no_positions", "short_window", "wrong_heads", "no_attention")
-GRADIENTS = ("scaled_loss", "stopped_gradient")
+GRADIENTS = ("scaled_loss", "stopped_keys")
 UPDATES = ("wrong_lr", "wrong_betas", "no_clipping", "other_optimizer")
 CLIPPED = "optimizer.clip_norm=0.01"
 PROMPTED = "workload.adapter_start_layer=1"
