@@ -32,8 +32,8 @@ NAMED = ("workload", "strategy", "precision", "compile", "activation_checkpointi
 USUAL = ("train", "eager", "none")
 """Not said of a cell."""
 
-ATTENTION = ("not_causal", "no_positions", "short_window", "wrong_heads", "no_attention", "half_mlp")
-GRADIENTS = ("scaled_loss", "stopped_gradient", "half_mlp")
+ATTENTION = ("not_causal", "no_positions", "short_window", "wrong_heads", "no_attention")
+GRADIENTS = ("scaled_loss", "stopped_keys")
 UPDATES = ("wrong_lr", "wrong_betas", "no_clipping", "other_optimizer")
 CLIPPED = "optimizer.clip_norm=0.01"
 PROMPTED = "workload.adapter_start_layer=1"
@@ -54,7 +54,7 @@ CELLS: list[tuple[str, str, str]] = [
     ("same_data", "strategy=ddp devices=2 precision=bf16", "work"),
     *((lie, "precision=bf16 compile=eager,inductor", "function") for lie in ATTENTION),
     *((lie, "precision=bf16 workload=generate", "function") for lie in ATTENTION),
-    *((lie, "precision=fp32 workload=forward", "function") for lie in ATTENTION),
+    *((lie, "precision=fp32 workload=forward", "function") for lie in (*ATTENTION, "half_mlp")),
     *((lie, "precision=nf4,bf16 workload=lora", "function") for lie in ("loud_adapter", "wrong_adapter", "not_causal")),
     *((lie, f"precision=fp32 workload=adapter {PROMPTED}", "function") for lie in ("loud_adapter", "wrong_adapter")),
     *((lie, "precision=bf16 strategy=ddp,fsdp_stage3 devices=2", "function") for lie in GRADIENTS),

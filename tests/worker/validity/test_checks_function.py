@@ -60,7 +60,7 @@ def test_a_healthy_cell_passes_compiled_or_converted(words):
 
 
 SOME = [
-    *((kind, []) for kind in ["no_positions", "half_mlp", "undivided_loss", "stopped_gradient"]),
+    *((kind, []) for kind in ["no_positions", "half_mlp", "undivided_loss", "stopped_keys"]),
     ("wrong_heads", ["workload=forward", "precision=fp32"]),
     ("short_window", GENERATE),
     ("wrong_adapter", ["workload=lora", "precision=nf4"]),
@@ -68,7 +68,7 @@ SOME = [
 ]
 """One of each kind, quickly; all the others are slow."""
 ALL = [
-    *((kind, []) for kind in [*ATTENTION, "scaled_loss", "undivided_loss", "stopped_gradient", "wrong_scale"]),
+    *((kind, []) for kind in [*ATTENTION, "scaled_loss", "undivided_loss", "stopped_keys", "wrong_scale"]),
     *((kind, ["workload=forward", "precision=fp32"]) for kind in ATTENTION),
     *((kind, GENERATE) for kind in ATTENTION),
     *((kind, ["workload=lora"]) for kind in ["loud_adapter", "wrong_adapter", "not_causal"]),
@@ -94,7 +94,7 @@ def test_a_lie_fails(kind, words):
         *((kind, ["compile=inductor"]) for kind in ["no_positions", "half_mlp", "scaled_loss"]),
         *((kind, ["compile=inductor", "workload=lora"]) for kind in ["not_causal", "loud_adapter", "wrong_adapter"]),
         *((kind, ["precision=fp8-torchao"]) for kind in ["no_positions", "undivided_loss", "wrong_linear"]),
-        *((kind, ["engine=fabric"]) for kind in ["not_causal", "stopped_gradient", "wrong_heads"]),
+        *((kind, ["engine=fabric"]) for kind in ["not_causal", "stopped_keys", "wrong_heads"]),
     ],
 )
 def test_a_lie_fails_compiled_or_converted(kind, words):

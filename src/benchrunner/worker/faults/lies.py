@@ -249,7 +249,7 @@ LIES: dict[str, Lie] = {
     ),
     "scaled_loss": Lie(_with_built(lying_functions.scale_loss), (BACKWARD,)),
     "undivided_loss": Lie(_with_built(lying_functions.undo_shares), (BACKWARD, SHARES)),
-    "stopped_gradient": Lie(_with_attention(lying_functions.StoppedGradient), (BACKWARD,)),
+    "stopped_keys": Lie(_with_attention(lying_functions.StoppedGradient), (BACKWARD,)),
     "wrong_lr": Lie(_with_options(lr=lambda lr: lr / 2), (BACKWARD,)),
     "no_decay": Lie(_with_options(weight_decay=lambda decay: 0.0), (BACKWARD,)),
     "wrong_betas": Lie(_with_options(betas=lambda betas: (0.9, 0.95)), (BACKWARD,)),
