@@ -160,6 +160,9 @@ class Record:
     num_trainable_parameters: int | None = None
     metrics: Metrics = field(default_factory=Metrics)
     checks: Checks = field(default_factory=dict)
+    num_checks: int | None = None
+    num_checks_decided: int | None = None
+    """How many of the checks said yes or no: one that abstains is no pass."""
     ranks: list[RankRow] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)
     """What the numbers were measured with."""

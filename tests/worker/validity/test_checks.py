@@ -42,10 +42,11 @@ LIES = {
     "first_loss": [f"zero_norm|{SMALL} strategy=single,fsdp_stage3"],
     "trains": [f"frozen|{SMALL} strategy=single,ddp,fsdp_stage3"],
     "shape": [f"wrong_shape|{SMALL} strategy=single,fsdp_stage2 activation_checkpointing=full"],
-    "work": [f"short_batch,same_data|{SMALL} strategy=ddp,fsdp_stage3"],
+    "work": [f"short_batch|{SMALL} strategy=ddp,fsdp_stage3"],
+    "data": [f"same_data|{SMALL} strategy=ddp,fsdp_stage3"],
 }
-ALSO = {"zero_norm": {"trains"}}
-"""Norms of zero are dead for other checks too; the table names the first."""
+ALSO = {"zero_norm": {"trains"}, "no_recompute": {"work"}, "wrong_shape": {"work"}}
+"""Norms of zero are dead for other checks too, and work left out is work left out; the table names the first."""
 
 
 def run_job(cases, tmp_path_factory):
@@ -92,7 +93,7 @@ def test_what_applies_is_checked(results):
     judged = {
         strategy: {name for name, check in checks.items() if check["ok"]} for strategy, checks in by_strategy.items()
     }
-    everywhere = {"shape", "first_loss", "precision", "work", "trains", "recompute"}
+    everywhere = {"shape", "first_loss", "precision", "work", "data", "trains", "recompute"}
     assert judged["single"] == everywhere
     assert judged["ddp"] == everywhere | {"gradients_reduced"}
     assert judged["fsdp_stage2"] == judged["fsdp_stage3"] == everywhere | {"gradients_reduced", "sharded"}
@@ -134,7 +135,12 @@ def test_compiled_cells_and_recompilation(tmp_path_factory):
         f"recompile|{SMALL} compile=inductor strategy=single,ddp",
         f"no_recompute,no_reduce|{SMALL} compile=inductor strategy=ddp activation_checkpointing=full",
     ]
-    expected = {"": set(), "recompile": {"compiled"}, "no_recompute": {"recompute"}, "no_reduce": {"gradients_reduced"}}
+    expected = {
+        "": set(),
+        "recompile": {"compiled"},
+        "no_recompute": {"recompute", "work"},
+        "no_reduce": {"gradients_reduced"},
+    }
     for result in [result for rank in run_job(cases, tmp_path_factory) for result in rank]:
         assert failed(result) == expected[result["fault"]] and broken(result) == {}, result
         assert result["checks"]["compiled"]["ok"] is (result["fault"] != "recompile")
@@ -155,6 +161,32 @@ def test_the_check_phase_shows_and_the_result_is_json():
     result = train.run(context)
     assert context.status.phase == "check"
     assert json.loads(json.dumps(result["checks"], allow_nan=False)) == result["checks"]
+
+
+def test_the_result_is_on_disk_before_the_checks_begin(monkeypatch):
+    context, seen = make_context(make_cell(*SMALL.split())), []
+
+    def look(evidence):
+        seen.append(json.loads(context.path.read_text()))
+        return Finding(ok=True)
+
+    monkeypatch.setitem(CHECKS, "shape", look)
+    train.run(context)
+    assert seen[0]["phase"] == "check" and seen[0]["result"]["step_times_s"]
+
+
+def test_what_was_found_is_on_disk_when_a_later_check_is_the_end(monkeypatch):
+    class End(BaseException):
+        pass
+
+    def end(evidence):
+        raise End
+
+    context = make_context(make_cell(*SMALL.split()))
+    monkeypatch.setitem(CHECKS, "work", end)
+    with pytest.raises(End):
+        train.run(context)
+    assert json.loads(context.path.read_text())["result"]["checks"]["shape"]["ok"] is True
 
 
 def test_a_finding_has_a_note_only_when_there_is_one():

@@ -94,8 +94,8 @@ def test_healthy_samples_pass_their_checks(result):
 
 
 def test_a_token_too_few_is_seen():
-    check = make_loop(fault="short_batch").check_work()
-    assert (check["ok"], check["observed"]) == (False, "7")
+    output = make_loop(fault="short_batch").output()
+    assert (output.claimed, output.seen) == (8, 7)
 
 
 def test_where_the_prefill_makes_the_only_token_none_can_be_left_out():
@@ -107,7 +107,9 @@ def test_where_the_prefill_makes_the_only_token_none_can_be_left_out():
 @torch.inference_mode()
 def test_a_wrong_cache_is_seen(precision):
     loop = make_loop(f"precision={precision}")
-    assert loop.check_cache()["ok"]
+    loop._compare_cache()
+    assert loop.check_cache().ok
     for layer in loop.decoding.cache.layers:
         layer.values.copy_(layer.values.roll(1, dims=2))
-    assert not loop.check_cache()["ok"]
+    loop._compare_cache()
+    assert loop.check_cache().ok is False

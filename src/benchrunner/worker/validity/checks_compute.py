@@ -103,8 +103,8 @@ def _product_flops(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str]
         return None
     model = replace(config.model, num_layers=len(evidence.built.decoder.blocks))
     forward = 2.0 * arithmetic.matmul_parameters(model) * evidence.probes.num_tokens
-    seen = sum(profile.product_flops.values())
-    if seen < 2 * forward:
+    found = sum(profile.product_flops.values()) / forward - 3
+    if found < -PRODUCT_TOLERANCE:  # less than nothing recomputed is for the check `work`
         return None
     spared = _should_keep_products(evidence)
     least = 0.0 if spared else num_blocks * arithmetic.recomputed_flops_per_block(model, 0)
@@ -114,7 +114,6 @@ def _product_flops(evidence: Evidence, num_blocks: int) -> tuple[bool, str, str]
     chunks = config.workload.loss_chunk_tokens is not None
     head = 2.0 * arithmetic.head_matmul_parameters(model) if chunks else 0.0
     low, high = ((again + head) * evidence.probes.num_tokens / forward for again in (least, most))
-    found = seen / forward - 3
     close = low - PRODUCT_TOLERANCE <= found <= high + PRODUCT_TOLERANCE
     return (
         close,

@@ -11,6 +11,7 @@ from benchrunner.core.cell import Cell
 from benchrunner.core.rank_result import Check, RankResult, Scalar
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
+from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.probe import Probes
 from benchrunner.worker.validity.sampling import Samples
 
@@ -39,10 +40,22 @@ def unknown(why: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How much came out of a workload."""
+
+    claimed: int
+    seen: float
+    what: str
+    """What was counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """One rank's facts. What a workload does not have is empty, and the checks that need it do not apply."""
 
     context: Context
+    exchange: Exchange
+    """By which checks ask the other ranks."""
     built: Built
     result: RankResult
     """What the workload measured: step times, losses, compile counters, tokens."""
@@ -60,8 +73,14 @@ class Evidence:
     optimizer: "Optimizer | None" = None
     num_steps: int = 0
     """Optimizer steps applied, or passes run."""
-    consumed: Sequence[tuple[Tensor, Tensor]] = ()
-    """Tokens and targets of the measured steps and the warm-up."""
+    consumed: Sequence[Tensor] = ()
+    """Tokens [B, T] of every micro-batch of the measured steps and the warm-up."""
+    targets: Sequence[Tensor] = ()
+    """What each of them was trained on; nothing without a loss."""
+    own_losses: Sequence[float] = ()
+    """Of every step so far, this rank's."""
+    output: Output | None = None
+    """What came out of a workload without a loss."""
 
     @property
     def cell(self) -> Cell:

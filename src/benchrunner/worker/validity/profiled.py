@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchrunner.worker.validity.attention_calls import AttentionCall, is_attention, read_calls
+
 FORMATS = {"float": "float32", "c10::BFloat16": "bfloat16", "c10::Half": "float16"}
 """The profiler's word for an element type → the configuration's."""
 
@@ -28,6 +30,8 @@ COLLECTIVES = {
 }
 """Kind → the events that carry its sizes; gloo makes a reduce-scatter of an all-reduce, which is subtracted."""
 
+PACKED_PRODUCT = re.compile(r"bitsandbytes::gem[mv]_4bit")
+DROPOUT = "aten::dropout"
 ACTIVATIONS = frozenset({"aten::silu", "aten::gelu"})
 REGION = "Torch-Compiled Region"
 ATTENTION = re.compile(r"aten::_scaled_dot_product_(flash|efficient|cudnn|fused)_?attention(?!.*backward)")
@@ -41,8 +45,14 @@ class StepProfile:
 
     product_flops: Counter[str] = field(default_factory=Counter)
     """Number format of the inputs → FLOPs of matrix products that went through torch's operators."""
+    num_packed_products: int = 0
+    """Calls of a library's product with packed weights, whose sizes its arguments do not show."""
     num_attention_calls: int = 0
     """Forward calls of a fused attention operator."""
+    attention: list[AttentionCall] = field(default_factory=list)
+    """The same calls as their callers made them, and those that no fused kernel took."""
+    dropouts: list[float] = field(default_factory=list)
+    """Probability of every call that drops activations, where nothing is fused; attention's own apart."""
     num_activation_calls: int = 0
     """Calls of the MLP's activation function that no compiler fused away."""
     num_regions: int = 0
@@ -50,6 +60,8 @@ class StepProfile:
     num_collectives: Counter[str] = field(default_factory=Counter)
     collective_elements: Counter[str] = field(default_factory=Counter)
     """Kind → elements of the unsharded buffers."""
+    reduced_elements: Counter[str] = field(default_factory=Counter)
+    """Number format → elements that were summed over ranks."""
     gemm_kernels: Counter[str] = field(default_factory=Counter)
     """Name → launches of device kernels that multiply matrices."""
 
@@ -79,12 +91,17 @@ def count_events(events: Iterable[Any]) -> StepProfile:
     """The counts of raw profiler events."""
     found = StepProfile()
     calls: dict[Counted, list[Any]] = {}
+    attention: list[Any] = []
     for event in events:
         name = event.name()
         if event.device_type().name == "CUDA":
             found.gemm_kernels[name] += bool(GEMM_KERNEL.search(name))
         elif counted := _counted(name):
             calls.setdefault(counted, []).append(event)
+        if is_attention(name):
+            attention.append(event)
+        found.num_packed_products += bool(PACKED_PRODUCT.match(name))
+    found.attention = list(read_calls(attention))
     for counted, all_calls in calls.items():
         for event, around in innermost(all_calls):
             counted(found, event, around)
@@ -120,6 +137,8 @@ def _counted(name: str) -> Counted | None:
         return _count_product
     if name in ACTIVATIONS:
         return _count_activation
+    if name == DROPOUT:
+        return _count_dropout
     if ATTENTION.match(name):
         return _count_attention
     if name.startswith(REGION):
@@ -140,6 +159,12 @@ def _count_product(found: StepProfile, event: Any, around: list[str]) -> None:
 
 def _count_activation(found: StepProfile, event: Any, around: list[str]) -> None:
     found.num_activation_calls += 1
+
+
+def _count_dropout(found: StepProfile, event: Any, around: list[str]) -> None:
+    probability, is_training = event.concrete_inputs()[1:3]
+    if is_training and probability:
+        found.dropouts.append(probability)
 
 
 def _count_attention(found: StepProfile, event: Any, around: list[str]) -> None:
