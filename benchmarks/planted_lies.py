@@ -32,6 +32,9 @@ NAMED = ("workload", "strategy", "precision", "compile", "activation_checkpointi
 USUAL = ("train", "eager", "none")
 """Not said of a cell."""
 
+GENERATION = "workload=generate generate.new_tokens=8 generate.num_samples=3"
+LONG = "measure.steps=16"
+"""A window in which a rule can be told from chance."""
 SEVERAL = "strategy=ddp,fsdp_stage2,fsdp_stage3 devices=2"
 CELLS: list[tuple[str, str, str]] = [
     ("no_reduce", f"{SEVERAL} precision=bf16", "gradients_reduced"),
@@ -46,7 +49,32 @@ CELLS: list[tuple[str, str, str]] = [
     ("wrong_shape", "precision=bf16", "shape"),
     ("recompile", "precision=bf16 compile=inductor", "compiled"),
     ("short_batch", "precision=bf16", "work"),
-    ("same_data", "strategy=ddp devices=2 precision=bf16", "work"),
+    ("half_sequence", "strategy=single,fsdp_stage3 precision=bf16 compile=eager,inductor", "work"),
+    ("half_sequence", "workload=lora,forward precision=nf4", "work"),
+    ("half_sequence", "engine=fabric,fabric-model-parallel precision=bf16", "work"),
+    ("half_blocks", "workload=forward,generate precision=bf16,nf4", "work"),
+    ("recompute_prefix", f"{GENERATION} precision=bf16,nf4", "work"),
+    ("empty_steps", f"{LONG} precision=bf16 compile=eager,inductor", "steps"),
+    ("other_recipe", "precision=fp8-torchao precision.recipe=tensorwise,rowwise", "formats"),
+    ("other_recipe", "precision=fp8 precision.recipe=delayed,current compile=eager,inductor", "formats"),
+    ("other_packing", "workload=lora,generate precision=nf4,nf4-dq", "formats"),
+    ("other_packing", "workload=lora precision=nf4 engine=fabric", "formats"),
+    ("other_storage", "precision=bf16-mixed strategy=single,ddp engine=native,fabric", "formats"),
+    ("other_reduction", f"{SEVERAL} precision=bf16-mixed", "formats"),
+    ("other_reduction", "strategy=fsdp_stage3 devices=2 precision=fp32 compile=inductor", "formats"),
+    ("no_dropout", "precision=bf16 model.dropout=0.1 compile=eager,inductor", "mode"),
+    ("no_dropout", "workload=lora precision=bf16,nf4", "mode"),
+    ("eval_mode", "workload=train,lora,adapter_v2 precision=bf16 compile=eager,inductor", "mode"),
+    ("other_compiler", "precision=bf16 compile=inductor compile.scope=block,model", "compiled"),
+    ("compiled_eager", "precision=bf16 workload=train,lora,forward", "compiled"),
+    ("one_unit", "strategy=fsdp_stage2,fsdp_stage3 devices=2 precision=bf16 compile=eager,inductor", "sharded"),
+    ("one_unit", "strategy=fsdp_stage3 devices=2 engine=fabric-model-parallel precision=bf16", "sharded"),
+    ("other_checkpointing", "activation_checkpointing=full precision=bf16,fp8 compile=eager,inductor", "recompute"),
+    ("same_data", "strategy=ddp devices=2 precision=bf16", "data"),
+    ("same_after_first", "strategy=ddp,fsdp_stage3 devices=2 precision=bf16", "data"),
+    ("same_batch", "workload=train,lora,forward,generate precision=bf16", "data"),
+    ("same_batch", "engine=fabric precision=bf16 compile=eager,inductor", "data"),
+    ("one_micro_batch", "global_batch_size=2 precision=bf16", "data"),
 ]
 """Lie, the cells that tell it, and the check that must say so; a cell of one device takes no `devices`."""
 IN_SMALL: list[tuple[str, str, str]] = [
@@ -73,8 +101,8 @@ class Caught:
         return self.reason_code == f"validity.{self.check}"
 
     def is_out(self) -> bool:
-        """Whether the cell cannot be here, by a rule: it never ran, so it told no lie."""
-        return self.reason_code.startswith(("rule.", "missing."))
+        """Whether the cell cannot be here, by a rule or a library's word: it measured nothing, so it told no lie."""
+        return self.reason_code.startswith(("rule.", "missing.", "runtime."))
 
 
 def observe(lie: str, words: list[str], check: str) -> list[Caught]:

@@ -34,6 +34,7 @@ MINIMUM: dict[str, Callable[[Cell], bool]] = {
     "shape": _is_timed,
     "first_loss": _has_gradients,
     "precision": _is_timed,
+    "formats": _is_timed,
     "sharded": _is_sharded,
     "work": _is_timed,
     "data": _is_timed,

@@ -42,10 +42,22 @@ LIES = {
     "first_loss": [f"zero_norm|{SMALL} strategy=single,fsdp_stage3"],
     "trains": [f"frozen|{SMALL} strategy=single,ddp,fsdp_stage3"],
     "shape": [f"wrong_shape|{SMALL} strategy=single,fsdp_stage2 activation_checkpointing=full"],
-    "work": [f"short_batch|{SMALL} strategy=ddp,fsdp_stage3"],
-    "data": [f"same_data|{SMALL} strategy=ddp,fsdp_stage3"],
+    "work": [f"short_batch|{SMALL} strategy=ddp,fsdp_stage3", f"half_sequence|{SMALL} strategy=single,fsdp_stage3"],
+    "data": [
+        f"same_data,same_after_first|{SMALL} strategy=ddp,fsdp_stage3",
+        f"same_batch,one_micro_batch|{SMALL} global_batch_size=2",
+    ],
+    "formats": [
+        f"other_reduction|{SMALL} strategy=ddp,fsdp_stage2 precision=bf16-mixed",
+        f"other_storage|{SMALL} strategy=single,ddp precision=bf16-mixed",
+        f"other_recipe|{SMALL} precision=fp8-torchao precision.recipe=tensorwise,rowwise",
+        f"other_packing|{SMALL} workload=lora precision=nf4,nf4-dq",
+    ],
+    "mode": [f"eval_mode|{SMALL} workload=train,adapter_v2", f"no_dropout|{SMALL} model.dropout=0.1"],
 }
-ALSO = {"zero_norm": {"trains"}, "no_recompute": {"work"}, "wrong_shape": {"work"}}
+LIES["sharded"].append(f"one_unit|{SMALL} {FSDP}")
+LIES["recompute"].append(f"other_checkpointing|{SMALL} activation_checkpointing=full")
+ALSO = {"zero_norm": {"trains"}, "no_recompute": {"work"}, "wrong_shape": {"work"}, "other_checkpointing": {"work"}}
 """Norms of zero are dead for other checks too, and work left out is work left out; the table names the first."""
 
 
@@ -93,7 +105,8 @@ def test_what_applies_is_checked(results):
     judged = {
         strategy: {name for name, check in checks.items() if check["ok"]} for strategy, checks in by_strategy.items()
     }
-    everywhere = {"shape", "first_loss", "precision", "work", "data", "trains", "recompute"}
+    everywhere = {"shape", "first_loss", "precision", "formats", "mode", "work", "data", "trains", "recompute"}
+    everywhere.add("compiled")  # nothing is
     assert judged["single"] == everywhere
     assert judged["ddp"] == everywhere | {"gradients_reduced"}
     assert judged["fsdp_stage2"] == judged["fsdp_stage3"] == everywhere | {"gradients_reduced", "sharded"}
@@ -132,18 +145,22 @@ def test_compiled_cells_and_recompilation(tmp_path_factory):
     cases = [
         f"|{SMALL} compile=inductor strategy=single,ddp,fsdp_stage3 activation_checkpointing=none,full",
         f"|{SMALL} compile=inductor compile.scope=model strategy=single,ddp,fsdp_stage2",
-        f"recompile|{SMALL} compile=inductor strategy=single,ddp",
+        f"recompile,other_compiler|{SMALL} compile=inductor strategy=single,ddp",
+        f"half_sequence,eval_mode|{SMALL} compile=inductor compile.scope=model",
         f"no_recompute,no_reduce|{SMALL} compile=inductor strategy=ddp activation_checkpointing=full",
     ]
     expected = {
         "": set(),
         "recompile": {"compiled"},
+        "other_compiler": {"compiled"},
+        "half_sequence": {"work"},
+        "eval_mode": {"mode"},
         "no_recompute": {"recompute", "work"},
         "no_reduce": {"gradients_reduced"},
     }
     for result in [result for rank in run_job(cases, tmp_path_factory) for result in rank]:
         assert failed(result) == expected[result["fault"]] and broken(result) == {}, result
-        assert result["checks"]["compiled"]["ok"] is (result["fault"] != "recompile")
+        assert result["checks"]["compiled"]["ok"] is ("compiled" not in expected[result["fault"]])
 
 
 def test_a_check_that_raises_says_so_and_is_no_verdict(monkeypatch):

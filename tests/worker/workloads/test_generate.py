@@ -93,6 +93,32 @@ def test_healthy_samples_pass_their_checks(result):
     }
 
 
+@pytest.mark.parametrize(
+    ("fault", "check"), [("half_blocks", "work"), ("recompute_prefix", "work"), ("same_batch", "data")]
+)
+def test_lies_are_seen(fault, check):
+    with planted(parse_fault(fault), context := make_context(make_cell(*SMALL))):
+        checks = generate.run(context)["checks"]
+    assert {name for name, said in checks.items() if said["ok"] is False} == {check}
+
+
+def test_a_sample_that_never_decodes_is_seen(monkeypatch):
+    """A loop that makes its tokens in another way than by a decode each."""
+
+    def sample(self, index):
+        self._last_prompt = self._prompts.pop(index)
+        self.consumed.append(self._last_prompt)
+        for mark in range(3):
+            self._timer.mark()
+            if mark < 2:
+                self.decoding.prefill(self._last_prompt)
+        self.decoding.progress.tokens.fill_(0)
+
+    monkeypatch.setattr(generate.GenerationLoop, "sample", sample)
+    work = generate.run(make_context(make_cell(*SMALL)))["checks"]["work"]
+    assert work["ok"] is False and work["observed"] == "2 prefills and 0 decodes"
+
+
 def test_a_token_too_few_is_seen():
     output = make_loop(fault="short_batch").output()
     assert (output.claimed, output.seen) == (8, 7)

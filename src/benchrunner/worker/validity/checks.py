@@ -14,7 +14,15 @@ from benchrunner.core.rank_result import RankResult
 from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
-from benchrunner.worker.validity import checks_compute, checks_data, checks_model, checks_training, checks_work
+from benchrunner.worker.validity import (
+    checks_compute,
+    checks_data,
+    checks_formats,
+    checks_mode,
+    checks_model,
+    checks_training,
+    checks_work,
+)
 from benchrunner.worker.validity.exchange import Exchange, PeerSilent
 from benchrunner.worker.validity.finding import Evidence, Finding, unknown
 from benchrunner.worker.validity.probe import Probes, run_probes
@@ -29,12 +37,14 @@ CHECKS: dict[str, Check] = {
     "shape": checks_model.shape,
     "first_loss": checks_model.first_loss,
     "precision": checks_model.precision,
+    "formats": checks_formats.formats,
+    "mode": checks_mode.mode,
     "sharded": checks_model.sharded,
     "data": checks_data.data,
     "trains": checks_training.trains,
     "gradients_reduced": checks_training.gradients_reduced,
-    "recompute": checks_compute.recompute,
     "compiled": checks_compute.compiled,
+    "recompute": checks_compute.recompute,
     "work": checks_work.work,
     "steps": checks_data.steps,
 }

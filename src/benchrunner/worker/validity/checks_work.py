@@ -117,6 +117,8 @@ def _why_products_are_hidden(evidence: Evidence, profile: StepProfile) -> str | 
         return "products do not pass torch's operators (bitsandbytes' own kernels)"
     if compiler == "eager":
         return None
+    if compiler == "thunder":
+        return "thunder writes products anew"
     if str(config.compile.mode).startswith(GRAPH_MODES):
         return f"products do not pass torch's operators (compile.mode={config.compile.mode})"
     if evidence.cell.axes["workload"] == "generate":

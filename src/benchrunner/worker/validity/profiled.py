@@ -20,7 +20,9 @@ FORMATS = {"float": "float32", "c10::BFloat16": "bfloat16", "c10::Half": "float1
 
 FLOAT8 = "float8"
 
-PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::_scaled_mm": 0}
+SCALED_PRODUCT = "aten::_scaled_mm"
+
+PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::_addmm_activation": 1, SCALED_PRODUCT: 0}
 """Operator that multiplies two matrices → the position of the first; those that call these are not counted again."""
 
 COLLECTIVES = {
@@ -60,6 +62,8 @@ class StepProfile:
     num_collectives: Counter[str] = field(default_factory=Counter)
     collective_elements: Counter[str] = field(default_factory=Counter)
     """Kind → elements of the unsharded buffers."""
+    scales: Counter[str] = field(default_factory=Counter)
+    """How the operands of float8 products are scaled (tensorwise, rowwise, or the shape of the scales) → products."""
     reduced_elements: Counter[str] = field(default_factory=Counter)
     """Number format → elements that were summed over ranks."""
     gemm_kernels: Counter[str] = field(default_factory=Counter)
@@ -100,7 +104,8 @@ def count_events(events: Iterable[Any]) -> StepProfile:
             calls.setdefault(counted, []).append(event)
         if is_attention(name):
             attention.append(event)
-        found.num_packed_products += bool(PACKED_PRODUCT.match(name))
+        elif name == SCALED_PRODUCT:
+            found.scales[_granularity(event.shapes())] += 1
     found.attention = list(read_calls(attention))
     for counted, all_calls in calls.items():
         for event, around in innermost(all_calls):
@@ -133,7 +138,7 @@ def _end_ns(event: Any) -> int:
 
 def _counted(name: str) -> Counted | None:
     """How an event is counted, if at all."""
-    if name in PRODUCTS:
+    if name in PRODUCTS or PACKED_PRODUCT.match(name):
         return _count_product
     if name in ACTIVATIONS:
         return _count_activation
@@ -148,13 +153,24 @@ def _counted(name: str) -> Counted | None:
 
 def _count_product(found: StepProfile, event: Any, around: list[str]) -> None:
     name, shapes, dtypes = event.name(), event.shapes(), event.dtypes()
+    if name not in PRODUCTS:  # one that calls another operator for the product is not the innermost
+        found.num_packed_products += 1
+        return
     first = PRODUCTS[name]
     left, right = shapes[first], shapes[first + 1]
     if len(left) != 2 or len(right) != 2:
         return
-    is_float8 = "aten::_scaled_mm" in (name, *around)  # on a CPU emulated by a product in fp32
+    is_float8 = SCALED_PRODUCT in (name, *around)  # on a CPU emulated by a product in fp32
     number_format = FLOAT8 if is_float8 else FORMATS.get(dtypes[first], dtypes[first])
     found.product_flops[number_format] += 2 * left[0] * left[1] * right[1]
+
+
+def _granularity(shapes: Sequence[Sequence[int]]) -> str:
+    """Of the scales of a product [rows, k] × [k, columns], from the shapes of its arguments."""
+    sizes = math.prod(shapes[2]), math.prod(shapes[3])
+    rows, columns = shapes[0][0], shapes[1][1]
+    known = {(1, 1): "tensorwise", (rows, columns): "rowwise"}
+    return known.get(sizes, f"{list(shapes[2])} and {list(shapes[3])}")
 
 
 def _count_activation(found: StepProfile, event: Any, around: list[str]) -> None:
@@ -183,7 +199,11 @@ def _count_collective(found: StepProfile, event: Any, around: list[str]) -> None
     kind = _collective(event.name())
     assert kind is not None
     found.num_collectives[kind] += 1
-    found.collective_elements[kind] += max((math.prod(shape) for shape in event.shapes() if shape), default=0)
+    elements = max((math.prod(shape) for shape in event.shapes() if shape), default=0)
+    found.collective_elements[kind] += elements
+    if kind != "all_gather":
+        word = next(iter(event.dtypes()), "")
+        found.reduced_elements[FORMATS.get(word, word)] += elements
 
 
 def _without_scatters(found: StepProfile) -> None:
