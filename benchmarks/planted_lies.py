@@ -5,7 +5,7 @@
     python benchmarks/planted_lies.py --cpu          the same with small cells on 2 CPU ranks
 
 A lie runs to its end and prints plausible numbers (`bench doctor --faults` lists them). Caught: every cell is `invalid`
-and the reason is that of the check which is there for the lie. That healthy cells pass is what sweeps show.
+and the check which is there for the lie says no. That healthy cells pass is what sweeps show.
 """
 
 import argparse
@@ -96,9 +96,11 @@ class Caught:
     reason_code: str
     """The status where there is none."""
     reason: str
+    failed: tuple[str, ...] = ()
+    """Every check that said no: work left out is also another function."""
 
     def holds(self) -> bool:
-        return self.reason_code == f"validity.{self.check}"
+        return self.reason_code.startswith("validity.") and self.check in self.failed
 
     def is_out(self) -> bool:
         """Whether the cell cannot be here, by a rule or a library's word: it measured nothing, so it told no lie."""
@@ -110,7 +112,14 @@ def observe(lie: str, words: list[str], check: str) -> list[Caught]:
     with new_sweep() as sweep:
         sweep.run(["-m", *words, *COMMON], lie)
         found = [
-            Caught(lie, _label(record), check, record["reason_code"] or record["status"], record["reason"] or "")
+            Caught(
+                lie,
+                _label(record),
+                check,
+                record["reason_code"] or record["status"],
+                record["reason"] or "",
+                tuple(name for name, said in record["checks"].items() if said["ok"] is False),
+            )
             for _, record in sorted(sweep.records().items())
         ]
         if not found:
@@ -132,10 +141,11 @@ def told(*, cpu: bool, only: set[str]) -> Iterator[tuple[str, list[str], str]]:
 
 
 def document(found: list[Caught], *, cpu: bool) -> str:
-    lines = ["| lie | cell | verdict | what it says | caught |", "|---|---|---|---|---|"]
+    lines = ["| lie | cell | verdict | what it says | checks that said no | caught |", "|---|---|---|---|---|---|"]
     for seen in found:
         caught = "yes" if seen.holds() else "not run" if seen.is_out() else "no"
-        lines.append(f"| `{seen.lie}` | {seen.cell} | `{seen.reason_code}` | {seen.reason} | {caught} |")
+        fields = (f"`{seen.lie}`", seen.cell, f"`{seen.reason_code}`", seen.reason, ", ".join(seen.failed), caught)
+        lines.append(f"| {' | '.join(fields)} |")
     scales = f"Cells: `{shlex.join(SMALL if cpu else WIDE)}`; those that only parity sees: `{shlex.join(PARITY)}`."
     command = shlex.join(["python", "benchmarks/planted_lies.py", *sys.argv[1:]])
     return "\n\n".join(["# Planted lies", fault_table.source(command), scales, "\n".join(lines)]) + "\n"

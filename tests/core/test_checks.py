@@ -5,8 +5,8 @@ import pytest
 from benchrunner.core.checks import MINIMUM, num_decided, undecided
 from samples import make_cell
 
-EVERYWHERE = {"shape", "precision", "work", "data"}
-TRAINING = EVERYWHERE | {"first_loss", "trains", "recompute"}
+EVERYWHERE = {"shape", "precision", "formats", "work", "data"}
+TRAINING = EVERYWHERE | {"first_loss", "trains", "recompute", "function", "optimizer"}
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ MINIMUM: dict[str, Callable[[Cell], bool]] = {
     "gradients_reduced": _reduces,
     "recompute": _has_gradients,
     "compiled": _is_compiled,
+    "function": _has_gradients,
+    "optimizer": _has_gradients,
     "logits": lambda cell: cell.axes["workload"] == "forward",
     "cache": lambda cell: cell.axes["workload"] == "generate",
 }

@@ -57,7 +57,18 @@ LIES = {
 }
 LIES["sharded"].append(f"one_unit|{SMALL} {FSDP}")
 LIES["recompute"].append(f"other_checkpointing|{SMALL} activation_checkpointing=full")
-ALSO = {"zero_norm": {"trains"}, "no_recompute": {"work"}, "wrong_shape": {"work"}, "other_checkpointing": {"work"}}
+ALSO = {
+    "zero_norm": {"trains", "function"},
+    "frozen": {"function"},
+    "no_reduce": {"function"},
+    "no_recompute": {"work"},
+    "wrong_shape": {"work", "function"},
+    "other_checkpointing": {"work"},
+    "half_sequence": {"function"},
+    "short_batch": {"function"},
+    "other_packing": {"function"},
+    "other_recipe": {"function"},
+}
 """Norms of zero are dead for other checks too, and work left out is work left out; the table names the first."""
 
 
@@ -106,7 +117,7 @@ def test_what_applies_is_checked(results):
         strategy: {name for name, check in checks.items() if check["ok"]} for strategy, checks in by_strategy.items()
     }
     everywhere = {"shape", "first_loss", "precision", "formats", "mode", "work", "data", "trains", "recompute"}
-    everywhere.add("compiled")  # nothing is
+    everywhere |= {"compiled", "function", "optimizer"}  # nothing is compiled under eager, and that is judged
     assert judged["single"] == everywhere
     assert judged["ddp"] == everywhere | {"gradients_reduced"}
     assert judged["fsdp_stage2"] == judged["fsdp_stage3"] == everywhere | {"gradients_reduced", "sharded"}
@@ -153,10 +164,10 @@ def test_compiled_cells_and_recompilation(tmp_path_factory):
         "": set(),
         "recompile": {"compiled"},
         "other_compiler": {"compiled"},
-        "half_sequence": {"work"},
+        "half_sequence": {"work", "function"},
         "eval_mode": {"mode"},
         "no_recompute": {"recompute", "work"},
-        "no_reduce": {"gradients_reduced"},
+        "no_reduce": {"gradients_reduced", "function"},
     }
     for result in [result for rank in run_job(cases, tmp_path_factory) for result in rank]:
         assert failed(result) == expected[result["fault"]] and broken(result) == {}, result

@@ -15,15 +15,16 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecision
 
 from benchrunner.core.schema import ModelConfig
-from benchrunner.worker.axes import activation_checkpointing, strategy
+from benchrunner.worker.axes import activation_checkpointing, peft, strategy
+from benchrunner.worker.axes.optimizer import make_optimizer
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines import built, fabric_fsdp, fabric_precision
 from benchrunner.worker.engines.engine import ENGINES
-from benchrunner.worker.faults import lying_data, lying_labels, lying_loops, lying_work, needs
+from benchrunner.worker.faults import lying_data, lying_functions, lying_labels, lying_loops, lying_work, needs
 from benchrunner.worker.faults.lying_models import falsify_linears, recompute_otherwise, stop_reducing
 from benchrunner.worker.faults.patch import Patch, applied, in_module, spared
-from benchrunner.worker.model import weights
+from benchrunner.worker.model import decoder, layers, weights
 from benchrunner.worker.model.decoder import Decoder
 from benchrunner.worker.workloads import forward, generate, parity, train
 
@@ -60,6 +61,38 @@ def _build_and_lie(
     made = build(context)
     lie(made.model)
     return made
+
+
+def _with_attention(lie: type) -> Patches:
+    """Every block's attention is another one."""
+    return lambda context: [in_module(decoder, "Attention", lie)]
+
+
+def _with_half_mlps(context: Context) -> list[Patch]:
+    halves = {"GatedMLP": lying_functions.HalfGatedMLP, "MLP": lying_functions.HalfMLP}
+    return [in_module(layers, name, half) for name, half in halves.items()]
+
+
+def _with_adapters(**lies: type) -> Patches:
+    """Other classes in the place of a finetuning method's own."""
+    return lambda context: [in_module(peft, name, lie) for name, lie in lies.items()]
+
+
+def _with_built(lie: Callable[[built.Built, Context], built.Built]) -> Patches:
+    """Whichever engine builds, the lie has the last word on what it hands out."""
+
+    def lying(make: Callable[[Context], built.Built], context: Context) -> built.Built:
+        return lie(make(context), context)
+
+    return lambda context: [Patch(ENGINES, name, partial(lying, make)) for name, make in ENGINES.items()]
+
+
+def _with_optimizer(lie: Callable[[lying_functions.MakeOptimizer], lying_functions.MakeOptimizer]) -> Patches:
+    return lambda context: [in_module(built, "make_optimizer", lie(make_optimizer))]
+
+
+def _with_options(**options: Callable[[Any], Any]) -> Patches:
+    return _with_optimizer(lambda make: lying_functions.with_options(make, **options))
 
 
 def _in_training(lie: type) -> Patches:
@@ -189,5 +222,27 @@ LIES: dict[str, Lie] = {
     "wrong_scale": Lie(_in_training(lying_loops.WronglyScaled), (needs.BACKWARD, needs.SHARES)),
     "stale_recompute": Lie(_after_build(recompute_otherwise), (needs.BACKWARD, needs.EAGER, needs.CHECKPOINTS)),
     "wrong_linear": Lie(_after_build(falsify_linears), (needs.EAGER, needs.CONVERTED)),
+    "not_causal": Lie(_with_attention(lying_functions.NotCausal)),
+    "no_positions": Lie(_with_attention(lying_functions.WithoutPositions), (needs.ROTARY,)),
+    "short_window": Lie(_with_attention(lying_functions.ShortWindow)),
+    "wrong_heads": Lie(_with_attention(lying_functions.OtherHeads), (needs.SEVERAL_HEADS,)),
+    "no_attention": Lie(_with_attention(lying_functions.WithoutAttention)),
+    "half_mlp": Lie(_with_half_mlps),
+    "loud_adapter": Lie(
+        _with_adapters(LoRA=lying_functions.LouderLoRA, PromptedAttention=lying_functions.LouderPrompt),
+        (needs.ADAPTED,),
+    ),
+    "wrong_adapter": Lie(
+        _with_adapters(LoRA=lying_functions.LoRAOnKeys, PromptedAttention=lying_functions.PositionedPrompt),
+        (needs.ADAPTED,),
+    ),
+    "scaled_loss": Lie(_with_built(lying_functions.scale_loss), (needs.BACKWARD,)),
+    "undivided_loss": Lie(_with_built(lying_functions.undo_shares), (needs.BACKWARD, needs.SHARES)),
+    "stopped_gradient": Lie(_with_attention(lying_functions.StoppedGradient), (needs.BACKWARD,)),
+    "wrong_lr": Lie(_with_options(lr=lambda lr: lr / 2), (needs.BACKWARD,)),
+    "no_decay": Lie(_with_options(weight_decay=lambda decay: 0.0), (needs.BACKWARD,)),
+    "wrong_betas": Lie(_with_options(betas=lambda betas: (0.9, 0.95)), (needs.BACKWARD,)),
+    "no_clipping": Lie(_with_built(lying_functions.clip_nothing), (needs.BACKWARD, needs.CLIPPED)),
+    "other_optimizer": Lie(_with_optimizer(lying_functions.other_class), (needs.BACKWARD,)),
 }
 """Lie → how it is told; a test holds its keys equal to those of `benchrunner.core.faults.LIES`."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchrunner.core.arithmetic import PEFT_WORKLOADS
 from benchrunner.worker.axes import compile
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
@@ -32,6 +33,10 @@ def _divides(context: Context) -> bool:
     return context.cell.sizes.accumulation_steps > 1 or data.is_padded(context.cell)
 
 
+ROTARY = Need("rotary positions", lambda context: context.cell.config.model.positions == "rotary")
+SEVERAL_HEADS = Need("other key-value head", lambda context: context.cell.config.model.num_kv_heads > 1)
+ADAPTED = Need("adapter", lambda context: context.cell.config.workload.name in PEFT_WORKLOADS)
+CLIPPED = Need("clipping", lambda context: context.cell.config.optimizer.clip_norm is not None)
 BACKWARD = Need("backward pass", lambda context: built.has_gradients(context.cell))
 RANKS = Need("other rank", lambda context: context.world_size > 1)
 SHARDS = Need("parameters that torch shards over ranks", _shards)

@@ -18,8 +18,10 @@ from benchrunner.worker.validity import (
     checks_compute,
     checks_data,
     checks_formats,
+    checks_function,
     checks_mode,
     checks_model,
+    checks_optimizer,
     checks_training,
     checks_work,
 )
@@ -47,6 +49,8 @@ CHECKS: dict[str, Check] = {
     "recompute": checks_compute.recompute,
     "work": checks_work.work,
     "steps": checks_data.steps,
+    "function": checks_function.function,
+    "optimizer": checks_optimizer.optimizer,  # the last: it makes a step more
 }
 """Check → how it judges, in the order in which failures are reported. `core/checks.py` says which must decide where."""
 
@@ -70,6 +74,7 @@ def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -
         consumed=[tokens for tokens, _ in batches],
         targets=[targets for _, targets in batches],
         own_losses=loop.own_losses(),
+        loop=loop,
         **facts,
     )
     judge(evidence, CHECKS)
@@ -119,6 +124,8 @@ def judge(evidence: Evidence, checks: Mapping[str, Check]) -> None:
     for name, check in checks.items():
         said[name] = _ask(name, check, evidence).as_dict()
         evidence.context.save()
+        with evidence.exchange.topic(f"the end of {name}"):  # nobody enters a collective that another rank is not in
+            evidence.exchange.gather(None)
 
 
 def _ask(name: str, check: Check, evidence: Evidence) -> Finding:
