@@ -444,7 +444,8 @@ def test_a_death_in_teardown_is_a_death():
 
 
 def test_a_record_names_the_checks_that_did_not_decide(paths):
-    said = {name: {"ok": True} for name in ("shape", "first_loss", "precision", "work", "data", "trains")}
+    names = ("shape", "first_loss", "precision", "formats", "work", "data", "trains", "function", "optimizer")
+    said = {name: {"ok": True} for name in names}
     measured = {key: value for key, value in RESULT.items() if key != "checks"}
     write(paths, checking(0, said | {"recompute": {"ok": True}}, **measured))
     write(paths, checking(1, said | {"work": {"ok": None}}, **measured))
@@ -453,7 +454,7 @@ def test_a_record_names_the_checks_that_did_not_decide(paths):
     assert record.status == "ok" and record.metrics["step_time_median_s"] == 0.1
     unverified = {"unverified:work", "unverified:recompute", "unverified:gradients_reduced"}
     assert set(record.flags) == {"odd"} | unverified
-    assert (record.num_checks_decided, record.num_checks) == (5, 7)
+    assert (record.num_checks_decided, record.num_checks) == (8, 10)
 
 
 def test_the_numbers_of_half_a_world_are_no_result(paths):
