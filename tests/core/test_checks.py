@@ -5,8 +5,8 @@ import pytest
 from benchrunner.core.checks import MINIMUM, num_decided, undecided
 from samples import make_cell
 
-EVERYWHERE = {"shape", "precision", "formats", "work", "data"}
-TRAINING = EVERYWHERE | {"first_loss", "trains", "recompute", "function", "optimizer"}
+EVERYWHERE = {"shape", "precision", "formats", "work", "data", "function"}
+TRAINING = EVERYWHERE | {"first_loss", "trains", "recompute", "optimizer"}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ MINIMUM: dict[str, Callable[[Cell], bool]] = {
     "gradients_reduced": _reduces,
     "recompute": _has_gradients,
     "compiled": _is_compiled,
-    "function": _has_gradients,
+    "function": _is_timed,
     "optimizer": _has_gradients,
     "logits": lambda cell: cell.axes["workload"] == "forward",
     "cache": lambda cell: cell.axes["workload"] == "generate",

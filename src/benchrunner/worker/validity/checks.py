@@ -90,7 +90,8 @@ def check_inference(
 ) -> None:
     """The checks that make sense without gradients, and the workload's `own`, into `result`; enters the phase `check`.
 
-    `probe` does what the workload's own checks need and profiles a step; all ranks agree on what came of it.
+    `probe` does what the workload's own checks need and profiles a step; all ranks agree on what came of it. `facts`
+    are fields of the evidence: what was consumed and came out, and what can be asked for more.
     """
     context.keep(result)
     exchange = Exchange(context)

@@ -1,6 +1,6 @@
 """What a validity check says, and the facts that checks judge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,12 @@ from benchrunner.worker.validity.sampling import Samples
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from benchrunner.worker.steps.decoding import Decoding
     from benchrunner.worker.steps.training_loop import TrainingLoop
+
+
+MOST = 1e9
+"""Stands in the record for an error that is not finite, which JSON cannot write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,9 @@ class Finding:
         if self.note is not None:
             found["note"] = self.note
         if self.errors is not None:
-            found["errors"] = dict(self.errors)
+            found["errors"] = {
+                name: min(value, MOST) if value == value else MOST for name, value in self.errors.items()
+            }
         return found
 
 
@@ -91,6 +98,10 @@ class Evidence:
     """What came out of a workload without a loss."""
     loop: "TrainingLoop | None" = None
     """What can be asked for more steps, in the very form that was measured."""
+    logits: Callable[[Tensor], Tensor] | None = None
+    """The same of a forward pass: a batch's logits."""
+    decoding: "Decoding | None" = None
+    """The same of a generation."""
 
     @property
     def cell(self) -> Cell:

@@ -42,7 +42,7 @@ def run(context: Context) -> RankResult:
         context.keep(result)
         facts = {"num_steps": loop.num_steps, "output": loop.output(), "consumed": tuple(loop.consumed)}
         probe = functools.partial(loop.probe, window["step_times_s"])
-        check_inference(context, built, result, probe, own, **facts)
+        check_inference(context, built, result, probe, own, logits=loop.logits, **facts)
         return result
 
 

@@ -124,7 +124,8 @@ class GenerationLoop:
         self.context.keep(result)
         facts = {"num_steps": len(self.consumed), "output": self.output(), "consumed": tuple(self.consumed)}
         own: dict[str, Check] = {"cache": lambda evidence: self.check_cache()}
-        check_inference(self.context, built, result, functools.partial(self.probe, result), own, **facts)
+        probe = functools.partial(self.probe, result)
+        check_inference(self.context, built, result, probe, own, decoding=self.decoding, **facts)
 
     def probe(self, result: RankResult, exchange: Exchange) -> Probes:
         """The last sample's cache, and one more sample, profiled; where the budget has no room, a shorter one."""
