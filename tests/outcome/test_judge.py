@@ -432,8 +432,73 @@ def test_the_record_of_a_success_has_the_headline(paths):
     record = make_record(plan_cell(make_cell(strategy="ddp")), judge(evidence), evidence, Attempt(number=1))
     assert record.status == "ok"
     assert record.metrics["step_time_median_s"] == 0.1
-    assert record.num_parameters == 5 and record.flags == ["odd"] and record.checks["shape"]["ok"]
+    assert record.num_parameters == 5 and record.flags[0] == "odd" and record.checks["shape"]["ok"]
     assert [rank["rank"] for rank in record.ranks] == [0, 1]
+
+
+# --- a death in `check`
+
+
+def checking(rank, checks=None, error=None, **result):
+    result |= {} if checks is None else {"checks": checks}
+    state = "error" if error else "running"
+    return RankFile(rank=rank, pid=100 + rank, phase="check", state=state, result=result, error=error)
+
+
+BROKEN = {"kind": "exception", "code": None, "type": "RuntimeError", "message": "a probe broke", "at": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "more", "said"),
+    [
+        ((checking(0), checking(1, error=BROKEN)), {"exits": {1: 1}}, "raised RuntimeError: a probe broke"),
+        ((checking(0), checking(1)), {"exits": {1: -9}}, "was killed by SIGKILL"),
+        ((checking(0), checking(1)), {"stop": Stop(kind="timeout", limit_s=180, phase="check")}, "no progress for 180"),
+        ((done(0), checking(1, error=BROKEN | {"kind": "oom"})), {}, "ran out of device memory"),
+    ],
+)
+def test_a_death_in_a_check_leaves_the_numbers(ranks, more, said):
+    status, code, reason = verdict(*ranks, **more)
+    assert (status, code) == ("ok", None)
+    assert reason.startswith("measured, but not checked to the end: ") and said in reason
+
+
+def test_what_a_check_had_found_before_the_death_stands():
+    wrong = {"shape": {"ok": False, "expected": "5 parameters", "observed": "4"}}
+    assert verdict(checking(0, wrong), checking(1), exits={1: -9})[:2] == ("invalid", "validity.shape")
+
+
+def test_a_death_before_every_rank_had_its_result_is_a_death():
+    assert verdict(checking(0), running(1), exits={1: -9})[:2] == ("failed", "failed.signal")
+
+
+def test_a_number_that_is_not_finite_is_a_finding_of_the_check():
+    error = BROKEN | {"kind": "nonfinite", "message": "the logits are not finite"}
+    assert verdict(checking(0), checking(1, error=error))[:2] == ("failed", "failed.nonfinite")
+
+
+@pytest.mark.parametrize("kind", ["interrupted", "budget"])
+def test_a_check_that_is_interrupted_is_to_be_run_again(kind):
+    assert verdict(checking(0), checking(1), stop=Stop(kind=kind))[0] == "skipped"
+
+
+def test_a_death_in_teardown_is_a_death():
+    ranks = [RankFile(rank=rank, pid=1, phase="teardown", result={}) for rank in range(2)]
+    assert verdict(*ranks, exits={1: -9})[:2] == ("failed", "failed.signal")
+
+
+def test_a_record_names_the_checks_that_did_not_decide(paths):
+    names = ("shape", "first_loss", "precision", "formats", "work", "data", "trains", "function", "optimizer")
+    said = {name: {"ok": True} for name in names}
+    measured = {key: value for key, value in RESULT.items() if key != "checks"}
+    write(paths, checking(0, said | {"recompute": {"ok": True}}, **measured))
+    write(paths, checking(1, said | {"work": {"ok": None}}, **measured))
+    evidence = gather(paths, 2, code=1)
+    record = make_record(plan_cell(make_cell(strategy="ddp")), judge(evidence), evidence, Attempt(number=1))
+    assert record.status == "ok" and record.metrics["step_time_median_s"] == 0.1
+    unverified = {"unverified:work", "unverified:recompute", "unverified:gradients_reduced"}
+    assert set(record.flags) == {"odd"} | unverified
+    assert (record.num_checks_decided, record.num_checks) == (8, 10)
 
 
 def test_the_numbers_of_half_a_world_are_no_result(paths):

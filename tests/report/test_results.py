@@ -32,13 +32,22 @@ FROZEN = (
     "gpu_utilization_mean gpu_utilization_sd sm_clock_mhz_mean first_loss final_loss attention time_to_first_token_s "
     "time_per_output_token_s prefill_tokens_per_second decode_tokens_per_second bandwidth_utilization attempt wall_s "
     "config_digest command parity_gradient_error parity_cosine parity_curve_error predicted_by "
-    "predicted_step_time_s memory_error step_time_error"
+    "predicted_step_time_s memory_error step_time_error checks num_checks_decided num_checks"
 )
 """Other programs read these: a new column is appended, a renamed one raises the schema version."""
 
 
 def test_the_columns_are_frozen():
     assert list(COLUMNS) == FROZEN.split()
+
+
+def test_an_abstention_is_shown_and_is_no_pass():
+    cell = make_cell()
+    checks = {"shape": {"ok": True}, "work": {"ok": None, "note": "nothing was profiled"}, "trains": {"ok": False}}
+    results = results_table([make_row(cell, make_record(cell, checks=checks)), make_row(make_cell(strategy="ddp"))])
+    assert results["checks"].tolist() == ["2/3", "none"]
+    assert results["num_checks_decided"].tolist() == [2, pd.NA] and results["num_checks"].tolist() == [3, pd.NA]
+    assert formatting.measured_table(results)["checks"].tolist() == ["2/3"]
 
 
 def test_one_row_a_planned_cell_whatever_became_of_it():

@@ -140,7 +140,7 @@ def make_rows():
     failed = _snapshot_cell(compile="inductor")
     flagged = _snapshot_cell(strategy="ddp", compile="inductor")
     return [
-        make_row(ok, make_record(ok)),
+        make_row(ok, make_record(ok, checks={"shape": {"ok": True}, "sharded": {"ok": None, "note": "of one"}})),
         make_row(oom, make_record(oom, "oom", "oom.device", "rank 1 ran out of memory: 80.1 of 80.0 GiB")),
         make_row(refused, make_record(refused, "unsupported", "runtime.dtype", "the library says | no\n<b>never</b>")),
         make_row(ruled, verdict="unsupported", code="rule.nf4_train", reason="nf4 weights cannot train"),

@@ -162,6 +162,9 @@ class Record:
     predicted: dict[str, Any] | None = None
     """What the plan said of the cell before it ran: see `bench plan --json`."""
     checks: Checks = field(default_factory=dict)
+    num_checks: int | None = None
+    num_checks_decided: int | None = None
+    """How many of the checks said yes or no: one that abstains is no pass."""
     ranks: list[RankRow] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)
     """What the numbers were measured with."""

@@ -15,6 +15,8 @@ from benchrunner.core.record import PHASES, Phase
 from benchrunner.core.scrub import scrub_files
 from benchrunner.core.text import plain
 
+CHECKING: tuple[Phase, ...] = ("check", "teardown")
+"""The phases after the measurement; a rank's result is in its file before it enters the first of them."""
 TAIL_BYTES = 64 * 1024
 TAIL_LINES = 40
 STACK = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*:$")
@@ -73,6 +75,11 @@ class Evidence:
         """Whether every rank reached its end."""
         done = [status.state == "done" and status.result is not None for status in self.ranks.values()]
         return len(done) == self.world_size and all(done)
+
+    def is_measured(self) -> bool:
+        """Whether every rank's measurement is complete: all that was left to do were checks of it."""
+        kept = [status.result is not None and status.phase in CHECKING for status in self.ranks.values()]
+        return len(kept) == self.world_size and all(kept)
 
 
 def gather(

@@ -61,7 +61,8 @@ def judge(evidence: Evidence) -> Outcome:
         return _judge_results(evidence)
     outcome = _judge_death(evidence)
     outcome = _excuse(evidence, outcome) if outcome.status == "failed" else outcome
-    return replace(outcome, reason="; ".join([str(outcome.reason), *evidence.damaged]))
+    outcome = replace(outcome, reason="; ".join([str(outcome.reason), *evidence.damaged]))
+    return _judge_unchecked(evidence, outcome) if _died_checking(evidence, outcome) else outcome
 
 
 def _judge_death(evidence: Evidence) -> Outcome:
@@ -282,7 +283,7 @@ def laggard(evidence: Evidence) -> tuple[int, Phase]:
 
 def _waits(frames: Sequence[str]) -> int:
     """Whether a rank's stack is one of waiting for others: 2 surely, 1 perhaps (gradients are reduced in it), 0 no."""
-    if any("torch/distributed" in frame for frame in frames):
+    if any("torch/distributed" in frame or "validity/exchange" in frame for frame in frames):
         return 2
     return int(any("in _engine_run_backward" in frame or "torch/cuda/" in frame for frame in frames[:1]))
 
@@ -323,6 +324,21 @@ def _judge_results(evidence: Evidence) -> Outcome:
             if check["ok"] is False:
                 return _invalid(evidence, rank, name, check)
     return Outcome(status="ok")
+
+
+def _died_checking(evidence: Evidence, outcome: Outcome) -> bool:
+    """Whether the cell was measured and met its end in a check. What is not finite is a finding, and no such end."""
+    in_check = any(status.phase == "check" for status in evidence.ranks.values())
+    by_itself = outcome.status != "skipped" and outcome.reason_code != "failed.nonfinite"
+    return evidence.is_measured() and in_check and by_itself
+
+
+def _judge_unchecked(evidence: Evidence, death: Outcome) -> Outcome:
+    """What the checks had found by then stands; that the others said nothing is for the record's flags."""
+    found = _judge_results(evidence)
+    if found.status != "ok":
+        return found
+    return Outcome(status="ok", reason=f"measured, but not checked to the end: {death.reason}", evidence=death.evidence)
 
 
 def _invalid(evidence: Evidence, rank: int, name: str, check: Check) -> Outcome:

@@ -74,6 +74,8 @@ def measured_table(results: pd.DataFrame) -> pd.DataFrame:
     for name, (heading, form) in MEASURED.items():
         if ok[name].notna().any():
             frame[heading] = [_format(value, form) for value in ok[name]]
+    if (ok["checks"] != NONE).any():
+        frame["checks"] = ok["checks"].to_numpy()
     frame["flags"] = ok["flags"].to_numpy()
     return frame.reset_index(drop=True)
 

@@ -13,6 +13,7 @@ import pandas as pd
 from benchrunner.core import arithmetic
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import format_value
+from benchrunner.core.checks import num_decided
 from benchrunner.core.record import Metrics, Record
 from benchrunner.plan.plan import PlannedCell
 
@@ -194,10 +195,24 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "predicted_step_time_s": ("float", _predicted("step_time_s")),
     "memory_error": ("float", _memory_error),
     "step_time_error": ("float", _step_time_error),
+    "checks": ("text", lambda row: _checks(row)),
+    "num_checks_decided": ("int", lambda row: _num_checks(row)[0]),
+    "num_checks": ("int", lambda row: _num_checks(row)[1]),
 }
 """Column → its kind and where it comes from. Other programs read them: append, never rename or reorder."""
 
 _DTYPES = {"text": "object", "int": "Int64", "float": "Float64"}
+
+
+def _num_checks(row: Row) -> tuple[int | None, int | None]:
+    """How many checks said yes or no, and how many there were; None where the cell was not measured."""
+    checks = row.record.checks if row.record else {}
+    return (num_decided(checks), len(checks)) if checks or (row.record and row.record.num_checks) else (None, None)
+
+
+def _checks(row: Row) -> str:
+    decided, checks = _num_checks(row)
+    return NONE if checks is None else f"{decided}/{checks}"
 
 
 def command_of(row: Row) -> str:
