@@ -48,7 +48,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 def results_markdown(tables: Tables) -> str:
     """results.md."""
-    parts = [f"# Results: {escape_markdown(tables.title)}", *map(escape_markdown, tables.summary)]
+    parts = [f"# Results: {escape_markdown(tables.title)}", *_banner(tables), *map(escape_markdown, tables.summary)]
     parts += _section("Measured", formatting.measured_table(tables.results))
     parts += _section("Not measured", formatting.unmeasured_table(tables.results))
     parts += _notes(tables)
@@ -57,7 +57,8 @@ def results_markdown(tables: Tables) -> str:
 
 def compatibility_markdown(tables: Tables) -> str:
     """compatibility.md."""
-    parts = [f"# Compatibility: {escape_markdown(tables.title)}", LEGEND]
+    parts = [f"# Compatibility: {escape_markdown(tables.title)}", *_banner(tables)]
+    parts += [*map(escape_markdown, tables.summary), LEGEND]
     for matrix in tables.matrices:
         parts += _matrix(matrix)
     parts += _section("Reasons", formatting.as_text(tables.reasons))
@@ -72,6 +73,10 @@ LEGEND = (
     " combination at small scale with fp32 (right, wrong, or unjudged where no tolerance was measured); running is not"
     " computing the right thing."
 )
+
+
+def _banner(tables: Tables) -> list[str]:
+    return [f"**{escape_markdown(text)}**" for text in tables.banner]
 
 
 def _section(title: str, frame: pd.DataFrame) -> list[str]:

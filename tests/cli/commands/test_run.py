@@ -22,6 +22,7 @@ import pytest
         (["a.yaml", "b.yaml"], "one sweep at a time"),
         (["model=debug", "plan"], "neither key=value nor a flag"),
         (["--budget", "soon"], "--budget: 'soon' is no duration such as 45m"),
+        (["--fail-on", "oooom"], "--fail-on: 'oooom' is neither a status .*did you mean oom"),
         (["sweep.include=[{strategy: ddp}]", "strategy=single"], "leave no cell"),
     ],
 )
