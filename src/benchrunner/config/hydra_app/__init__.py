@@ -12,11 +12,25 @@ from typing import Any
 from benchrunner.config.hydra_app.answers import Option, complete, list_groups, list_options, pass_through
 from benchrunner.config.hydra_app.loader import explained, opened
 from benchrunner.config.hydra_app.options import pieces_of
-from benchrunner.config.hydra_app.overrides import parse_overrides, read_overrides, require_multirun
+from benchrunner.config.hydra_app.overrides import (
+    meant_by_bare_word,
+    parse_overrides,
+    read_overrides,
+    require_multirun,
+)
 from benchrunner.config.hydra_app.sweeps import SWEEPS, compose_sweep, matrices_of, params_of, sweep_of
 from benchrunner.config.matrix import Row, build_rows
 
-__all__ = ["Expansion", "Option", "complete", "expand", "list_groups", "list_options", "pass_through"]
+__all__ = [
+    "Expansion",
+    "Option",
+    "complete",
+    "expand",
+    "list_groups",
+    "list_options",
+    "meant_by_bare_word",
+    "pass_through",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
