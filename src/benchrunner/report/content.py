@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -44,6 +44,10 @@ class Tables:
     notes: list[str]
     """What a reader must know: files that could not be read, cells in several sweeps, rules proved wrong."""
     environments: list[Block]
+    rows: Sequence[Row] = ()
+    """What the tables were made from, in the order of `results`."""
+    roots: Mapping[str, str] = field(default_factory=dict)
+    """Sweep → where its directory is, as seen from the report, with a slash at the end."""
 
 
 def make_tables(
@@ -52,6 +56,7 @@ def make_tables(
     notes: Sequence[str],
     environments: Sequence[Block],
     banner: Sequence[str] = (),
+    roots: Mapping[str, str] | None = None,
 ) -> Tables:
     """All tables from rows."""
     results, pairs = pd.concat([results_table(rows), varied_settings(rows)], axis="columns"), count_pairs(rows)
@@ -65,6 +70,8 @@ def make_tables(
         reasons=reasons_table(results),
         notes=[*notes, *_disproved(results), *_planted(results), *_unknown(results)],
         environments=list(environments),
+        rows=rows,
+        roots=roots or {},
     )
 
 

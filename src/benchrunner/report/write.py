@@ -1,5 +1,6 @@
 """A sweep's directory → its tables and files, from plan and records alone: also half-finished, also several at once."""
 
+import os
 import shlex
 import signal
 from collections.abc import Sequence
@@ -62,19 +63,26 @@ def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) ->
         SweepDirError: a directory that is no sweep.
     """
     read = [read_sweep(paths) for paths in sweeps]
-    tables = tables_of(read)
     target = out or (sweeps[0] if len(read) == 1 else _merged_paths(read[0]))
+    tables = tables_of(read, target)
     write_tables(tables, target)
     return tables
 
 
-def tables_of(sweeps: Sequence[MeasuredSweep]) -> Tables:
-    """The tables of one sweep, or of several merged."""
+def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths) -> Tables:
+    """The tables of one sweep, or of several merged, with links from where they are written."""
     rows, merge_notes = merge_rows([row for sweep in sweeps for row in sweep.rows])
     notes = [note for sweep in sweeps for note in sweep.notes]
     title = " + ".join(sweep.title for sweep in sweeps)
     banner = [f"{_of(sweep, sweeps)}{sweep.banner}" for sweep in sweeps if sweep.banner]
-    return make_tables(title, rows, [*notes, *merge_notes], [_block(sweep) for sweep in sweeps], banner)
+    return make_tables(
+        title, rows, [*notes, *merge_notes], [_block(sweep) for sweep in sweeps], banner, _roots(sweeps, target)
+    )
+
+
+def _roots(sweeps: Sequence[MeasuredSweep], target: SweepPaths) -> dict[str, str]:
+    places = {sweep.title: os.path.relpath(sweep.paths.root, target.root) for sweep in sweeps}
+    return {title: "" if place == "." else f"{place}/" for title, place in places.items()}
 
 
 def _of(sweep: MeasuredSweep, sweeps: Sequence[MeasuredSweep]) -> str:
