@@ -69,14 +69,19 @@ def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) ->
     return tables
 
 
-def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths) -> Tables:
-    """The tables of one sweep, or of several merged, with links from where they are written."""
+def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths | None = None) -> Tables:
+    """The tables of one sweep, or of several merged, with links from where they are written (None: the first)."""
     rows, merge_notes = merge_rows([row for sweep in sweeps for row in sweep.rows])
     notes = [note for sweep in sweeps for note in sweep.notes]
     title = " + ".join(sweep.title for sweep in sweeps)
     banner = [f"{_of(sweep, sweeps)}{sweep.banner}" for sweep in sweeps if sweep.banner]
     return make_tables(
-        title, rows, [*notes, *merge_notes], [_block(sweep) for sweep in sweeps], banner, _roots(sweeps, target)
+        title,
+        rows,
+        [*notes, *merge_notes],
+        [_block(sweep) for sweep in sweeps],
+        banner,
+        _roots(sweeps, target or sweeps[0].paths),
     )
 
 
