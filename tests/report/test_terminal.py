@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -81,6 +82,24 @@ def test_print_plan(width, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     snapshot.check(f"plan-{width}.txt", out)
+
+
+def test_a_plan_says_a_reason_once_and_can_show_a_verdict_alone(capsys):
+    ruled = [plan_cell(make_cell(leaves={"seed": n}), "unsupported", "rule.x", "it cannot") for n in range(3)]
+    terminal.print_plan(make_plan([plan_cell(make_cell()), *ruled]))
+    out = capsys.readouterr().out
+    assert out.count("rule.x: it cannot") == 1 and out.count("rule.x: as above") == 2
+    assert "1 run" in out and "3 unsupported" in out
+    terminal.print_plan(make_plan([plan_cell(make_cell()), *ruled]), ("run",))
+    assert "rule.x" not in capsys.readouterr().out
+
+
+def test_a_plan_shows_what_is_left_of_a_model(capsys):
+    cell = make_cell(leaves={"model.num_layers": 1})
+    plan = replace(make_plan([plan_cell(cell)]), cards={"debug": {"num_layers": 4, "num_parameters": 9_000_000_000}})
+    terminal.print_plan(plan)
+    out = capsys.readouterr().out
+    assert "model debug (1 of 4 layers)" in out and "9 B on its card" in out
 
 
 def test_print_doctor_shows_what_it_is_given(capsys):

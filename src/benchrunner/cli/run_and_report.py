@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from benchrunner.plan.plan import Plan
     from benchrunner.report.content import Tables
     from benchrunner.run.options import RunOptions
+    from benchrunner.store.runs import ExitSummary
 
 BUDGET = Flag(
     names=("--budget",),
@@ -91,6 +92,13 @@ def write_junit(tables: "Tables", file: str | None) -> None:
         raise UsageError(f"--junit: cannot write {file}: {error.strerror or error}") from error
 
 
+def next_steps(paths: "SweepPaths", summary: "ExitSummary") -> str:
+    """Where the page is, and the command that helps most now."""
+    broke = any(summary.counts.get(status) for status in STATUSES if status not in ("ok", "skipped", "unsupported"))
+    show = [f"what broke: bench show {paths.root}"] if broke else []
+    return "\n".join([f"report: {paths.html}", *show])
+
+
 def run_and_report(
     plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions", junit: str | None = None
 ) -> int:
@@ -112,5 +120,6 @@ def run_and_report(
     except OSError as error:
         again = f"bench report {paths.root} makes them again"
         print(f"bench: the tables cannot be written: {error.strerror or error}; {again}", file=sys.stderr)
+    print(next_steps(paths, summary), file=sys.stderr)
     print(paths.root, flush=True)
     return summary.exit_code

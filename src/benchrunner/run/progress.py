@@ -51,6 +51,8 @@ class Progress:
         if self._status is None:
             line = f"{line}  {pace(self._num_done, total, self._elapsed_s())}"
         self.report(line)
+        for more in where_to_look(record):
+            self.report(more)
 
     def report_running(self, running: Sequence[PlannedCell]) -> None:
         """What is going on now, on the live line."""
@@ -82,6 +84,13 @@ def finished_line(record: Record, number: int, total: int) -> str:
     what = headline(record) if record.status == "ok" else f"{record.reason_code}: {record.reason}"
     counter = f"[{number:>{len(str(total))}}/{total}]"
     return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}  {what}{wall}{fault}"
+
+
+def where_to_look(record: Record) -> list[str]:
+    """After a cell that was run and is no result: its logs, and what repeats it."""
+    if record.status in ("ok", "skipped") or not record.attempt:
+        return []
+    return [f"    log: cells/{record.slug}/attempt-{record.attempt}/", f"    rerun: {record.command}"]
 
 
 def headline(record: Record) -> str:

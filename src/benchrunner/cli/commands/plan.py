@@ -3,12 +3,16 @@
 import json
 from argparse import Namespace
 
-from benchrunner.cli.command import EXIT_OK, Command, Example, Flag
+from benchrunner.cli.command import EXIT_OK, JSON, ONLY, Command, Example
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
+from benchrunner.core.errors import UsageError, did_you_mean
+
+VERDICTS = ("run", "unsupported", "skipped")
 
 
 def plan(arguments: Namespace) -> int:
     """Plan the overrides and print every cell: as a table, or as one JSON document."""
+    only = _verdicts(arguments.only)
     made = plan_overrides(arguments, launch=False)
     if arguments.json:
         from benchrunner.store.plan_file import plan_document
@@ -17,8 +21,17 @@ def plan(arguments: Namespace) -> int:
     else:
         from benchrunner.report.terminal import print_plan
 
-        print_plan(made)
+        print_plan(made, only)
     return EXIT_OK
+
+
+def _verdicts(given: str | None) -> tuple[str, ...]:
+    """The verdicts of `--only`; all where it was not given."""
+    chosen = tuple(filter(None, (given or "").split(",")))
+    for word in chosen:
+        if word not in VERDICTS:
+            raise UsageError(f"--only: {word!r} is not one of {', '.join(VERDICTS)}{did_you_mean(word, VERDICTS)}")
+    return chosen or VERDICTS
 
 
 COMMAND = Command(
@@ -26,7 +39,7 @@ COMMAND = Command(
     summary="list every cell with its verdict, reason, predicted memory and time; runs nothing",
     details="The overrides are those of bench; hardware=NAME plans for a machine that is not here.",
     operands=OVERRIDES,
-    flags=(MULTIRUN, Flag(names=("--json",), help="one JSON document in place of the table, for programs")),
+    flags=(MULTIRUN, JSON, ONLY),
     examples=(
         Example(
             line="bench plan -m model=llama2-7b strategy=fsdp,ddp",

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import Command, Example, Flag, Operands
+from benchrunner.cli.command import ONLY, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directory
 from benchrunner.cli.run_and_report import (
     BUDGET,
@@ -73,7 +73,7 @@ COMMAND = Command(
         FAIL_ON,
         JUNIT,
         EVENTS,
-        Flag(names=("--only",), metavar="STATUS,…", help=f"those that ended so: {', '.join(RESUMED)}"),
+        ONLY,
         Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
     ),
     examples=(
