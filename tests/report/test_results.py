@@ -5,7 +5,7 @@ import io
 import pandas as pd
 import pytest
 
-from benchrunner.report import csv_file, formatting
+from benchrunner.report import csv_file, formatting, markdown
 from benchrunner.report.compatibility import COLUMNS as PAIR_COLUMNS
 from benchrunner.report.compatibility import (
     KINDS,
@@ -302,3 +302,19 @@ def test_workloads_are_features_where_there_are_several_of_them():
     assert texts["workload lora"] == texts["workload generate"] == "✓ 1/1"
     assert "workload parity" not in texts and texts["precision bf16"] == "✓ 2/2; right 1/1"
     assert not any("workload" in key for key in count_pairs(rows[:1]))
+
+
+def test_markdown_groups_orders_and_bolds_the_best_of_a_group():
+    cells = [make_cell(), make_cell(model="gpt2-125m"), make_cell(strategy="ddp"), make_cell(compile="inductor")]
+    speeds = (100.0, 7.0, 300.0, 200.0)
+    rows = [
+        make_row(cell, make_record(cell, metrics={"tokens_per_second_per_device": speed}))
+        for cell, speed in zip(cells, speeds, strict=True)
+    ]
+    text = markdown.results_markdown(make_tables("t", rows, [], []))
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("|")][2:]
+    assert [line[1].strip() for line in lines] == ["debug", "debug", "debug", "gpt2-125m"]
+    assert [
+        text in "".join(line) for text, line in zip(("**300.0**", "200.0", "100.0", "7.000"), lines, strict=True)
+    ] == [True] * 4
+    assert text.count("**") == 2, "a group of one has no best"
