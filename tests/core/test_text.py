@@ -68,3 +68,6 @@ def test_a_long_first_line_is_cut():
 
 def test_a_single_line_has_nothing_that_breaks_or_reorders_it():
     assert single_line(" a\nb\r\n\tc\x1b[31md\u202ee\u2028f  g ") == "a b c d e f g"
+    assert single_line("unassigned \ud7fc, half a pair \ud800, titled \x1b]0;x\x07 é 漢") == (
+        "unassigned , half a pair , titled é 漢"
+    )

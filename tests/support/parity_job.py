@@ -14,6 +14,7 @@ from benchrunner.core.faults import parse_fault
 from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.workloads import parity
 from cells import make_context, make_matrix
+from quick_float8 import install
 
 STEPS_OF_A_LIE = 3
 """A fault shows in the gradients: its curve need not be long."""
@@ -33,6 +34,7 @@ def run_case(case, num_steps):
 
 def main(folder, num_steps, *cases):
     torch.set_num_threads(1)
+    install()
     for index, case in enumerate(cases):
         results = run_case(case, int(num_steps))
         if not dist.is_initialized() or dist.get_rank() == 0:

@@ -44,9 +44,11 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 def _compare(value: Any, compares: Callable[[Any, Any], bool], bound: str) -> bool:
     """Numbers compare as numbers, text as versions; what is neither (None, `assumed`) fits no comparison."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and bound.count(".") < 2:
         return compares(value, float(bound))
-    release = _release(value) if isinstance(value, str) else None
+    # YAML reads the version 2.11 as a number: beside a bound such as 2.11.1 it is a version again
+    release = _release(str(value)) if is_number or isinstance(value, str) else None
     return release is not None and compares(release, _release(bound))
 
 

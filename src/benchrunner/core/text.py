@@ -16,9 +16,6 @@ ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
-INVISIBLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""What would break or reorder a line: escape sequences, controls, separators, direction marks."""
-
 
 def scrub_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment that ranks get: without secrets and without the host's name."""
@@ -66,5 +63,6 @@ def first_line(text: str, limit: int = 240) -> str:
 
 
 def single_line(text: str) -> str:
-    """`text` without line breaks, control characters and direction marks."""
-    return " ".join(INVISIBLE.sub(" ", text).split())
+    """`text` in one line of printable characters: no breaks, controls, direction marks and unassigned code points."""
+    seen = ESCAPES.sub(" ", text)
+    return " ".join("".join(char if char.isprintable() else " " for char in seen).split())

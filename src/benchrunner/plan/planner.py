@@ -17,6 +17,7 @@ from benchrunner.core.cell import (
 )
 from benchrunner.core.schema import typed_section
 from benchrunner.machine.hardware import Hardware, usable_devices
+from benchrunner.plan.expectation import read_expectations
 from benchrunner.plan.plan import ModelCard, Plan, PlannedCell
 from benchrunner.plan.rules import Rule
 from benchrunner.plan.verdict import Preflight, Verdict
@@ -42,7 +43,11 @@ def make_plan(
         rules: from `compat.load_rules`.
         launch: the plan is about to be run, so a machine that is not this one has no devices.
         num_cores: CPU cores; None: this machine's.
+
+    Raises:
+        ConfigError: `sweep.expect` is not written as it should be.
     """
+    read_expectations(expansion.rows[0].config.sweep.expect if expansion.rows else [])
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
     cells = make_cells(expansion.rows, hardware)
     verdicts = [preflight.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]

@@ -26,7 +26,7 @@ def _print_faults() -> None:
     from benchrunner.core.faults import FAULTS
 
     for name, line in FAULTS.items():
-        print(f"{name:<16}{line}")
+        print(f"{name:<18}{line}")
 
 
 COMMAND = Command(
