@@ -69,5 +69,11 @@ class Command:
 
 HELP = Flag(names=("-h", "--help"), help="this text")
 VERSION = Flag(names=("--version",), help="the version of benchrunner")
+JSON = Flag(names=("--json",), help="one JSON document in place of the tables, for programs")
+ONLY = Flag(
+    names=("--only",),
+    metavar="STATUS,…",
+    help="these cells alone; resume: failed, timeout, skipped; plan: run, unsupported, skipped",
+)
 COMMON_FLAGS = (HELP, VERSION)
 """Flags that every command takes."""

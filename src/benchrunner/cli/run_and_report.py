@@ -3,15 +3,20 @@
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import Flag
+from benchrunner.core.errors import UsageError, did_you_mean
+from benchrunner.core.record import STATUSES
 
 if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.job import Launcher
     from benchrunner.plan.plan import Plan
+    from benchrunner.report.content import Tables
     from benchrunner.run.options import RunOptions
+    from benchrunner.store.runs import ExitSummary
 
 BUDGET = Flag(
     names=("--budget",),
@@ -22,6 +27,32 @@ NO_INFER = Flag(
     names=("--no-infer",),
     help="run also larger micro-batches of a cell of which a smaller one ran out of memory",
 )
+
+
+FAIL_ON = Flag(
+    names=("--fail-on",),
+    metavar="STATUS,…",
+    help="exit 2 also when a cell has one of these statuses or reason codes, e.g. oom,skipped.devices",
+)
+JUNIT = Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration")
+EVENTS = Flag(names=("--events",), metavar="FILE", help="add a line of JSON to FILE when a cell starts or ends")
+CODES = ("oom", "rule", "runtime", "missing", "validity", "timeout", "failed", "skipped")
+"""What reason codes begin with."""
+
+
+def fail_on(arguments: Namespace) -> tuple[str, ...]:
+    """The statuses and reason codes of `--fail-on`.
+
+    Raises:
+        UsageError: one is neither.
+    """
+    given = tuple(filter(None, (arguments.fail_on or "").split(",")))
+    statuses = [status for status in STATUSES if status != "ok"]
+    for word in given:
+        if word not in statuses and not (word.partition(".")[0] in CODES and word.partition(".")[2]):
+            hint = did_you_mean(word, statuses)
+            raise UsageError(f"--fail-on: {word!r} is neither a status ({', '.join(statuses)}) nor a reason code{hint}")
+    return given
 
 
 def budget_s(arguments: Namespace) -> float | None:
@@ -35,25 +66,65 @@ def budget_s(arguments: Namespace) -> float | None:
     return None if arguments.budget is None else parse_duration(arguments.budget)
 
 
-def run_and_report(plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions") -> int:
+def events_file(arguments: Namespace) -> Path | None:
+    """The file of `--events`.
+
+    Raises:
+        UsageError: its directory does not exist.
+    """
+    if arguments.events and not Path(arguments.events).absolute().parent.is_dir():
+        raise UsageError(f"--events: {arguments.events}: no such directory")
+    return Path(arguments.events) if arguments.events else None
+
+
+def write_junit(tables: "Tables", file: str | None) -> None:
+    """The verdicts for continuous integration, where a file was named.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from benchrunner.report.junit import to_junit
+
+    if file is None:
+        return
+    try:
+        Path(file).write_text(to_junit(tables), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--junit: cannot write {file}: {error.strerror or error}") from error
+
+
+def next_steps(paths: "SweepPaths", summary: "ExitSummary") -> str:
+    """Where the page is, and the command that helps most now."""
+    broke = any(summary.counts.get(status) for status in STATUSES if status not in ("ok", "skipped", "unsupported"))
+    show = [f"what broke: bench show {paths.root}"] if broke else []
+    return "\n".join([f"report: {paths.html}", *show])
+
+
+def run_and_report(
+    plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions", junit: str | None = None
+) -> int:
     """Run every cell that is left, print the tables and, as the last line, the directory; the exit code.
 
     Tables that cannot be made are named on stderr and change nothing else.
     """
+    from benchrunner.report.job_summary import write_job_summary
     from benchrunner.run.sweep import run_plan
 
     summary = run_plan(plan, paths, launcher=launcher, options=options)
     try:
-        show_report([paths])
+        tables = show_report([paths])
+        write_job_summary(tables)
+        write_junit(tables, junit)
     except Exception as error:  # whatever it is, the sweep has run, and its exit code says how
         again = f"bench report {paths.root} makes them again"
         print(f"bench: the tables cannot be made: {type(error).__name__}: {error}; {again}", file=sys.stderr)
+    print(next_steps(paths, summary), file=sys.stderr)
     print(paths.root, flush=True)
     return summary.exit_code
 
 
-def show_report(sweeps: "Sequence[SweepPaths]") -> None:
-    """Write the tables of these sweeps and print them; a place that cannot be written costs the files alone.
+def show_report(sweeps: "Sequence[SweepPaths]") -> "Tables":
+    """Write the tables of these sweeps, print and return them; a place that cannot be written costs the files alone.
 
     Raises:
         SweepDirError: a directory that is no sweep.
@@ -67,3 +138,4 @@ def show_report(sweeps: "Sequence[SweepPaths]") -> None:
     except OSError as error:
         print(f"bench: the tables cannot be written into {target.root}: {error.strerror or error}", file=sys.stderr)
     print_tables(tables)
+    return tables

@@ -51,6 +51,8 @@ class Progress:
         if self._status is None:
             line = f"{line}  {pace(self._num_done, total, self._elapsed_s())}"
         self.report(line)
+        for more in where_to_look(record):
+            self.report(more)
 
     def report_running(self, running: Sequence[str]) -> None:
         """What is going on now, on the live line: each running cell in a few plain words."""
@@ -83,6 +85,13 @@ def finished_line(record: Record, number: int, total: int) -> str:
     return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}  {what}{wall}{fault}"
 
 
+def where_to_look(record: Record) -> list[str]:
+    """After a cell that was run and is no result: its logs, and what repeats it."""
+    if record.status in ("ok", "skipped") or not record.attempt:
+        return []
+    return [f"    log: cells/{record.slug}/attempt-{record.attempt}/", f"    rerun: {record.command}"]
+
+
 def headline(record: Record) -> str:
     """The numbers of an `ok` cell that fit on its line."""
     memory, mfu = record.metrics.get("peak_memory_allocated_bytes"), record.metrics.get("mfu")
@@ -110,7 +119,9 @@ def _parity_errors(record: Record) -> list[str]:
     gradient, curve = record.metrics.get("parity_gradient_error"), record.metrics.get("parity_curve_error")
     if gradient is None or curve is None:
         return []
-    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats"]
+    limits = record.checks.get("parity", {"ok": None}).get("expected")
+    allowed = "no tolerance measured yet" if limits is None else str(limits)
+    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats", f"({allowed})"]
 
 
 def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:

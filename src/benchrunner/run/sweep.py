@@ -18,7 +18,7 @@ from benchrunner.outcome.judge import Outcome, judge
 from benchrunner.outcome.make_record import NO_ATTEMPT
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.attempts import attempt_of
-from benchrunner.run.clock import Clock, now_utc
+from benchrunner.run.clock import now_utc
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
 from benchrunner.run.log_cleaner import LogCleaner
@@ -46,11 +46,13 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     started_at = now_utc()
     try:
         with _lock(paths):
-            sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options.clock)
+            sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
+            sweep.events.begin(len(sweep.queue), paths.root)
             try:
                 summary = sweep.run(plan)
             finally:
                 launcher.close()
+            sweep.events.end(summary.counts, summary.exit_code)
             sweep.ledger.keep_run(summary, started_at)
             return summary
     except filelock.Timeout as error:
@@ -75,14 +77,15 @@ def _lock(paths: SweepPaths) -> AbstractContextManager[object]:
 class Sweep:
     """One run over a plan."""
 
-    def __init__(self, prepared: Prepared, launcher: Launcher, clock: Clock) -> None:
+    def __init__(self, prepared: Prepared, launcher: Launcher, options: RunOptions) -> None:
         self.queue, self.attempts, self.devices = prepared.queue, prepared.attempts, prepared.devices
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
         self.ledger, self.progress = prepared.ledger, prepared.progress
-        self.launcher, self.clock = launcher, clock
+        self.launcher, self.clock, self.fail_on = launcher, options.clock, options.fail_on
+        self.events = prepared.events
         self.cleaner = LogCleaner()
         self.running: list[Running] = []
-        self._asked_after, self._asked_s = 0, clock.now()
+        self._asked_after, self._asked_s = 0, self.clock.now()
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
@@ -152,6 +155,7 @@ class Sweep:
             outcome = broken("launch", "the job could not be started", error)
             self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0) if job else NO_ATTEMPT)
             return
+        self.events.started(planned.cell.slug, job.attempt, places)
         run = Running(planned=planned, job=job, handle=handle, places=places, started_s=now_s)
         run.meet(self.running)
         self.running.append(run)
@@ -201,6 +205,7 @@ class Sweep:
         return self.ledger.summarise(
             plan.cells,
             signum,
+            fail_on=self.fail_on,
             busy_share=busy_share,
             concurrency=concurrency,
             stopped_by=self.policies.stopped_by,

@@ -5,9 +5,9 @@ import re
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import EXIT_OK, Command, Example, Flag
+from benchrunner.cli.command import EXIT_OK, JSON, ONLY, Command, Example, Flag
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
-from benchrunner.core.errors import UsageError
+from benchrunner.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from benchrunner.plan.plan import Plan
@@ -21,6 +21,8 @@ SEARCHED = {
 
 NUM_BEST = 10
 
+VERDICTS = ("run", "unsupported", "skipped")
+
 
 def plan(arguments: Namespace) -> int:
     """Plan the overrides and print every cell: as a table, or as one JSON document."""
@@ -28,6 +30,7 @@ def plan(arguments: Namespace) -> int:
         return _maximise(arguments)
     if arguments.within:
         raise UsageError("--within belongs to --maximise; memory_limit_gib=80 plans for a smaller card")
+    only = _verdicts(arguments.only)
     made = plan_overrides(arguments, launch=False)
     if arguments.json:
         _print_json(made)
@@ -40,7 +43,7 @@ def plan(arguments: Namespace) -> int:
     else:
         from benchrunner.report.terminal import print_plan
 
-        print_plan(made)
+        print_plan(made, only)
     return EXIT_OK
 
 
@@ -87,6 +90,15 @@ def parse_gib(text: str) -> float:
     return gib
 
 
+def _verdicts(given: str | None) -> tuple[str, ...]:
+    """The verdicts of `--only`; all where it was not given."""
+    chosen = tuple(filter(None, (given or "").split(",")))
+    for word in chosen:
+        if word not in VERDICTS:
+            raise UsageError(f"--only: {word!r} is not one of {', '.join(VERDICTS)}{did_you_mean(word, VERDICTS)}")
+    return chosen or VERDICTS
+
+
 COMMAND = Command(
     run=plan,
     summary="list every cell with its verdict, reason, predicted memory and time; runs nothing",
@@ -95,7 +107,8 @@ COMMAND = Command(
     operands=OVERRIDES,
     flags=(
         MULTIRUN,
-        Flag(names=("--json",), help="one JSON document in place of the table, for programs"),
+        JSON,
+        ONLY,
         Flag(names=("--explain",), metavar="CELL", help="the terms of one cell's prediction: a number, id or slug"),
         Flag(names=("--maximise",), metavar="X", help="rank strategy × checkpointing × batch by tokens/s or mfu"),
         Flag(names=("--within",), metavar="SIZE", help="with --maximise: on a card of so much memory, e.g. 80GiB"),

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from benchrunner.cli.command import EXIT_OK, Command, Example, Operands
 from benchrunner.cli.directories import sweep_directories
-from benchrunner.cli.run_and_report import show_report
+from benchrunner.cli.run_and_report import JUNIT, show_report, write_junit
 
 
 def report(arguments: Namespace) -> int:
@@ -12,7 +12,7 @@ def report(arguments: Namespace) -> int:
     from benchrunner.core.paths import SweepPaths
 
     sweeps = [SweepPaths(directory) for directory in sweep_directories("report", arguments.directories)]
-    show_report(sweeps)
+    write_junit(show_report(sweeps), arguments.junit)
     return EXIT_OK
 
 
@@ -21,5 +21,6 @@ COMMAND = Command(
     summary="rebuild all tables from the plan and records of one or more sweep directories",
     details="A sweep may be half-finished. The tables of several go into <out_dir>/merged/.",
     operands=Operands(name="directories", usage="DIR [DIR …]"),
+    flags=(JUNIT,),
     examples=(Example(line="bench report outputs/latest", meaning="the tables again"),),
 )

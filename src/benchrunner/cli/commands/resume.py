@@ -5,9 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import Command, Example, Flag, Operands
+from benchrunner.cli.command import ONLY, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directory
-from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s, run_and_report
+from benchrunner.cli.run_and_report import (
+    BUDGET,
+    EVENTS,
+    FAIL_ON,
+    JUNIT,
+    NO_INFER,
+    budget_s,
+    events_file,
+    fail_on,
+    run_and_report,
+)
 from benchrunner.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -35,8 +45,10 @@ def resume(arguments: Namespace) -> int:
         selection=_selection(arguments, made),
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
+        fail_on=fail_on(arguments),
+        events=events_file(arguments),
     )
-    return run_and_report(made, SweepPaths(directory), launcher, options)
+    return run_and_report(made, SweepPaths(directory), launcher, options, arguments.junit)
 
 
 def _with_settings(made: "Plan", overrides: Sequence[str]) -> "Plan":
@@ -70,7 +82,10 @@ COMMAND = Command(
         Flag(names=("--mix",), help="even on other versions or devices; such records are flagged mixed_environment"),
         BUDGET,
         NO_INFER,
-        Flag(names=("--only",), metavar="STATUS,…", help=f"those that ended so: {', '.join(RESUMED)}"),
+        FAIL_ON,
+        JUNIT,
+        EVENTS,
+        ONLY,
         Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
     ),
     examples=(
