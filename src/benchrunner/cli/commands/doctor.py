@@ -20,8 +20,9 @@ def doctor(arguments: Namespace) -> int:
 def _print_faults() -> None:
     from benchrunner.core.faults import FAULTS
 
+    width = max(map(len, FAULTS)) + 2
     for name, line in FAULTS.items():
-        print(f"{name:<16}{line}")
+        print(f"{name:<{width}}{line}")
 
 
 COMMAND = Command(
