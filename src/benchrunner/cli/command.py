@@ -67,5 +67,7 @@ class Command:
 
 HELP = Flag(names=("-h", "--help"), help="this text")
 VERSION = Flag(names=("--version",), help="the version of benchrunner")
+JSON = Flag(names=("--json",), help="one JSON document in place of the table, for programs")
+"""Of commands that print tables."""
 COMMON_FLAGS = (HELP, VERSION)
 """Flags that every command takes."""

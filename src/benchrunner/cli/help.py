@@ -28,6 +28,7 @@ exit codes:
   0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one was attempted
   1   wrong arguments or a wrong directory; nothing was run
   2   some cell failed, timed out or is invalid, or the sweep was stopped early
+  3   a gate says no (verify)
   4   nothing failed and nothing was measured
   130, 143   interrupted; finished records are kept"""
 

@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from benchrunner.cli.command import EXIT_OK, Command, Example, Flag
+from benchrunner.cli.command import EXIT_OK, JSON, Command, Example
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
 
 
@@ -26,7 +26,7 @@ COMMAND = Command(
     summary="list every cell with its verdict, reason, predicted memory and time; runs nothing",
     details="The overrides are those of bench; hardware=NAME plans for a machine that is not here.",
     operands=OVERRIDES,
-    flags=(MULTIRUN, Flag(names=("--json",), help="one JSON document in place of the table, for programs")),
+    flags=(MULTIRUN, JSON),
     examples=(
         Example(
             line="bench plan -m model=llama2-7b strategy=fsdp,ddp",
