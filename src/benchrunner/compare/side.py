@@ -1,7 +1,7 @@
 """One sweep as the gates see it: every planned cell with what became of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from benchrunner.core.environment import Environment
 from benchrunner.core.paths import SweepPaths
@@ -84,9 +84,11 @@ def read_side(paths: SweepPaths) -> Side:
         SweepDirError: no plan, or a damaged one.
     """
     plan = load_plan(paths.root)
-    records, problems = read_records(plan.cells, paths)
+    processes = [replace(one, repeat=n + 1) for one in plan.cells for n in range(paths.num_processes(one.cell.slug))]
+    records, problems = read_records(processes, paths)
     environment, problem = read_environment(paths)
-    measured = (MeasuredCell(planned=one, records=_records_of(one, records)) for one in plan.cells)
+    by_slug = _records_by_slug(records.values())
+    measured = (MeasuredCell(planned=one, records=by_slug.get(one.cell.slug, [])) for one in plan.cells)
     return Side(
         paths=paths,
         plan=plan,
@@ -96,6 +98,9 @@ def read_side(paths: SweepPaths) -> Side:
     )
 
 
-def _records_of(planned: PlannedCell, records: dict[str, Record]) -> list[Record]:
-    found = records.get(planned.cell.slug)
-    return [found] if found else []
+def _records_by_slug(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Each cell's in the order of its processes."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.slug, []).append(record)
+    return found

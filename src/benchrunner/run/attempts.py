@@ -24,7 +24,7 @@ class Attempts:
 
     def next_job(self, planned: PlannedCell, places: tuple[int, ...]) -> Job:
         """The job that runs a cell once more, on these places of the pool."""
-        place = self._paths.cell(planned.cell.slug)
+        place = self._paths.cell(planned.place)
         number = place.num_attempts() + 1
         return Job(
             cell=planned.cell,

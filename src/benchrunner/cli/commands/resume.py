@@ -32,8 +32,17 @@ def resume(arguments: Namespace) -> int:
         selection=_selection(arguments, made),
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
+        repeats=_repeats(arguments),
     )
     return run_and_report(made, SweepPaths(directory), launcher, options)
+
+
+def _repeats(arguments: Namespace) -> int | None:
+    if arguments.repeats is None:
+        return None
+    if not arguments.repeats.isdecimal() or not int(arguments.repeats):
+        raise UsageError(f"--repeats: {arguments.repeats!r} is no number of processes such as 3")
+    return int(arguments.repeats)
 
 
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":
@@ -43,7 +52,7 @@ def _selection(arguments: Namespace, made: "Plan") -> "Selection":
     if unknown := sorted(statuses - set(RESUMED)):
         hint = did_you_mean(unknown[0], RESUMED)
         raise UsageError(f"--only: {unknown[0]!r} is not one of {', '.join(RESUMED)}{hint}: other verdicts are kept")
-    chosen = Selection(cells=tuple(filter(None, [arguments.cells])))
+    chosen = Selection(cells=tuple(filter(None, (arguments.cells or "").split(","))))
     if not any(chosen.takes(planned, None) for planned in made.cells):
         raise UsageError(f"--cells: no cell's name or id matches {arguments.cells!r}")
     return Selection(statuses=statuses, cells=chosen.cells)
@@ -59,7 +68,12 @@ COMMAND = Command(
         BUDGET,
         NO_INFER,
         Flag(names=("--only",), metavar="STATUS,…", help=f"those that ended so: {', '.join(RESUMED)}"),
-        Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
+        Flag(names=("--cells",), metavar="GLOB,…", help="those of such a name or id"),
+        Flag(
+            names=("--repeats",),
+            metavar="N",
+            help="until each has been measured in N processes, by the same commit of this program",
+        ),
     ),
     examples=(
         Example(line="bench resume outputs/latest", meaning="what is missing or failed"),
