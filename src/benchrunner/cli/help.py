@@ -29,7 +29,7 @@ exit codes:
   0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one was attempted
   1   wrong arguments or a wrong directory; nothing was run
   2   some cell failed, timed out or is invalid, or the sweep was stopped early
-  3   a gate says no (verify)
+  3   a gate says no (compare, verify)
   4   nothing failed and nothing was measured
   130, 143   interrupted; finished records are kept"""
 
@@ -61,7 +61,7 @@ def _program_blocks() -> list[str]:
 def _command_blocks(name: str) -> list[str]:
     command = COMMANDS[name]
     return [
-        f"usage: {usage(name)}",
+        textwrap.fill(f"usage: {usage(name)}", WIDTH, subsequent_indent=" " * 7, break_on_hyphens=False),
         textwrap.fill(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}", WIDTH),
         _flags_block(command),
         _examples_block(command.examples),

@@ -1,7 +1,7 @@
 """One module a command, under its name: its summary, flags, examples and function. `COMMANDS` is the list of them."""
 
 from benchrunner.cli.command import Command
-from benchrunner.cli.commands import doctor, lock, plan, report, resume, run, verify
+from benchrunner.cli.commands import compare, doctor, lock, plan, report, resume, run, verify
 from benchrunner.cli.commands import list as list_options
 
 COMMANDS: dict[str, Command] = {
@@ -9,6 +9,7 @@ COMMANDS: dict[str, Command] = {
     "plan": plan.COMMAND,
     "report": report.COMMAND,
     "resume": resume.COMMAND,
+    "compare": compare.COMMAND,
     "lock": lock.COMMAND,
     "verify": verify.COMMAND,
     "doctor": doctor.COMMAND,
