@@ -48,6 +48,18 @@ def test_one_slower_cell_fails_and_a_faster_one_passes(tmp_path, planned):
     assert found.cells[0].log_ratio == pytest.approx(0.0488, abs=1e-3)
 
 
+@pytest.mark.parametrize("factor", [1.2, 0.8])
+def test_differences_of_disturbed_processes_are_not_believed_until_pairs_show_them(tmp_path, planned, factor):
+    cell = planned[0].cell
+    new = [*timed(cell, times(factor)[:2], flags=["unstable"]), *timed(cell, times(factor))[2:]]
+    found = compared(tmp_path, planned[:1], [times()], [new])
+    assert (found.verdict, found.cells[0].is_doubted) == ("INCONCLUSIVE", True)
+    assert "2 of 3 processes of a side were disturbed" in found.cells[0].reason
+    assert len(to_run_again(found, undecided=False)) == 1
+    pairs = {cell.cell_id: [0.2, 0.201, 0.199]}
+    assert compared(tmp_path / "again", planned[:1], [times()], [new], differences=pairs).verdict == "FAIL"
+
+
 def test_noise_is_inconclusive(tmp_path, planned):
     found = compared(tmp_path, planned, [times(spread=50)] * 4, [times(1.05, spread=50)] * 4)
     assert (found.verdict, set(verdicts(found))) == ("INCONCLUSIVE", {"INCONCLUSIVE"})
@@ -123,7 +135,7 @@ def test_only_what_may_fail_is_run_again_unless_asked(tmp_path, planned):
     found = compared(tmp_path, planned, base, [times(1.05), times(0.9), times(1.0295), times()])
     assert [cell.verdict for cell in found.cells] == ["FAIL", "PASS", "INCONCLUSIVE", "PASS"]
     assert [pair.slug for pair in to_run_again(found, undecided=False)] == [planned[0].cell.slug]
-    assert len(to_run_again(found, undecided=True)) == 2
+    assert len(to_run_again(found, undecided=True)) == 3
 
 
 def test_memory_is_compared_as_well(tmp_path, planned):

@@ -28,6 +28,10 @@ INFRASTRUCTURE = "failed.infrastructure"
 
 ONE_PROCESS = "one process a side says nothing about the spread: repeats=3, bench resume --repeats 3 DIR, or --confirm"
 
+UNSTEADY_FLAGS = frozenset({"unstable", "throttled", "foreign_process"})
+"""Of processes whose own steps differed much, or that had not the device to themselves: what disturbed them lasts
+longer than one process, and so makes several alike."""
+
 VERDICTS: Mapping[Decision, Verdict] = {
     "slower": "FAIL",
     "faster": "PASS",
@@ -182,7 +186,17 @@ def _judge(pair: CellPair, groups: Sequence[Group] | None, decided: Decided | No
     measured = CellResult(
         pair=pair, verdict="INCONCLUSIVE", reason=ONE_PROCESS, base_value=base_value, new_value=new_value
     )
-    return _decided(measured, decided, options) if decided else measured
+    return _decided(measured, _steady(decided, pair, options.metric), options) if decided else measured
+
+
+def _steady(decided: Decided, pair: CellPair, metric: Metric) -> Decided:
+    """No difference in time is believed where most processes of a side could not measure: see UNSTEADY_FLAGS."""
+    sides = [[bool(UNSTEADY_FLAGS & set(record.flags)) for record in side.records] for side in (pair.base, pair.new)]
+    num_unsteady, num = max(((sum(side), len(side)) for side in sides), key=lambda count: count[0] / count[1])
+    if metric.name != "time" or decided.decision not in DIFFERENT or num_unsteady <= num / 2:
+        return decided
+    why = f"but {num_unsteady} of {num} processes of a side were disturbed ({' or '.join(sorted(UNSTEADY_FLAGS))})"
+    return replace(decided, decision="undecided", doubt=f"{decided.decision}: {why} (--confirm alternates)")
 
 
 def _decided(cell: CellResult, decided: Decided, options: GateOptions) -> CellResult:
@@ -240,14 +254,15 @@ def _status(cell: MeasuredCell) -> str:
 
 def to_run_again(found: Comparison, *, undecided: bool) -> list[CellPair]:
     """The cells that would fail the gate by their numbers, or would if they were believed; with `undecided` those that
-    are inconclusive, too. Cells without numbers are not among them.
+    are inconclusive or look better, too. Cells without numbers are not among them.
     """
     least = math.log1p(found.options.min_effect)
     chosen = []
     for cell in found.cells:
         ratio = cell.log_ratio
         may_fail = cell.verdict == "FAIL" or cell.is_doubted or (cell.effect is None and (ratio or 0.0) >= least)
-        if ratio is not None and (may_fail or (undecided and cell.verdict == "INCONCLUSIVE")):
+        is_open = cell.verdict == "INCONCLUSIVE" or cell.change == "faster"
+        if ratio is not None and (may_fail or (undecided and is_open)):
             chosen.append(cell.pair)
     return chosen
 
