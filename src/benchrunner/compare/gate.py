@@ -268,7 +268,7 @@ def to_run_again(found: Comparison, *, undecided: bool) -> list[CellPair]:
 
 
 def _is_different(cell: CellResult) -> bool:
-    return cell.verdict == "FAIL" or cell.change in DIFFERENT
+    return cell.verdict == "FAIL" or cell.change in DIFFERENT or cell.is_doubted
 
 
 def _detectable(cells: Sequence[CellResult], min_effect: float) -> float | None:
