@@ -69,5 +69,7 @@ HELP = Flag(names=("-h", "--help"), help="this text")
 VERSION = Flag(names=("--version",), help="the version of benchrunner")
 JSON = Flag(names=("--json",), help="one JSON document in place of the table, for programs")
 """Of commands that print tables."""
+METRIC = Flag(names=("--metric",), metavar="NAME", help="what is compared: time (usual), memory or compile")
+"""Of commands that hold sweeps against each other."""
 COMMON_FLAGS = (HELP, VERSION)
 """Flags that every command takes."""

@@ -34,14 +34,19 @@ def show_findings(
     """
     print(json.dumps(document, indent=1, allow_nan=False) if arguments.json else text)
     if arguments.markdown is not None:
-        _write(Path(arguments.markdown), markdown)
+        write_file(Path(arguments.markdown), markdown)
     if arguments.junit is not None:
-        _write(Path(arguments.junit), junit())
+        write_file(Path(arguments.junit), junit())
     if summary := os.environ.get(SUMMARY):
         _append(Path(summary), markdown)
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Write a file that a flag names, and its folder.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)

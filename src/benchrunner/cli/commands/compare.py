@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import EXIT_OK, Command, Example, Flag, Operands
+from benchrunner.cli.command import EXIT_OK, METRIC, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directories
 from benchrunner.cli.gate_files import EXIT_GATE, GATE_FLAGS, show_findings
 from benchrunner.core.errors import UsageError
@@ -104,7 +104,7 @@ COMMAND = Command(
     " --decide both sides are run again here, in turns, each by the program that measured it.",
     operands=Operands(name="directories", usage="BASE NEW"),
     flags=(
-        Flag(names=("--metric",), metavar="NAME", help="time (usual), memory or compile"),
+        METRIC,
         Flag(names=("--min-effect",), metavar="SHARE", help="differences below are of no interest; usual: 3%"),
         Flag(names=("--strict",), help="exit 3 unless it is PASS"),
         Flag(names=("--confirm",), help="run cells that look slower again, base and new in turns, before it is FAIL"),
