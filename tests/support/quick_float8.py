@@ -1,7 +1,15 @@
 """A quick float8 product for CPU: oneDNN's own takes a second for 25 million multiplications."""
 
+import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor
+
+ROWWISE = pytest.param(
+    "rowwise", marks=pytest.mark.skipif(Version(torch.__version__) < Version("2.12"), reason="rule.fp8_rowwise_cpu")
+)
+RECIPES = ["tensorwise", ROWWISE]
+"""What a CPU multiplies."""
 
 
 def scaled_mm(

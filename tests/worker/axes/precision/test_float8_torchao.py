@@ -10,6 +10,7 @@ from benchrunner.worker.engines.built import decoder_on_meta
 from benchrunner.worker.engines.engine import build
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from cells import make_cell, make_context
+from quick_float8 import RECIPES
 
 FEW = ("model.num_layers=2", "model.vocab_size=256", "seq_len=32", "micro_batch_size=2", "precision=fp8-torchao")
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def count_scaled_products(action):
     return sum(row.count for row in profile.key_averages() if row.key == "aten::_scaled_mm")
 
 
-@pytest.mark.parametrize("recipe", ["tensorwise", "rowwise"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_every_converted_linear_multiplies_in_float8_three_times_a_step(recipe):
     loop = train(f"precision.recipe={recipe}", "precision.scope=all", steps=0)
     loop.prepare(range(1))
@@ -72,7 +73,7 @@ def test_a_device_that_needs_multiples_refuses_others():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("recipe", ["tensorwise", "rowwise"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_padding_computes_the_same_product(recipe, bias):
     from torchao.float8 import Float8LinearConfig
 
