@@ -20,6 +20,7 @@ from benchrunner.worker.validity.probe import profile_once, run_probes
 from benchrunner.worker.validity.sampling import Samples, local, sample, sample_parameters
 
 if TYPE_CHECKING:
+    from benchrunner.worker.steps.decoding import Decoding
     from benchrunner.worker.steps.training_loop import TrainingLoop
 
 CHECKS: dict[str, Callable[[Evidence], Finding]] = {
@@ -59,8 +60,19 @@ def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -
     return judge(evidence)
 
 
-def check_inference(context: Context, built: Built, result: RankResult, run: Callable[[], int]) -> Checks:
-    """The checks that make sense without gradients; `run` does one step and returns how many tokens it processed."""
+def check_inference(
+    context: Context,
+    built: Built,
+    result: RankResult,
+    run: Callable[[], int],
+    *,
+    logits: Callable[[Tensor], Tensor] | None = None,
+    decoding: "Decoding | None" = None,
+) -> Checks:
+    """The checks that make sense without gradients; `run` does one step and returns how many tokens it processed.
+
+    `logits` or `decoding` is what can be asked for more.
+    """
     context.phase("check")
     facts = _facts_at_rest(built)
     samples = sample_parameters(built.decoder)  # nothing trains: as they are is as they were
@@ -71,6 +83,8 @@ def check_inference(context: Context, built: Built, result: RankResult, run: Cal
         probes=profile_once(run, context, result["step_times_s"]),
         initial=samples,
         final=samples,
+        logits=logits,
+        decoding=decoding,
         **facts,
     )
     return judge(evidence)

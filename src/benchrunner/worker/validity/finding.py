@@ -1,6 +1,6 @@
 """What a validity check says, and the facts that checks judge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from benchrunner.worker.validity.sampling import Samples
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from benchrunner.worker.steps.decoding import Decoding
     from benchrunner.worker.steps.training_loop import TrainingLoop
 
 
@@ -72,6 +73,10 @@ class Evidence:
     """Tokens and targets of the measured steps and the warm-up."""
     loop: "TrainingLoop | None" = None
     """What can be asked for more steps, in the very form that was measured."""
+    logits: Callable[[Tensor], Tensor] | None = None
+    """The same of a forward pass: a batch's logits."""
+    decoding: "Decoding | None" = None
+    """The same of a generation."""
 
     @property
     def cell(self) -> Cell:

@@ -32,6 +32,12 @@ class FunctionErrors:
     """Median over the parts of | projection on the right gradient ÷ the right one's norm − 1 |."""
     loss: float = 0.0
     """Largest difference of a loss, nats."""
+    logits: float = 0.0
+    """Relative error of logits."""
+    context: float = 0.0
+    """The same of what a context does to them: of the difference between two that end in the same token."""
+    cache: float = 0.0
+    """Largest relative error of a layer's keys or values, of the prompt or of decoded tokens."""
 
     def scaled(self, factor: float) -> "FunctionErrors":
         """All of them times a factor."""
@@ -53,13 +59,19 @@ class FunctionErrors:
 
 
 KNOWN_GOOD: dict[str, FunctionErrors] = {
-    "fp32": FunctionErrors(gradient=1e-4, median=1e-5, scale=1e-5, loss=1e-5),
-    "bf16": FunctionErrors(gradient=0.06, median=0.03, scale=0.01, loss=0.02),
-    "bf16-mixed": FunctionErrors(gradient=0.06, median=0.03, scale=0.01, loss=0.02),
-    "fp16-mixed": FunctionErrors(gradient=0.006, median=0.003, scale=0.001, loss=0.002),
-    "fp8-torchao": FunctionErrors(gradient=0.25, median=0.13, scale=0.04, loss=0.03),
-    "nf4": FunctionErrors(gradient=0.06, median=0.03, scale=0.01, loss=0.02),
-    "nf4-dq": FunctionErrors(gradient=0.06, median=0.03, scale=0.01, loss=0.02),
+    "fp32": FunctionErrors(gradient=1e-4, median=1e-5, scale=1e-5, loss=1e-5, logits=1e-5, context=1e-4, cache=1e-5),
+    "bf16": FunctionErrors(gradient=0.06, median=0.03, scale=0.01, loss=0.02, logits=0.03, context=0.1, cache=0.03),
+    "bf16-mixed": FunctionErrors(
+        gradient=0.06, median=0.03, scale=0.01, loss=0.02, logits=0.03, context=0.1, cache=0.03
+    ),
+    "fp16-mixed": FunctionErrors(
+        gradient=0.006, median=0.003, scale=0.001, loss=0.002, logits=0.003, context=0.01, cache=0.003
+    ),
+    "fp8-torchao": FunctionErrors(
+        gradient=0.25, median=0.13, scale=0.04, loss=0.03, logits=0.1, context=0.3, cache=0.2
+    ),
+    "nf4": FunctionErrors(gradient=0.06, median=0.03, scale=0.01, loss=0.02, logits=0.03, context=0.1, cache=0.03),
+    "nf4-dq": FunctionErrors(gradient=0.06, median=0.03, scale=0.01, loss=0.02, logits=0.03, context=0.1, cache=0.03),
 }
 """Precision → the largest errors over known-good runs of it, for models of REFERENCE_LAYERS layers.
 
@@ -95,7 +107,7 @@ def collect(records: Sequence[Path]) -> dict[str, FunctionErrors]:
         if errors is None or record.status != "ok":
             continue
         name, layers = record.axes["precision"], errors[NUM_LAYERS]
-        found = FunctionErrors(**{part.name: errors[part.name] for part in fields(FunctionErrors)})
+        found = FunctionErrors(**{part.name: errors.get(part.name, 0.0) for part in fields(FunctionErrors)})
         found = found.scaled(1 / max(1.0, math.sqrt(layers / REFERENCE_LAYERS)))
         worst[name] = worst.get(name, FunctionErrors()).worst(found)
     return worst

@@ -35,7 +35,7 @@ def run(context: Context) -> RankResult:
         window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
         choices: Choices = {"attention": chosen_backend(context.cell, context.device), **built.choices}
         result = rank_result(context, built, window) | {"losses": [], "choices": choices}
-        checks = check_inference(context, built, result, loop.probe)
+        checks = check_inference(context, built, result, loop.probe, logits=loop.logits)
         return result | {"checks": checks | {"work": loop.check_work(), "logits": loop.check_logits()}}
 
 

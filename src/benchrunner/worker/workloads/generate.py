@@ -115,7 +115,8 @@ class GenerationLoop:
         token_s = result["metrics"]["time_per_output_token_s"] or result["metrics"]["time_to_first_token_s"]
         self._prefill()
         probe = self._probe_step if self._num_steps > 0 else self._prefill
-        return check_inference(self.context, built, {**result, "step_times_s": [token_s]}, probe) | own
+        timed: RankResult = {**result, "step_times_s": [token_s]}
+        return check_inference(self.context, built, timed, probe, decoding=self.decoding) | own
 
     def _prefill(self) -> int:
         assert self._last_prompt is not None
