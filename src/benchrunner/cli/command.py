@@ -75,5 +75,7 @@ ONLY = Flag(
     metavar="STATUS,…",
     help="these cells alone; resume: failed, timeout, skipped; plan: run, unsupported, skipped",
 )
+METRIC = Flag(names=("--metric",), metavar="NAME", help="what is compared: time (usual), memory or compile")
+"""Of commands that hold sweeps against each other."""
 COMMON_FLAGS = (HELP, VERSION)
 """Flags that every command takes."""

@@ -22,6 +22,7 @@ keys (bench --cfg job prints all with their values):
   measure.steps=N       the measured window                    timeout_s=S          limit of a cell
   limits.measure_s=S    limit of a phase without progress      exclusive=true       each cell alone on the machine
   retries=N             after a failure of infrastructure      brake=N              none like N that failed alike
+  repeats=N             processes a cell, for comparisons
   model.num_layers=N    any key of an option, as GROUP.KEY     out_dir=DIR          where results go (outputs)"""
 
 EXIT_CODES = """\
@@ -29,6 +30,7 @@ exit codes:
   0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one is ok
   1   wrong arguments or a wrong directory; nothing was run
   2   some cell failed, timed out or is invalid, the sweep was stopped early, or --fail-on says so
+  3   a gate says no (compare, verify)
   4   nothing failed and no cell is ok
   130, 143   interrupted; finished records are kept"""
 

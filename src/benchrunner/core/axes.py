@@ -27,6 +27,7 @@ NOT_IDENTITY = frozenset(
         "timeout_s",
         "exclusive",
         "retries",
+        "repeats",
         "brake",
         "compat",
         "predict",

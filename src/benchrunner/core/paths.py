@@ -12,6 +12,8 @@ CHECKOUT = PACKAGE.parents[1]
 PLAN = "plan.json"
 ENVIRONMENT = "environment.json"
 LOCK = ".lock"
+REPEAT = "repeat-"
+"""The directory of a cell's second, third, … process inside of the cell's own, which is that of its first."""
 
 
 def config_dir() -> Path:
@@ -26,6 +28,11 @@ def config_dir() -> Path:
         if (place / "config.yaml").is_file():
             return place
     raise FileNotFoundError(f"no conf/config.yaml beside {PACKAGE} nor in its checkout")
+
+
+def place_of(slug: str, repeat: int) -> str:
+    """Where under `cells/` the process number `repeat` of a cell has its record and attempts."""
+    return slug if repeat == 1 else f"{slug}/{REPEAT}{repeat}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,11 @@ class SweepPaths:
         """`results.csv`, `compatibility.md`, …"""
         return self.root / f"{name}.{suffix}"
 
-    def cell(self, slug: str) -> CellPaths:
-        """The directory of the cell with this slug."""
-        return CellPaths(self.root / "cells" / slug)
+    def cell(self, place: str) -> CellPaths:
+        """The directory of the cell with this slug, or of a further process of it: see `place_of`."""
+        return CellPaths(self.root / "cells" / place)
+
+    def num_processes(self, slug: str) -> int:
+        """The highest number of a process that has a directory here; 1 where the cell was not repeated."""
+        found = (path.name.removeprefix(REPEAT) for path in self.cell(slug).root.glob(f"{REPEAT}*"))
+        return max((int(number) for number in found if number.isdecimal()), default=1)

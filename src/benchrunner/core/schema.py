@@ -339,6 +339,8 @@ class Config:
     """Run each cell alone on the machine instead of beside others on disjoint devices."""
     retries: int = setting(1, least=0)
     """How often a cell is tried again whose failure is one of infrastructure (a device lost, a port taken)."""
+    repeats: int = setting(1, above=0)
+    """In so many processes each cell is measured, spread over the sweep; comparisons stand on their spread."""
     brake: int | None = setting(5, above=0)
     """After the same unexpected failure in so many different cells none like them is started; None: all are."""
     memory_limit_gib: float | None = setting(None, above=0)

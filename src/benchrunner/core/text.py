@@ -60,3 +60,15 @@ def single_line(text: str) -> str:
     """`text` in one line of printable characters: no breaks, controls, direction marks and unassigned code points."""
     seen = ESCAPES.sub(" ", text)
     return " ".join("".join(char if char.isprintable() else " " for char in seen).split())
+
+
+_MARKDOWN = re.compile(r"([\\`*\[\]|~$])|(?<!\w)(_)|(_)(?!\w)")
+"""What Markdown would read as markup; an underscore inside a word is none."""
+
+_HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as it stands, in any place of a Markdown table."""
+    escaped = _MARKDOWN.sub(lambda hit: "\\" + hit[0], single_line(text).translate(_HTML))
+    return re.sub(r"(https?)(://)", r"\1&#58;//", escaped)

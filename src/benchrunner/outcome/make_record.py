@@ -82,6 +82,7 @@ def make_record(
         devices_used=list(attempt.devices),
         ran_beside=list(attempt.beside),
         fault=attempt.fault,
+        repeat=planned.repeat,
     )
 
 

@@ -5,22 +5,15 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from benchrunner.core.text import single_line
+from benchrunner.core.text import escape_markdown as escape_text
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Block, Tables
 
-_MARKDOWN = re.compile(r"([\\`*\[\]|~$])|(?<!\w)(_)|(_)(?!\w)")
-"""What Markdown would read as markup; an underscore inside a word is none."""
 
-
-_HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"})
-
-
-def escape_markdown(text: str) -> str:
-    """`text` as it stands, in any place of a Markdown table."""
-    escaped = _MARKDOWN.sub(lambda hit: "\\" + hit[0], single_line(text).translate(_HTML))
-    return re.sub(r"(https?)(://)", r"\1&#58;//", escaped) or formatting.UNKNOWN
+def escape_markdown(value: str) -> str:
+    """`value` as it stands, in any place of a Markdown table; never a blank."""
+    return escape_text(value) or formatting.UNKNOWN
 
 
 def to_markdown(

@@ -28,7 +28,7 @@ class Attempts:
 
         It is never numbered like another one that left anything.
         """
-        place = self._paths.cell(planned.cell.slug)
+        place = self._paths.cell(planned.place)
         number = max(above, place.last_attempt()) + 1
         return Job(
             cell=planned.cell,

@@ -33,6 +33,8 @@ class RunOptions:
     """Where lines of JSON about the run are added; None: nowhere."""
     fail_on: tuple[str, ...] = ()
     """Statuses and reason codes that make the run fail, beside the ones that always do."""
+    repeats: int | None = None
+    """In so many processes each cell is measured; None: as the sweep says."""
     infer: bool = True
     """Let a micro-batch that ran out of device memory decide the larger ones of the same cell."""
     selection: Selection = field(default_factory=Selection)

@@ -81,8 +81,9 @@ def finished_line(record: Record, number: int, total: int) -> str:
     wall = "" if record.wall_s is None else f"  ({format_duration(record.wall_s)})"
     fault = f"  [fault {record.fault}]" if record.fault else ""
     what = headline(record) if record.status == "ok" else f"{record.reason_code}: {record.reason}"
+    process = "" if record.repeat == 1 else f" (process {record.repeat})"
     counter = f"[{number:>{len(str(total))}}/{total}]"
-    return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}  {what}{wall}{fault}"
+    return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}{process}  {what}{wall}{fault}"
 
 
 def where_to_look(record: Record) -> list[str]:

@@ -44,7 +44,7 @@ def left_to_do(
         return record is not None and is_kept(record, fault) and (keep_inferred or "inferred" not in record.flags)
 
     runnable = [planned for planned in cells if planned.verdict == "run" or _has_devices_now(planned, hardware)]
-    return [planned for planned in runnable if not is_settled(records.get(planned.cell.slug))]
+    return [planned for planned in runnable if not is_settled(records.get(planned.place))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def recover(
 
     Whatever the attempt left running or in its cold cache is removed.
     """
-    place = paths.cell(planned.cell.slug)
+    place = paths.cell(planned.place)
     number = place.last_attempt()
     if number <= known:
         return None
@@ -97,7 +97,7 @@ def recover(
         evidence = gather(attempt, planned.cell.sizes.world_size, marker=job["marker"])
         return (evidence, _attempt(number, job, attempt)) if evidence.is_complete() else None
     except DamagedFile as error:
-        note(f"cells/{planned.cell.slug}/{attempt.root.name}/{attempt.cell.name} is damaged: {error}")
+        note(f"cells/{planned.place}/{attempt.root.name}/{attempt.cell.name} is damaged: {error}")
     except OSError:  # killed before it wrote it: nothing to take over
         pass
     return None

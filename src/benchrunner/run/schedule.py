@@ -101,7 +101,8 @@ def make_pool(hardware: Hardware, *, is_local: bool, locks: Locks | None = None)
 
 
 class Queue:
-    """Cells that wait: largest first, in the given order among equals; or wholly in the given order.
+    """Cells that wait: largest first, in the given order among equals; or wholly in the given order. Repeats
+    wait behind all first processes.
 
     A cell that fits may overtake the first one that does not, but only as often as there are devices: then whatever
     becomes free is kept for it. So every cell comes to the head in its turn, and none starves. Between sweeps the
@@ -116,12 +117,12 @@ class Queue:
         largest_first: bool = True,
         last: Collection[str] = (),
     ) -> None:
-        """`last`: slugs of the cells that wait for all others."""
+        """`last`: places of the cells that wait for all others."""
         self.pool = pool
         self._waiting = list(cells)
         if largest_first:
-            self._waiting.sort(key=lambda planned: -pool.need(planned))
-        self._waiting.sort(key=lambda planned: planned.cell.slug in last)
+            self._waiting.sort(key=lambda planned: (planned.repeat, -pool.need(planned)))
+        self._waiting.sort(key=lambda planned: planned.place in last)
         self._head: PlannedCell | None = None
         """The first that did not fit last time."""
         self._num_overtaken = 0

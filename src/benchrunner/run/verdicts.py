@@ -29,18 +29,23 @@ class Verdicts:
     def conclude(
         self, planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NO_ATTEMPT
     ) -> None:
-        """This is what became of a cell."""
+        """This is what became of a cell; a further process of it that was not launched leaves no record."""
+        self.num_concluded += 1
+        if planned.repeat > 1 and not attempt.number:
+            return
         record = self._ledger.conclude(planned, outcome, evidence, attempt)
         self._progress.report_finished(record)
         self._events.finished(record)
         self._policies.learn(planned, record)
-        self.num_concluded += 1
+        if record.repeat > 1 and record.status != "ok":
+            self._progress.note(f"process {record.repeat} of {record.slug}: {record.reason_code}: {record.reason}")
 
     def refuse(self, planned: PlannedCell, outcome: Outcome) -> None:
         """A policy does not let a cell run: it is skipped, or its verdict follows from that of another cell."""
         self.num_refused[str(outcome.reason_code)] += 1
         if outcome.status == "skipped":
-            self._ledger.skip(planned, outcome)
+            if planned.repeat == 1:
+                self._ledger.skip(planned, outcome)
         else:
             fault = format_fault(self._options.fault_in(planned.cell.slug))
             self.conclude(planned, outcome, None, Attempt(fault=fault))

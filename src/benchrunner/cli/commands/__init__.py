@@ -1,7 +1,7 @@
 """One module a command, under its name: its summary, flags, examples and function. `COMMANDS` is the list of them."""
 
 from benchrunner.cli.command import Command
-from benchrunner.cli.commands import calibrate, doctor, plan, report, resume, run, show
+from benchrunner.cli.commands import calibrate, compare, doctor, lock, plan, report, resume, run, show, verify
 from benchrunner.cli.commands import list as list_options
 
 COMMANDS: dict[str, Command] = {
@@ -10,6 +10,9 @@ COMMANDS: dict[str, Command] = {
     "report": report.COMMAND,
     "resume": resume.COMMAND,
     "show": show.COMMAND,
+    "compare": compare.COMMAND,
+    "lock": lock.COMMAND,
+    "verify": verify.COMMAND,
     "calibrate": calibrate.COMMAND,
     "doctor": doctor.COMMAND,
     "list": list_options.COMMAND,

@@ -47,6 +47,7 @@ def resume(arguments: Namespace) -> int:
         infer=not arguments.no_infer,
         fail_on=fail_on(arguments),
         events=events_file(arguments),
+        repeats=_repeats(arguments),
     )
     return run_and_report(made, SweepPaths(directory), launcher, options, arguments.junit)
 
@@ -58,6 +59,14 @@ def _with_settings(made: "Plan", overrides: Sequence[str]) -> "Plan":
     return with_run_settings(made, hydra_app.read_values(overrides)) if overrides else made
 
 
+def _repeats(arguments: Namespace) -> int | None:
+    if arguments.repeats is None:
+        return None
+    if not arguments.repeats.isdecimal() or not int(arguments.repeats):
+        raise UsageError(f"--repeats: {arguments.repeats!r} is no number of processes such as 3")
+    return int(arguments.repeats)
+
+
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":
     from benchrunner.run.resume import Selection
 
@@ -65,7 +74,7 @@ def _selection(arguments: Namespace, made: "Plan") -> "Selection":
     if unknown := sorted(statuses - set(RESUMED)):
         hint = did_you_mean(unknown[0], RESUMED)
         raise UsageError(f"--only: {unknown[0]!r} is not one of {', '.join(RESUMED)}{hint}: other verdicts are kept")
-    chosen = Selection(cells=tuple(filter(None, [arguments.cells])))
+    chosen = Selection(cells=tuple(filter(None, (arguments.cells or "").split(","))))
     if not any(chosen.takes(planned, None) for planned in made.cells):
         raise UsageError(f"--cells: no cell's name or id matches {arguments.cells!r}")
     return Selection(statuses=statuses, cells=chosen.cells)
@@ -86,7 +95,12 @@ COMMAND = Command(
         JUNIT,
         EVENTS,
         ONLY,
-        Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
+        Flag(names=("--cells",), metavar="GLOB,…", help="those of such a name or id"),
+        Flag(
+            names=("--repeats",),
+            metavar="N",
+            help="until each has been measured in N processes, by the same commit of this program",
+        ),
     ),
     examples=(
         Example(line="bench resume outputs/latest", meaning="what is missing or failed"),
