@@ -72,7 +72,8 @@ def test_a_job_asks_for_what_its_cell_needs(started):
 
 def test_slurm_hands_out_the_devices_and_no_secret_travels(started):
     _, executor, job = started
-    function, root, devices, nodes, variables = executor.submitted
+    function, root, devices, nodes, variables, passed = executor.submitted
+    assert passed == ()
     assert (function, root, devices, nodes) == (slurm.run_agent, str(job.paths.root), 4, 2)
     assert variables["BENCH_ATTEMPT"] == job.marker
     assert not {"CUDA_VISIBLE_DEVICES", "HF_TOKEN"} & set(variables)

@@ -1,6 +1,6 @@
 import json
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -328,9 +328,53 @@ def test_a_failed_check_makes_the_cell_invalid():
 # --- from files to the record
 
 
+# --- the agent ---
+
+
+LOST_PEER = "Connection closed by peer [127.0.0.1]:1"
+
+
+@pytest.mark.parametrize("code", [-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM])
+@pytest.mark.parametrize("ranks", [(), (running(0), running(1)), (running(0), failed(1, LOST_PEER))])
+def test_an_agent_that_was_killed_is_named_and_no_innocent_rank(ranks, code):
+    status, reason_code, reason = verdict(*ranks, code=code)
+    assert (status, reason_code) == ("failed", "failed.agent")
+    assert f"ended from outside by {signal.Signals(abs(code) % 128).name}" in reason
+
+
+def test_an_agent_that_crashed_was_not_ended_from_outside():
+    assert "the agent of the job crashed with SIGSEGV" in verdict(running(0), running(1), code=-signal.SIGSEGV)[2]
+
+
+def test_an_agent_that_the_kernel_killed_for_memory():
+    found = verdict(running(0), running(1), code=-signal.SIGKILL, num_oom_kills=1)
+    assert found[:2] == ("oom", "oom.host") and "killed the agent" in found[2]
+    assert verdict(running(0), running(1), code=-signal.SIGTERM, num_oom_kills=1)[1] == "failed.agent"
+
+
+def test_a_rank_that_left_a_cause_comes_before_its_agent():
+    assert verdict(running(0), failed(1, "boom"), code=-signal.SIGKILL)[1] == "failed.exception"
+
+
+def test_an_agent_that_the_runner_killed_accuses_nobody():
+    stop = Stop(kind="interrupted")
+    assert verdict(running(0), running(1), code=-signal.SIGKILL, stop=stop)[1] == "skipped.interrupted"
+
+
 @pytest.fixture
 def paths(tmp_path):
     return AttemptPaths(tmp_path)
+
+
+def test_what_another_launch_left_is_no_measurement(paths):
+    for rank in range(2):
+        write(paths, replace(done(rank), marker="another" if rank else "this"))
+    evidence = gather(paths, 2, marker="this", code=0)
+    assert not evidence.is_complete() and list(evidence.ranks) == [0]
+    assert "rank1.json is of another launch" in judge(evidence).reason
+    write(paths, replace(done(1), marker="this"))
+    assert gather(paths, 2, marker="this", code=0).is_complete()
+    assert not gather(paths, 2, code=0).is_complete()
 
 
 def write(paths, status):

@@ -31,7 +31,8 @@ FROZEN = (
     "predicted_peak_memory_bytes first_step_s num_graphs num_graph_breaks num_recompiles energy_j_per_step "
     "gpu_utilization_mean gpu_utilization_sd sm_clock_mhz_mean first_loss final_loss attention time_to_first_token_s "
     "time_per_output_token_s prefill_tokens_per_second decode_tokens_per_second bandwidth_utilization attempt wall_s "
-    "config_digest command parity_gradient_error parity_cosine parity_curve_error checks num_checks_decided num_checks"
+    "config_digest command parity_gradient_error parity_cosine parity_curve_error predicted_by "
+    "predicted_step_time_s memory_error step_time_error checks num_checks_decided num_checks"
 )
 """Other programs read these: a new column is appended, a renamed one raises the schema version."""
 

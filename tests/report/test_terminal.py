@@ -160,7 +160,7 @@ def test_any_text_stays_in_its_markdown_field(text):
 @given(st.text(max_size=60))
 def test_any_text_stays_in_its_csv_field(text):
     rows = list(csv.reader(io.StringIO(csv_file.to_csv(pd.DataFrame({"a": [text], "b": ["x"]})))))
-    assert rows == [["a", "b"], [single_line(text), "x"]] or not single_line(text)
+    assert rows in [[["a", "b"], [mark + single_line(text), "x"]] for mark in ("", "'")] or not single_line(text)
 
 
 def test_ten_thousand_cells_can_be_laid_out():

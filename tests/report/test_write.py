@@ -146,8 +146,16 @@ def test_two_parts_of_a_matrix_become_one(tmp_path, monkeypatch):
 
 def test_merged_tables_never_overwrite_a_part(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_report([make_sweep(tmp_path), make_sweep(tmp_path)])
-    assert [path.name for path in (tmp_path / "outputs" / "merged").glob("*/results.csv")] == ["results.csv"]
+    write_report([make_sweep(tmp_path / "x"), make_sweep(tmp_path / "x")])
+    assert [path.name for path in (tmp_path / "x" / "merged").glob("*/results.csv")] == ["results.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"], "and lie where the sweeps lie, whatever their plans say"
+
+
+def test_merged_tables_of_a_sweep_that_was_moved_lie_beside_it(tmp_path):
+    (tmp_path / "y").mkdir()
+    moved = make_sweep(tmp_path / "x").root.rename(tmp_path / "y" / "copy")
+    write_report([SweepPaths(moved), make_sweep(tmp_path / "x")])
+    assert list((tmp_path / "y" / "merged").glob("*/results.csv"))
 
 
 def test_the_latest_attempt_wins_and_a_measured_cell_beats_a_planned_one():

@@ -37,6 +37,7 @@ def test_the_pace():
 def test_what_is_running_is_shortened():
     assert progress.shorten([]) == "nothing"
     assert progress.shorten(["a", "b", "c", "d"]) == "a, b and 2 more"
+    assert progress.shorten(["a", "b", "c (no sign of life for 31 of 90 s, in build)"]).startswith("c (no sign")
 
 
 def test_a_note_is_kept_for_the_tables_and_a_report_is_not(capsys):
@@ -52,5 +53,5 @@ def test_the_live_line_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm")
     planned = plan_cell(make_cell())
     with progress.Progress(VirtualClock()).begin(1) as reports:
-        reports.report_running([planned])
+        reports.report_running([planned.cell.slug])
     assert planned.cell.slug[:20] in capsys.readouterr().err

@@ -4,8 +4,8 @@ import pytest
 from benchrunner.core.errors import ConfigError, SweepDirError
 from benchrunner.core.faults import parse_fault
 from benchrunner.launch import variables
-from benchrunner.launch.fake import Script
-from benchrunner.run import ledger
+from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.run import attempts, ledger
 from fake_sweeps import ERROR, OK, cells, record, run
 from samples import make_cell, plan_cell
 
@@ -58,6 +58,37 @@ def test_one_bad_cell_does_not_take_the_sweep_down(paths):
     assert record(paths, planned[0])["reason"] == "the job could not be started: RuntimeError: no"
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no home"), FileNotFoundError("no working directory")])
+def test_a_machine_on_which_no_job_can_be_made_fails_cells_and_not_the_sweep(paths, monkeypatch, error):
+    def nowhere(job, environ):
+        raise error
+
+    monkeypatch.setattr(attempts, "job_environment", nowhere)
+    planned = cells(2)
+    summary, _ = run(paths, planned, Script(raises=error))
+    assert summary.counts == {"failed": 2} and summary.exit_code == 2
+    assert str(error) in record(paths, planned[1])["reason"]
+    run(paths, planned, resume=True)
+    assert [record(paths, cell)["status"] for cell in planned] == ["ok", "ok"], (
+        "its variables are not told, that is all"
+    )
+
+
+def test_an_attempt_that_cannot_be_made_fails_its_cell_alone(paths, monkeypatch):
+    planned = cells(2)
+    make = attempts.Attempts.next_job
+
+    def forbidden(self, cell, *more, **how):
+        if cell is planned[0]:
+            raise PermissionError(13, "Permission denied")
+        return make(self, cell, *more, **how)
+
+    monkeypatch.setattr(attempts.Attempts, "next_job", forbidden)
+    summary, _ = run(paths, planned)
+    assert summary.counts == {"failed": 1, "ok": 1}
+    assert record(paths, planned[0])["reason_code"] == "failed.launch"
+
+
 def test_a_record_that_cannot_be_written_loses_nothing_else(paths, monkeypatch):
     planned = cells(3)
     write = ledger.write_json
@@ -83,10 +114,11 @@ def test_a_cold_cache_is_gone_after_its_cell(paths):
     planned = [plan_cell(make_cell(compile="inductor"))]
 
     def compiles(job):
-        job.paths.cache.mkdir(parents=True)
+        launcher.clock.at(0.5, lambda: job.paths.cache.mkdir())
         return OK
 
-    _, launcher = run(paths, planned, compiles)
+    launcher = FakeLauncher(compiles)
+    run(paths, planned, launcher=launcher)
     assert variables.starts_cold(planned[0].cell)
     assert not launcher.handles[0].job.paths.cache.exists()
 

@@ -60,6 +60,8 @@ class Command:
     """What it does, in a line."""
     details: str = ""
     """What its own help says beyond the summary."""
+    is_answer: bool = True
+    """What it prints is what it is for; False: it does something, which what becomes of stdout does not change."""
     operands: Operands | None = None
     flags: tuple[Flag, ...] = ()
     examples: tuple[Example, ...] = ()

@@ -20,7 +20,7 @@ keys (bench --cfg job prints all with their values):
   seq_len=N             tokens a sample                        devices=N nodes=N    ranks
   measure.steps=N       the measured window                    timeout_s=S          limit of a cell
   limits.measure_s=S    limit of a phase without progress      exclusive=true       each cell alone on the machine
-  retries=N             after a failure of infrastructure      brake=N              stop after N cells failed alike
+  retries=N             after a failure of infrastructure      brake=N              none like N that failed alike
   model.num_layers=N    any key of an option, as GROUP.KEY     out_dir=DIR          where results go (outputs)"""
 
 EXIT_CODES = """\

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import Flag
@@ -37,17 +38,32 @@ def budget_s(arguments: Namespace) -> float | None:
 def run_and_report(plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions") -> int:
     """Run every cell that is left, print the tables and, as the last line, the directory; the exit code.
 
-    Tables that cannot be written are named on stderr and change nothing else.
+    Tables that cannot be made are named on stderr and change nothing else.
     """
-    from benchrunner.report.terminal import print_tables
-    from benchrunner.report.write import write_report
     from benchrunner.run.sweep import run_plan
 
     summary = run_plan(plan, paths, launcher=launcher, options=options)
     try:
-        print_tables(write_report([paths]))
-    except OSError as error:
+        show_report([paths])
+    except Exception as error:  # whatever it is, the sweep has run, and its exit code says how
         again = f"bench report {paths.root} makes them again"
-        print(f"bench: the tables cannot be written: {error.strerror or error}; {again}", file=sys.stderr)
+        print(f"bench: the tables cannot be made: {type(error).__name__}: {error}; {again}", file=sys.stderr)
     print(paths.root, flush=True)
     return summary.exit_code
+
+
+def show_report(sweeps: "Sequence[SweepPaths]") -> None:
+    """Write the tables of these sweeps and print them; a place that cannot be written costs the files alone.
+
+    Raises:
+        SweepDirError: a directory that is no sweep.
+    """
+    from benchrunner.report.terminal import print_tables
+    from benchrunner.report.write import make_report, write_tables
+
+    tables, target = make_report(sweeps)
+    try:
+        write_tables(tables, target)
+    except OSError as error:
+        print(f"bench: the tables cannot be written into {target.root}: {error.strerror or error}", file=sys.stderr)
+    print_tables(tables)

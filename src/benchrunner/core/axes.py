@@ -13,7 +13,7 @@ AXES = (
 """The groups that identify a cell, in the order of every table."""
 
 
-GROUPS = (*AXES, "launcher", "hardware")
+GROUPS = (*AXES, "launcher", "hardware", "predict")
 """Every group that has option files."""
 
 

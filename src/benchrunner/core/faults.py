@@ -29,6 +29,7 @@ DEATHS: dict[str, str] = {
     "clock_jump": "sees the time of day a day ahead, and goes on",
     "ignore_sigterm": "ignores SIGTERM and sleeps for ever",
     "grandchild": "leaves a process in a session of its own behind and goes on",
+    "flood": "writes a gigabyte to its stdout as fast as it can and goes on",
     "print_env": "prints its whole environment and goes on",
 }
 """Strike when the rank enters the phase (default: build)."""

@@ -53,6 +53,10 @@ class AttemptPaths:
         """Compile caches of a cell that starts cold; removed when it ends."""
         return self.root / "cache"
 
+    def logs(self, num_ranks: int) -> list[Path]:
+        """Everything that the agent and so many ranks write into without end."""
+        return [self.agent_log, *(path(rank) for rank in range(num_ranks) for path in (self.out, self.err))]
+
     def rank(self, rank: int) -> Path:
         """The status and result file of one rank."""
         return self.root / f"rank{rank}.json"
@@ -85,9 +89,10 @@ class CellPaths:
         """Attempt `number`, counted from 1."""
         return AttemptPaths(self.root / f"attempt-{number}")
 
-    def num_attempts(self) -> int:
-        """How many attempts have a directory here."""
-        return sum(1 for path in self.root.glob("attempt-*") if path.is_dir())
+    def last_attempt(self) -> int:
+        """The highest number that an attempt has here, whatever lies under its name; 0 where there is none."""
+        names = (path.name.removeprefix("attempt-") for path in self.root.glob("attempt-*"))
+        return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
 
 
 @dataclass(frozen=True, slots=True)

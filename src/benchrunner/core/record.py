@@ -159,6 +159,8 @@ class Record:
     num_parameters: int | None = None
     num_trainable_parameters: int | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    predicted: dict[str, Any] | None = None
+    """What the plan said of the cell before it ran: see `bench plan --json`."""
     checks: Checks = field(default_factory=dict)
     num_checks: int | None = None
     num_checks_decided: int | None = None

@@ -15,4 +15,4 @@ def launcher_for(config: LauncherConfig) -> Launcher:
         from benchrunner.launch.slurm import SlurmLauncher
 
         return SlurmLauncher(config)
-    return LocalLauncher()
+    return LocalLauncher(preload=config.preload)

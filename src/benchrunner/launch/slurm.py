@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.schema import LauncherConfig
+from benchrunner.core.secrets import without_secrets
 from benchrunner.launch.job import Job, rank_pids, write_job
 from benchrunner.launch.variables import job_environment
 
@@ -38,7 +39,11 @@ class SlurmLauncher:
         executor = self._executor(str(job.paths.root / "slurm"))
         executor.update_parameters(**self._parameters(job))
         root, sizes = str(job.paths.root.resolve()), job.cell.sizes
-        return SlurmHandle(job, executor.submit(run_agent, root, sizes.devices, sizes.nodes, _variables(job)))
+        passed = tuple(job.cell.config.launcher.pass_env)
+        return SlurmHandle(job, executor.submit(run_agent, root, sizes.devices, sizes.nodes, _variables(job), passed))
+
+    def close(self) -> None:
+        """See Launcher. Nothing is kept."""
 
     def _parameters(self, job: Job) -> dict[str, Any]:
         sizes, config = job.cell.sizes, self._config
@@ -106,18 +111,22 @@ def _slurm_executor() -> Callable[[str], Any]:
 
 
 def _variables(job: Job) -> dict[str, str]:
-    """What the job gets beside the node's own environment; Slurm hands out the devices."""
+    """What the job gets beside the node's own environment; Slurm hands out the devices, and secrets go into no file."""
     env = job_environment(job, os.environ)
-    return {name: value for name, value in env.items() if name not in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")}
+    own = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", *job.cell.config.launcher.pass_env}
+    return {name: value for name, value in env.items() if name not in own}
 
 
-def run_agent(root: str, devices: int, nodes: int, variables: Mapping[str, str]) -> int:
+def run_agent(root: str, devices: int, nodes: int, variables: Mapping[str, str], passed: Collection[str] = ()) -> int:
     """On a node: run the agent and return its exit code. Slurm's own variables win over those of the submitting host.
+
+    `passed`: names of variables that the job gets from the node's environment, as they may hold secrets.
 
     Raises:
         RuntimeError: the agent failed.
     """
-    env = {**variables, **{name: value for name, value in os.environ.items() if name.startswith(("SLURM", "CUDA_"))}}
+    here = without_secrets(os.environ, passed)
+    env = {**variables, **{name: here[name] for name in here if name in passed or name.startswith(("SLURM", "CUDA_"))}}
     env["BENCH_PARENT_PID"] = str(os.getpid())
     command = [sys.executable, "-m", "benchrunner.worker.agent", root, str(devices), *rendezvous(nodes)]
     with open(os.path.join(root, "agent.log"), "a", encoding="utf-8") as log:

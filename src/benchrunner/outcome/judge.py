@@ -71,6 +71,8 @@ def _judge_death(evidence: Evidence) -> Outcome:
         return _accuse(evidence, suspects[0])
     if evidence.stop is not None:
         return STOPS[evidence.stop.kind](evidence)
+    if signum := _agent_signal(evidence.code):
+        return _judge_agent(evidence, signum)
     if suspects:
         return _accuse(evidence, suspects[0])
     return _judge_silence(evidence)
@@ -209,6 +211,35 @@ def _judge_silence(evidence: Evidence) -> Outcome:
         reason=f"{ended} {started}; its last line: {last}",
         evidence={"rank": None, "file": _file(evidence, "agent.log"), "lines": list(agent[-EVIDENCE_LINES:])},
     )
+
+
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
+
+
+def _agent_signal(code: int | None) -> int | None:
+    """The signal that ended the agent: it dies by it, or says 128 and more once it has ended its ranks."""
+    if code is None or 0 <= code <= 128:
+        return None
+    return -code if code < 0 else code - 128
+
+
+def _judge_agent(evidence: Evidence, signum: int) -> Outcome:
+    """The process that leads the ranks was ended by somebody else, and they went with it without a word."""
+    phase, lines = laggard(evidence)[1], evidence.tails.get("agent.log", ())
+    grounds: Grounds = {
+        "rank": None,
+        "file": _file(evidence, "agent.log"),
+        "lines": list(lines[-EVIDENCE_LINES:]),
+        "ranks": [_stand(evidence, rank) for rank in range(evidence.world_size)],
+    }
+    if signum == signal.SIGKILL and evidence.num_oom_kills > 0:
+        reason = f"the kernel killed the agent of the job in phase {phase} because the host ran out of memory"
+        return Outcome(
+            status="oom", reason_code="oom.host", reason=f"{reason}; its ranks went with it", evidence=grounds
+        )
+    how = "crashed with" if signum in CRASHES else "was ended from outside by"
+    reason = f"the agent of the job {how} {_signal_name(signum)}, in phase {phase}, and its ranks went with it"
+    return Outcome(status="failed", reason_code="failed.agent", reason=reason, evidence=grounds)
 
 
 # --- stopped by the runner -----------------------------------------------------------------------------------------

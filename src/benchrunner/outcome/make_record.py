@@ -73,6 +73,7 @@ def make_record(
         num_parameters=first.get("num_parameters"),
         num_trainable_parameters=first.get("num_trainable_parameters"),
         metrics=metrics.headline(cell, complete, attempt.hardware) if complete else Metrics(),
+        predicted=dict(planned.predicted) if planned.predicted else None,
         checks=checks,
         num_checks=len(checks) if complete else None,
         num_checks_decided=num_decided(checks) if complete else None,

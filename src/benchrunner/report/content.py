@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchrunner.core.record import PHASES, Record
 from benchrunner.report import formatting
+from benchrunner.report.accuracy import accuracy_sentences
 from benchrunner.report.compatibility import Matrix, compatibility_table, count_pairs, feature_matrix, pair_matrices
 from benchrunner.report.results import Row, constant_text, count_statuses, reasons_table, results_table
 
@@ -41,7 +42,7 @@ def make_tables(title: str, rows: Sequence[Row], notes: Sequence[str], environme
     results, pairs = results_table(rows), count_pairs(rows)
     return Tables(
         title=title,
-        summary=[*_summary(results), *_costs(rows)],
+        summary=[*_summary(results), *accuracy_sentences(results), *_costs(rows)],
         results=results,
         compatibility=compatibility_table(pairs),
         matrices=[feature_matrix(rows, pairs), *pair_matrices(rows, pairs)],

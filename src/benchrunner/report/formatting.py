@@ -27,6 +27,8 @@ MEASURED: dict[str, tuple[str, Format]] = {
     "peak_memory_reserved_bytes": ("reserved GiB", lambda value: f"{value / GIB:.2f}"),
     "num_alloc_retries": ("alloc retries", lambda value: f"{value:.0f}"),
     "compile_time_s": ("compile s", lambda value: significant(value, 3)),
+    "memory_error": ("predicted peak %", lambda value: f"{value:+.1%}".rstrip("%")),
+    "step_time_error": ("predicted step %", lambda value: f"{value:+.1%}".rstrip("%")),
     "energy_j_per_step": ("J/step", lambda value: significant(value)),
     "parity_gradient_error": ("gradient error", lambda value: f"{value:.2g}"),
     "parity_cosine": ("1 − cosine", lambda value: f"{max(1 - value, 0):.2g}"),

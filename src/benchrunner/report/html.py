@@ -5,6 +5,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from benchrunner.core.text import single_line
 from benchrunner.report import formatting
 from benchrunner.report.content import Tables
 from benchrunner.report.markdown import LEGEND, is_numeric
@@ -19,7 +20,11 @@ LONGEST_WORD = 60
 def to_html(tables: Tables) -> str:
     """The report as one page: everything inside it, nothing loaded, every text escaped."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: single_line(value) if isinstance(value, str) else value,
     )
     sections = [
         ("Measured", formatting.measured_table(tables.results)),

@@ -104,6 +104,25 @@ def _predicted_bytes(row: Row) -> int | None:
     return (row.planned.predicted or {}).get("peak_memory_bytes")
 
 
+def _predicted(name: str) -> Callable[[Row], float | None]:
+    return lambda row: (row.planned.predicted or {}).get(name)  # type: ignore[return-value]
+
+
+def _memory_error(row: Row) -> float | None:
+    """Predicted ÷ measured − 1 of a device's peak; None for a lower bound, and on CPU, whose peak is a process's."""
+    predicted, measured = row.planned.predicted or {}, row.metrics.get("peak_memory_allocated_bytes")
+    if not measured or predicted.get("bound") != "estimate" or row.metrics.get("memory_scope") == "process":
+        return None
+    return predicted["peak_memory_bytes"] / measured - 1
+
+
+def _step_time_error(row: Row) -> float | None:
+    """Predicted ÷ measured − 1; None for a lower bound."""
+    predicted, measured = row.planned.predicted or {}, row.metrics.get("step_time_median_s")
+    seconds = predicted.get("step_time_s")
+    return seconds / measured - 1 if seconds and measured and predicted.get("bound") == "estimate" else None
+
+
 COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "cell_id": ("text", lambda row: row.planned.cell.cell_id),
     "slug": ("text", lambda row: row.planned.cell.slug),
@@ -172,6 +191,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "parity_gradient_error": ("float", _metric(lambda m: m.get("parity_gradient_error"))),
     "parity_cosine": ("float", _metric(lambda m: m.get("parity_cosine"))),
     "parity_curve_error": ("float", _metric(lambda m: m.get("parity_curve_error"))),
+    "predicted_by": ("text", lambda row: (row.planned.predicted or {}).get("method") or NONE),
+    "predicted_step_time_s": ("float", _predicted("step_time_s")),
+    "memory_error": ("float", _memory_error),
+    "step_time_error": ("float", _step_time_error),
     "checks": ("text", lambda row: _checks(row)),
     "num_checks_decided": ("int", lambda row: _num_checks(row)[0]),
     "num_checks": ("int", lambda row: _num_checks(row)[1]),

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from benchrunner.core.text import single_line
 from benchrunner.plan.doctor import Diagnosis
-from benchrunner.plan.plan import Plan
+from benchrunner.plan.explain import Explanation
+from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.predict import Prediction
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Tables
@@ -62,6 +64,32 @@ def print_plan(plan: Plan) -> None:
     _print(with_reasons(frame, width))
 
 
+def print_explanation(planned: PlannedCell, found: Explanation) -> None:
+    """The terms of one cell's prediction: memory at the peak, and a step's seconds by resource."""
+    width, predicted = _width(), planned.predicted or {}
+    _print([planned.cell.slug, ""])
+    memory = [(name, formatting.gib(value)) for name, value in found.memory_bytes.items()]
+    memory += [("sum", formatting.gib(sum(found.memory_bytes.values())))]
+    memory += [("beside the allocator", formatting.gib(found.outside_bytes))] if found.outside_bytes else []
+    _print_section(f"Peak memory, reached in {found.phase}", _terms(["term", "GiB"], memory, width))
+    rows = [
+        (name, formatting.number(1e3 * found.ideal_s[name]), formatting.number(found.efficiencies[name]),
+         formatting.number(1e3 * seconds))
+        for name, seconds in found.step_s.items()
+    ]  # fmt: skip
+    rows += [("sum", "", "", formatting.number(1e3 * sum(found.step_s.values())))] if rows else []
+    heads = ["resource", "ms at data-sheet rate", "share of it reached", "ms"]
+    _print_section("Step time", _terms(heads, rows, width))
+    capacity = formatting.gib(predicted.get("capacity_bytes"))
+    fit = str(predicted.get("fit") or "unknown").replace("_", " ")
+    _print([f"predicted by {predicted.get('method')}: {_peak(predicted)} GiB of {capacity} GiB: {fit}"])
+    _print(textwrap.wrap(predicted.get("note", ""), width))
+
+
+def _terms(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    return aligned(pd.DataFrame(list(rows), columns=list(heads)), width)
+
+
 def print_doctor(diagnosis: Diagnosis) -> None:
     """What a machine is and what it can run."""
     width = _width()
@@ -83,8 +111,13 @@ def plan_table(plan: Plan) -> pd.DataFrame:
     frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
     predicted = [planned.predicted or {} for planned in plan.cells]
     optional = {
-        "memory GiB ≥": [formatting.gib(one.get("peak_memory_bytes")) for one in predicted],
-        "step s ≥": [formatting.number(one.get("step_time_s")) for one in predicted],
+        "peak GiB": [_peak(one) for one in predicted],
+        "fit": [str(one.get("fit") or NONE).replace("_", " ") for one in predicted],
+        "step ms": [_milliseconds(one) for one in predicted],
+        "tokens/s/device": [formatting.number(one.get("tokens_per_second_per_device")) for one in predicted],
+        "MFU %": [_percent(one.get("mfu")) for one in predicted],
+        "limited by": [one.get("limited_by") or NONE for one in predicted],
+        "predicted by": _methods(predicted),
         "flags": [" ".join(planned.flags) or NONE for planned in plan.cells],
     }
     for name, texts in optional.items():
@@ -92,6 +125,35 @@ def plan_table(plan: Plan) -> pd.DataFrame:
             frame[name] = texts
     frame["reason"] = [_verdict_reason(planned.reason_code, planned.reason) for planned in plan.cells]
     return frame
+
+
+def _peak(predicted: Prediction) -> str:
+    """The peak with its margin, or as the bound that it is."""
+    text = formatting.gib(predicted.get("peak_memory_bytes"))
+    if text == formatting.UNKNOWN:
+        return text
+    margin = predicted.get("margin")
+    return f"≥ {text}" if predicted.get("bound") == "lower" else f"{text} ± {margin:.0%}" if margin else text
+
+
+def _milliseconds(predicted: Prediction) -> str:
+    """The step's time, and the interval that should hold it nine times out of ten."""
+    seconds = predicted.get("step_time_s")
+    if seconds is None:
+        return formatting.UNKNOWN
+    low, high = predicted.get("step_time_low_s"), predicted.get("step_time_high_s")
+    bounds = f" ({formatting.number(1e3 * low)}–{formatting.number(1e3 * high)})" if low and high else ""
+    return formatting.number(1e3 * seconds) + bounds
+
+
+def _percent(share: float | None) -> str:
+    return formatting.number(None if share is None else 100 * share)
+
+
+def _methods(predicted: Sequence[Prediction]) -> list[str]:
+    """How each was predicted, where that is not how everything is."""
+    methods = [one.get("method") or NONE for one in predicted]
+    return methods if set(methods) - {"analytic"} else [NONE] * len(methods)
 
 
 def _verdict_reason(code: str | None, reason: str | None) -> str:

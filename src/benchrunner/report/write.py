@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from benchrunner.core.environment import Environment
 from benchrunner.core.files import write_text
@@ -42,16 +41,24 @@ def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) ->
 
     Args:
         sweeps: directories with a plan.json.
-        out: where to; None: into the sweep itself, and for several into `<out_dir>/merged/<stamp>`.
+        out: where to; None: into the sweep itself, and for several into `<out_dir>/merged/<stamp>` of the first.
+
+    Raises:
+        SweepDirError: a directory that is no sweep.
+    """
+    tables, target = make_report(sweeps)
+    write_tables(tables, out or target)
+    return tables
+
+
+def make_report(sweeps: Sequence[SweepPaths]) -> tuple[Tables, SweepPaths]:
+    """Every table, and where its files belong.
 
     Raises:
         SweepDirError: a directory that is no sweep.
     """
     read = [read_sweep(paths) for paths in sweeps]
-    tables = tables_of(read)
-    target = out or (sweeps[0] if len(read) == 1 else _merged_paths(read[0]))
-    write_tables(tables, target)
-    return tables
+    return tables_of(read), sweeps[0] if len(read) == 1 else _merged_paths(read[0])
 
 
 def tables_of(sweeps: Sequence[MeasuredSweep]) -> Tables:
@@ -144,8 +151,10 @@ def _rank(row: Row) -> tuple[bool, bool, str]:
 
 
 def _merged_paths(first: MeasuredSweep) -> SweepPaths:
+    """Beside the first sweep, wherever that is now: no file says where to write."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    return SweepPaths(Path(first.plan.settings.out_dir) / "merged" / stamp)
+    home = first.paths.root.resolve().parent
+    return SweepPaths((home.parent if home.name == first.plan.sweep_name else home) / "merged" / stamp)
 
 
 def _block(sweep: MeasuredSweep) -> Block:

@@ -57,7 +57,7 @@ def make_policies(plan: Plan, records: Mapping[str, Record], hardware: Hardware,
     policies: list[Policy] = [Retries(plan.settings.retries)]
     if options.infer:
         policies.append(OomInference(plan.cells, _comparable(records, options)))
-    policies.append(CircuitBreaker(plan.settings.brake))
+    policies.append(CircuitBreaker(plan.settings.brake, plan.cells))
     if options.budget_s is not None:
         policies.append(Budget(options.budget_s, options.clock.now(), hardware.device_type))
     return Policies(policies)

@@ -16,6 +16,7 @@ from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.attempts import Attempts
+from benchrunner.run.circuit_breaker import FAILURE_STATUSES
 from benchrunner.run.device_use import DeviceUse
 from benchrunner.run.ledger import Ledger
 from benchrunner.run.options import RunOptions
@@ -59,7 +60,7 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
     left = _without_finished(left, paths, ledger, verdicts, progress)
     left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
     return Prepared(
-        queue=_line_up(left, devices, hardware, options),
+        queue=_line_up(left, _failed_before(ledger), devices, hardware, options),
         attempts=Attempts(paths, hardware, options, names_devices=devices.are_named),
         devices=devices,
         policies=policies,
@@ -125,10 +126,17 @@ def _without_hopeless(
     return left
 
 
-def _line_up(cells: list[PlannedCell], devices: DeviceUse, hardware: Hardware, options: RunOptions) -> Queue:
+def _failed_before(ledger: Ledger) -> frozenset[str]:
+    """The cells that are tried again: after the others, which may be healthy and are not to wait for them."""
+    return frozenset(slug for slug, record in ledger.records.items() if record.status in FAILURE_STATUSES)
+
+
+def _line_up(
+    cells: list[PlannedCell], last: frozenset[str], devices: DeviceUse, hardware: Hardware, options: RunOptions
+) -> Queue:
     """Smaller micro-batches before larger ones; under a budget the most informative cells first."""
     if options.budget_s is None:
-        return Queue(smaller_first(cells), devices.pool)
+        return Queue(smaller_first(cells), devices.pool, last=last)
     costs_s = {planned.cell.slug: expected_cell_s(planned, hardware.device_type) for planned in cells}
     ordered = smaller_first_in_place(order_by_information(cells, costs_s))
-    return Queue(ordered, devices.pool, largest_first=False)
+    return Queue(ordered, devices.pool, largest_first=False, last=last)

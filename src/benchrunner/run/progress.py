@@ -9,7 +9,7 @@ from rich.status import Status
 from rich.text import Text
 
 from benchrunner.core.record import Record
-from benchrunner.plan.plan import PlannedCell
+from benchrunner.core.text import visible
 from benchrunner.run.clock import Clock
 
 STATUS_WIDTH = 11
@@ -52,16 +52,15 @@ class Progress:
             line = f"{line}  {pace(self._num_done, total, self._elapsed_s())}"
         self.report(line)
 
-    def report_running(self, running: Sequence[PlannedCell]) -> None:
-        """What is going on now, on the live line."""
+    def report_running(self, running: Sequence[str]) -> None:
+        """What is going on now, on the live line: each running cell in a few plain words."""
         if self._status is not None:
-            slugs = [planned.cell.slug for planned in running]
             now = pace(self._num_done, self._num_cells, self._elapsed_s())
-            self._status.update(Text(f"{now}; running {shorten(slugs)}"))
+            self._status.update(Text(f"{now}; running {shorten(running)}"))
 
     def report(self, text: str) -> None:
         """A line for whoever watches."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line for whoever watches, and for whoever reads the tables."""
@@ -121,9 +120,10 @@ def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:
     return f"{num_done}/{num_cells} done, {format_duration(elapsed_s)} elapsed{left}"
 
 
-def shorten(slugs: Sequence[str]) -> str:
-    """The first two of what is running."""
-    return (", ".join(slugs[:2]) + (f" and {len(slugs) - 2} more" if len(slugs) > 2 else "")) or "nothing"
+def shorten(running: Sequence[str]) -> str:
+    """The first two of what is running, those of which there is something to say before the others."""
+    first = sorted(running, key=lambda described: "(" not in described)
+    return (", ".join(first[:2]) + (f" and {len(first) - 2} more" if len(first) > 2 else "")) or "nothing"
 
 
 def estimate_left_s(done: int, total: int, elapsed_s: float) -> float | None:

@@ -1,6 +1,6 @@
 """Which cells run at once, and on which devices."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
 from benchrunner.machine.devices import Locks
@@ -97,7 +97,7 @@ def make_pool(hardware: Hardware, *, is_local: bool, locks: Locks | None = None)
     """The pool for this machine: side by side on disjoint GPUs, one at a time on a CPU."""
     if not is_local:
         return SlotPool(REMOTE_SLOTS)
-    return Pool(hardware.num_devices, locks) if hardware.device_type == "cuda" else SlotPool(1)
+    return Pool(hardware.num_devices, locks) if hardware.device_type == "cuda" else SlotPool(1, locks)
 
 
 class Queue:
@@ -108,11 +108,20 @@ class Queue:
     turnstile of the locks does the same: one that waits for devices stays inside, and no other sweep starts a cell.
     """
 
-    def __init__(self, cells: Iterable[PlannedCell], pool: Pool, *, largest_first: bool = True) -> None:
+    def __init__(
+        self,
+        cells: Iterable[PlannedCell],
+        pool: Pool,
+        *,
+        largest_first: bool = True,
+        last: Collection[str] = (),
+    ) -> None:
+        """`last`: slugs of the cells that wait for all others."""
         self.pool = pool
         self._waiting = list(cells)
         if largest_first:
             self._waiting.sort(key=lambda planned: -pool.need(planned))
+        self._waiting.sort(key=lambda planned: planned.cell.slug in last)
         self._head: PlannedCell | None = None
         """The first that did not fit last time."""
         self._num_overtaken = 0

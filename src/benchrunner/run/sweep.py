@@ -3,6 +3,7 @@
 It never raises for a cell: whatever goes wrong with one becomes that cell's record.
 """
 
+from contextlib import AbstractContextManager
 from functools import partial
 
 import filelock
@@ -14,14 +15,16 @@ from benchrunner.launch.job import Launcher
 from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
+from benchrunner.outcome.make_record import NO_ATTEMPT
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import Clock, now_utc
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
+from benchrunner.run.log_cleaner import LogCleaner
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import Prepared, prepare
-from benchrunner.run.watch import Running
+from benchrunner.run.watch import Running, describe_running
 from benchrunner.store import runs
 from benchrunner.store.runs import ExitSummary
 
@@ -42,13 +45,31 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     parse_fault(options.fault)
     started_at = now_utc()
     try:
-        with filelock.FileLock(paths.lock, timeout=0):
+        with _lock(paths):
             sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options.clock)
-            summary = sweep.run(plan)
+            try:
+                summary = sweep.run(plan)
+            finally:
+                launcher.close()
             sweep.ledger.keep_run(summary, started_at)
             return summary
     except filelock.Timeout as error:
         raise SweepDirError(f"{paths.root}: another bench is running this sweep") from error
+
+
+def _lock(paths: SweepPaths) -> AbstractContextManager[object]:
+    """Held while the sweep runs.
+
+    Raises:
+        SweepDirError: nothing can be written there.
+        filelock.Timeout: somebody else holds it.
+    """
+    try:
+        return filelock.FileLock(paths.lock, timeout=0).acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        raise SweepDirError(f"{paths.root}: cannot be written: {error.strerror or error}") from error
 
 
 class Sweep:
@@ -59,12 +80,13 @@ class Sweep:
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
         self.ledger, self.progress = prepared.ledger, prepared.progress
         self.launcher, self.clock = launcher, clock
+        self.cleaner = LogCleaner()
         self.running: list[Running] = []
         self._asked_after, self._asked_s = 0, clock.now()
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
+        with self.cleaner, self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
             while (len(self.queue) or self.running) and interrupts.signum is None:
                 self._refuse_what_policies_rule_out()
                 self._end_what_may_not_go_on()
@@ -103,7 +125,8 @@ class Sweep:
 
     def _watch(self) -> None:
         """Wait a moment, then look at every running cell once."""
-        self.progress.report_running([run.planned for run in self.running])
+        now_s = self.clock.now()
+        self.progress.report_running([describe_running(run, now_s) for run in self.running])
         self.clock.sleep(POLL_INTERVAL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())
@@ -119,13 +142,15 @@ class Sweep:
     # --- a cell's life
 
     def _start(self, planned: PlannedCell, places: tuple[int, ...]) -> None:
-        job, now_s = self.attempts.next_job(planned, places), self.clock.now()
+        job, now_s = None, self.clock.now()
+        known = self.ledger.records.get(planned.cell.slug)
         try:
+            job = self.attempts.next_job(planned, places, above=known.attempt if known else 0)
             handle = self.launcher.start(job)
         except Exception as error:  # a cell never takes the sweep down
             self.devices.give_back(places)
             outcome = broken("launch", "the job could not be started", error)
-            self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0))
+            self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0) if job else NO_ATTEMPT)
             return
         run = Running(planned=planned, job=job, handle=handle, places=places, started_s=now_s)
         run.meet(self.running)
@@ -138,6 +163,7 @@ class Sweep:
         self.devices.end(run, now_s)
         drop_cold_cache(run.job.paths)
         outcome, evidence = _judge(run, code)
+        self.cleaner.clean(run.job.paths)
         self.devices.learn(run, outcome)
         attempt = attempt_of(run.job, now_s - run.started_s, beside=sorted(run.beside))
         if why := self._rerun(run, outcome):

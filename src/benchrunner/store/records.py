@@ -33,4 +33,7 @@ def read_record(path: Path, planned: PlannedCell) -> tuple[Record | None, str | 
         return None, f"{name} is damaged: {error}"
     if record.cell_id != planned.cell.cell_id:
         return None, f"{name} belongs to another cell ({first_line(record.cell_id, 40)}) and was skipped"
+    if record.config_digest != planned.cell.config_digest:
+        digest = first_line(record.config_digest, 40)
+        return None, f"{name} was made with another configuration ({digest}) and was skipped"
     return record, None

@@ -4,16 +4,15 @@ from argparse import Namespace
 
 from benchrunner.cli.command import EXIT_OK, Command, Example, Operands
 from benchrunner.cli.directories import sweep_directories
+from benchrunner.cli.run_and_report import show_report
 
 
 def report(arguments: Namespace) -> int:
     """Write and print the tables: of one sweep into its directory, of several into a new one."""
     from benchrunner.core.paths import SweepPaths
-    from benchrunner.report.terminal import print_tables
-    from benchrunner.report.write import write_report
 
     sweeps = [SweepPaths(directory) for directory in sweep_directories("report", arguments.directories)]
-    print_tables(write_report(sweeps))
+    show_report(sweeps)
     return EXIT_OK
 
 

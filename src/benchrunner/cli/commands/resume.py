@@ -1,6 +1,8 @@
 """`bench resume DIR`: run what is missing or failed in a sweep, from its frozen plan."""
 
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import Command, Example, Flag, Operands
@@ -23,8 +25,9 @@ def resume(arguments: Namespace) -> int:
     from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
-    directory = sweep_directory("resume", arguments.directories)
-    made = plan_file.load_plan(directory)
+    overrides = [one for one in arguments.directories if "=" in one and not Path(one).is_dir()]
+    directory = sweep_directory("resume", [one for one in arguments.directories if one not in overrides])
+    made = _with_settings(plan_file.load_plan(directory), overrides)
     launcher = launcher_for(made.settings.launcher)
     options = RunOptions(
         resume=True,
@@ -34,6 +37,13 @@ def resume(arguments: Namespace) -> int:
         infer=not arguments.no_infer,
     )
     return run_and_report(made, SweepPaths(directory), launcher, options)
+
+
+def _with_settings(made: "Plan", overrides: Sequence[str]) -> "Plan":
+    from benchrunner.config import hydra_app
+    from benchrunner.plan.run_settings import with_run_settings
+
+    return with_run_settings(made, hydra_app.read_values(overrides)) if overrides else made
 
 
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":
@@ -51,9 +61,11 @@ def _selection(arguments: Namespace, made: "Plan") -> "Selection":
 
 COMMAND = Command(
     run=resume,
+    is_answer=False,
     summary="run what is missing or failed in a sweep directory",
-    details=f"The plan is the one that the directory holds. Verdicts other than {', '.join(RESUMED)} are kept.",
-    operands=Operands(name="directories", usage="DIR"),
+    details=f"The plan is the one that the directory holds. Verdicts other than {', '.join(RESUMED)} are kept. Settings"
+    " of the run (timeout_s, limits.*, retries, brake, exclusive, launcher.partition, …) may be others this time.",
+    operands=Operands(name="directories", usage="DIR [key=value …]"),
     flags=(
         Flag(names=("--mix",), help="even on other versions or devices; such records are flagged mixed_environment"),
         BUDGET,
@@ -64,5 +76,6 @@ COMMAND = Command(
     examples=(
         Example(line="bench resume outputs/latest", meaning="what is missing or failed"),
         Example(line="bench resume --only timeout --cells '*fsdp*' outputs/latest"),
+        Example(line="bench resume outputs/latest timeout_s=7200 brake=null", meaning="with other settings of the run"),
     ),
 )

@@ -26,6 +26,7 @@ def run(arguments: Namespace) -> int:
 
 COMMAND = Command(
     run=run,
+    is_answer=False,
     summary="run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
     operands=OVERRIDES,
     flags=(MULTIRUN, BUDGET, NO_INFER),

@@ -7,6 +7,7 @@ each row takes Hydra about 100 ms. No plug-in and no `hydra.main`: those would d
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchrunner.config.hydra_app.answers import Option, complete, list_groups, list_options, pass_through
 from benchrunner.config.hydra_app.loader import explained, opened
@@ -15,7 +16,7 @@ from benchrunner.config.hydra_app.overrides import parse_overrides, read_overrid
 from benchrunner.config.hydra_app.sweeps import SWEEPS, compose_sweep, matrices_of, params_of, sweep_of
 from benchrunner.config.matrix import Row, build_rows
 
-__all__ = ["Expansion", "Option", "complete", "expand", "list_groups", "list_options", "pass_through"]
+__all__ = ["Expansion", "Option", "complete", "expand", "list_groups", "list_options", "pass_through", "read_values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +56,15 @@ def expand(overrides: Sequence[str], *, multirun: bool, sweep_file: Path | None 
     name = sweep_file.stem if sweep_file else sweep or "cli"
     given = [*(["-m"] if multirun else []), *([str(sweep_file)] if sweep_file else []), *overrides]
     return Expansion(rows=rows, sweep_name=name, arguments=given)
+
+
+def read_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Dotted key → its checked value, of overrides that compose nothing.
+
+    Raises:
+        UsageError: an override that is wrong in itself (`ConfigError` when it has a key), or has several values.
+    """
+    with opened() as loader, explained():
+        assignments = read_overrides(loader, parse_overrides(loader, overrides))
+        require_multirun(assignments)
+    return {key: assignment.values[0] for key, assignment in assignments.items()}
