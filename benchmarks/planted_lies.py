@@ -32,6 +32,11 @@ NAMED = ("workload", "strategy", "precision", "compile", "activation_checkpointi
 USUAL = ("train", "eager", "none")
 """Not said of a cell."""
 
+ATTENTION = ("not_causal", "no_positions", "short_window", "wrong_heads", "no_attention")
+GRADIENTS = ("scaled_loss", "stopped_keys")
+UPDATES = ("wrong_lr", "wrong_betas", "no_clipping", "other_optimizer")
+CLIPPED = "optimizer.clip_norm=0.01"
+PROMPTED = "workload.adapter_start_layer=1"
 GENERATION = "workload=generate generate.new_tokens=8 generate.num_samples=3"
 LONG = "measure.steps=16"
 """A window in which a rule can be told from chance."""
@@ -49,6 +54,21 @@ CELLS: list[tuple[str, str, str]] = [
     ("wrong_shape", "precision=bf16", "shape"),
     ("recompile", "precision=bf16 compile=inductor", "compiled"),
     ("short_batch", "precision=bf16", "work"),
+    *((lie, "precision=bf16 compile=eager,inductor", "function") for lie in ATTENTION),
+    *((lie, "precision=bf16 workload=generate", "function") for lie in ATTENTION),
+    *((lie, "precision=fp32 workload=forward", "function") for lie in (*ATTENTION, "half_mlp")),
+    *((lie, "precision=nf4,bf16 workload=lora", "function") for lie in ("loud_adapter", "wrong_adapter", "not_causal")),
+    *((lie, f"precision=fp32 workload=adapter {PROMPTED}", "function") for lie in ("loud_adapter", "wrong_adapter")),
+    *((lie, "precision=bf16 strategy=ddp,fsdp_stage3 devices=2", "function") for lie in GRADIENTS),
+    ("undivided_loss", "precision=bf16 global_batch_size=2 micro_batch_size=1", "function"),
+    ("no_positions", "precision=bf16 engine=fabric", "function"),
+    *(
+        (lie, f"precision={precision} {CLIPPED}", "optimizer")
+        for precision in ("bf16", "bf16-mixed")
+        for lie in UPDATES
+    ),
+    *((lie, "precision=bf16-mixed optimizer=sgd", "optimizer") for lie in ("wrong_lr", "no_decay", "other_optimizer")),
+    ("no_decay", "precision=bf16-mixed", "optimizer"),
     ("half_sequence", "strategy=single,fsdp_stage3 precision=bf16 compile=eager,inductor", "work"),
     ("half_sequence", "workload=lora,forward precision=nf4", "work"),
     ("half_sequence", "engine=fabric,fabric-model-parallel precision=bf16", "work"),

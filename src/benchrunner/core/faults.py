@@ -76,7 +76,7 @@ LIES: dict[str, str] = {
     "wrong_adapter": "a finetuning method changes other matrices or channels than it says",
     "scaled_loss": "the loss that is differentiated is three times the one reported",
     "undivided_loss": "the loss that is differentiated is not divided by the number of micro-steps",
-    "stopped_gradient": "no gradient passes the keys",
+    "stopped_keys": "no gradient passes the keys",
     "wrong_lr": "the learning rate is half of what is stated",
     "no_decay": "weights do not decay",
     "wrong_betas": "Adam's second moment forgets faster than stated",

@@ -61,7 +61,7 @@ STRUCK: dict[str, list[str]] = {
     "wrong_adapter": ["workload=adapter"],
     "scaled_loss": [],
     "undivided_loss": ["global_batch_size=2", "micro_batch_size=1"],
-    "stopped_gradient": [],
+    "stopped_keys": [],
     "wrong_lr": [],
     "no_decay": [],
     "wrong_betas": [],

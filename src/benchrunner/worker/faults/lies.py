@@ -238,7 +238,7 @@ LIES: dict[str, Lie] = {
     ),
     "scaled_loss": Lie(_with_built(lying_functions.scale_loss), (needs.BACKWARD,)),
     "undivided_loss": Lie(_with_built(lying_functions.undo_shares), (needs.BACKWARD, needs.SHARES)),
-    "stopped_gradient": Lie(_with_attention(lying_functions.StoppedGradient), (needs.BACKWARD,)),
+    "stopped_keys": Lie(_with_attention(lying_functions.StoppedGradient), (needs.BACKWARD,)),
     "wrong_lr": Lie(_with_options(lr=lambda lr: lr / 2), (needs.BACKWARD,)),
     "no_decay": Lie(_with_options(weight_decay=lambda decay: 0.0), (needs.BACKWARD,)),
     "wrong_betas": Lie(_with_options(betas=lambda betas: (0.9, 0.95)), (needs.BACKWARD,)),
