@@ -15,7 +15,7 @@ import torch.distributed.distributed_c10d as c10d
 
 from benchrunner.worker.context import Context
 
-PATIENCE_S = 120.0
+PATIENCE_S = 55.0
 """A peer that says nothing for so long is stuck or gone. Less than the limit of the phase: see `run/limits.py`."""
 LOOK_INTERVAL_S = 0.002
 
