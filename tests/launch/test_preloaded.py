@@ -26,7 +26,7 @@ preloaded.MODULES = ("json",)
 def lead(attempt_dir, num_ranks):
     print(f"agent of {num_ranks}, {os.environ['OMP_NUM_THREADS']} threads", flush=True)
     open(attempt_dir + "/up", "w").close()
-    while not os.path.exists(attempt_dir + "/end"):
+    while not os.path.exists(attempt_dir + "/end") and os.getppid() != 1:  # nobody is left to end it
         time.sleep(0.01)
     return 7
 vars(agent)["lead_forked"] = lead
