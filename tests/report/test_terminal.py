@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
@@ -14,7 +13,7 @@ import snapshot
 from benchrunner.core.text import single_line
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.plan import Plan
-from benchrunner.report import csv_file, html, markdown, terminal
+from benchrunner.report import csv_file, markdown, terminal
 from benchrunner.report.content import Block, make_tables
 from samples import CPU, make_cell, make_record, make_row, make_rows, plan_cell
 
@@ -106,37 +105,10 @@ def test_a_terminal_gets_colour(monkeypatch, capsys):
     assert capsys.readouterr().out == plain
 
 
-class Tags(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.names, self.text = [], ""
-
-    def handle_starttag(self, tag, attrs):
-        self.names.append(tag)
-        assert not {name for name, _ in attrs} & {"onerror", "onclick", "src", "href"}
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def hostile_tables():
     cell = make_cell()
     row = make_row(cell, make_record(cell, "failed", "failed.exception", HOSTILE, flags=[HOSTILE]))
     return make_tables(HOSTILE, [row], [HOSTILE], [Block(HOSTILE, [("Command", HOSTILE)])])
-
-
-def test_html_holds_everything_and_loads_nothing():
-    page = Tags()
-    page.feed(html.to_html(TABLES))
-    assert "rank 1 ran out of memory" in page.text and "bench -m strategy=single,ddp" in page.text
-    assert "✗ refused 1/1" in page.text and "<b>never</b>" in page.text
-    assert not {"script", "link", "img", "iframe", "b"} & set(page.names)
-
-
-def test_hostile_text_cannot_inject_html():
-    page = Tags()
-    page.feed(html.to_html(hostile_tables()))
-    assert "script" not in page.names
 
 
 @pytest.mark.parametrize("write", [markdown.results_markdown, markdown.compatibility_markdown])

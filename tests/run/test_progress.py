@@ -14,7 +14,9 @@ def test_a_line_a_finished_cell():
 def test_what_a_workload_is_known_by():
     parity = {"parity_gradient_error": 0.0187, "parity_curve_error": 0.17}
     record = make_record(make_cell(), metrics=parity, flags=["unjudged"])
-    assert progress.headline(record) == "gradient error 0.019  curve error 0.17 nats  unjudged"
+    assert progress.headline(record) == (
+        "gradient error 0.019  curve error 0.17 nats  (no tolerance measured yet)  unjudged"
+    )
     generation = {"step_time_median_s": 0.9, "tokens_per_second_per_device": 220.0, "decode_tokens_per_second": 228.24}
     assert progress.headline(make_record(make_cell(), metrics=generation)) == "decodes 228.2 tok/s"
 

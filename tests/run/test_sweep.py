@@ -6,7 +6,7 @@ from benchrunner.core.faults import parse_fault
 from benchrunner.launch import variables
 from benchrunner.launch.fake import Script
 from benchrunner.run import ledger
-from fake_sweeps import ERROR, OK, cells, record, run
+from fake_sweeps import ERROR, OK, OOM, cells, record, run
 from samples import make_cell, plan_cell
 
 # --- verdicts and exit codes
@@ -30,8 +30,8 @@ def test_every_cell_gets_its_record(paths):
     ("script", "status", "code"),
     [
         (OK, "ok", 0),
-        (Script(errors={0: ERROR | {"kind": "oom"}}, exits={0: 1}), "oom", 0),
-        (Script(errors={0: ERROR | {"kind": "unsupported", "code": "runtime.x"}}, exits={0: 1}), "unsupported", 0),
+        (Script(errors={0: ERROR | {"kind": "oom"}}, exits={0: 1}), "oom", 4),
+        (Script(errors={0: ERROR | {"kind": "unsupported", "code": "runtime.x"}}, exits={0: 1}), "unsupported", 4),
         (Script(errors={0: ERROR}, exits={0: 1}), "failed", 2),
         (Script(exits={0: -11}), "failed", 2),
         (Script(result={"checks": {"shape": {"ok": False, "expected": 1, "observed": 2}}}), "invalid", 2),
@@ -43,6 +43,15 @@ def test_the_exit_code(paths, script, status, code):
     planned = cells(1)
     summary, _ = run(paths, planned, script)
     assert (record(paths, planned[0])["status"], summary.exit_code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "code"), [((), 0), (("oom",), 2), (("oom.device",), 2), (("oom.host", "skipped"), 0)]
+)
+def test_what_else_makes_a_run_fail(paths, fail_on, code):
+    planned = cells(2)
+    summary, _ = run(paths, planned, {planned[0].cell.slug: OOM}, fail_on=fail_on)
+    assert summary.counts == {"ok": 1, "oom": 1} and summary.exit_code == code
 
 
 def test_nothing_attempted_is_not_green(paths):

@@ -31,4 +31,9 @@ def sweep_directories(command: str, given: Sequence[str]) -> list[Path]:
 def _existing(given_path: str) -> Path:
     if not Path(given_path).is_dir():
         raise UsageError(f"{given_path}: no such directory")
-    return Path(given_path)
+    return _followed(Path(given_path))
+
+
+def _followed(path: Path) -> Path:
+    """Where the link leads now: `outputs/latest` is another sweep as soon as one is started."""
+    return path.parent / path.readlink() if path.is_symlink() else path

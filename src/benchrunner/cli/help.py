@@ -25,10 +25,11 @@ keys (bench --cfg job prints all with their values):
 
 EXIT_CODES = """\
 exit codes:
-  0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one was attempted
+  0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one is ok
   1   wrong arguments or a wrong directory; nothing was run
-  2   some cell failed, timed out or is invalid, or the sweep was stopped early
-  4   nothing failed and nothing was measured
+  2   some cell failed, timed out or is invalid, the sweep was stopped early, or --fail-on says so
+  3   a gate says no: what the sweep expects of its cells (sweep.expect) does not hold
+  4   nothing failed and no cell is ok
   130, 143   interrupted; finished records are kept"""
 
 ANSWERED_BY_HYDRA = """\

@@ -4,7 +4,9 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import Flag
+from benchrunner.cli.command import EXIT_GATE, EXIT_OK, Flag
+from benchrunner.core.errors import UsageError, did_you_mean
+from benchrunner.core.record import STATUSES
 
 if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
@@ -21,6 +23,30 @@ NO_INFER = Flag(
     names=("--no-infer",),
     help="run also larger micro-batches of a cell of which a smaller one ran out of memory",
 )
+
+
+FAIL_ON = Flag(
+    names=("--fail-on",),
+    metavar="STATUS,…",
+    help="exit 2 also when a cell has one of these statuses or reason codes, e.g. oom,skipped.devices",
+)
+CODES = ("oom", "rule", "runtime", "missing", "validity", "timeout", "failed", "skipped")
+"""What reason codes begin with."""
+
+
+def fail_on(arguments: Namespace) -> tuple[str, ...]:
+    """The statuses and reason codes of `--fail-on`.
+
+    Raises:
+        UsageError: one is neither.
+    """
+    given = tuple(filter(None, (arguments.fail_on or "").split(",")))
+    statuses = [status for status in STATUSES if status != "ok"]
+    for word in given:
+        if word not in statuses and not (word.partition(".")[0] in CODES and word.partition(".")[2]):
+            hint = did_you_mean(word, statuses)
+            raise UsageError(f"--fail-on: {word!r} is neither a status ({', '.join(statuses)}) nor a reason code{hint}")
+    return given
 
 
 def budget_s(arguments: Namespace) -> float | None:
@@ -44,10 +70,15 @@ def run_and_report(plan: "Plan", paths: "SweepPaths", launcher: "Launcher", opti
     from benchrunner.run.sweep import run_plan
 
     summary = run_plan(plan, paths, launcher=launcher, options=options)
+    violated: list[str] = []
     try:
-        print_tables(write_report([paths]))
+        tables = write_report([paths])
+        violated = tables.violated
+        print_tables(tables)
     except OSError as error:
         again = f"bench report {paths.root} makes them again"
         print(f"bench: the tables cannot be written: {error.strerror or error}; {again}", file=sys.stderr)
+    for name in violated:
+        print(f"bench: the sweep expects otherwise: {name}", file=sys.stderr)
     print(paths.root, flush=True)
-    return summary.exit_code
+    return EXIT_GATE if violated and summary.exit_code == EXIT_OK else summary.exit_code

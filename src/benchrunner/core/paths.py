@@ -97,6 +97,11 @@ class SweepPaths:
     root: Path
 
     @property
+    def name(self) -> str:
+        """The directory's own name, also where a link such as `outputs/latest` leads to it."""
+        return self.root.resolve().name
+
+    @property
     def plan(self) -> Path:
         """The frozen matrix."""
         return self.root / PLAN

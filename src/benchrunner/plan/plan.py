@@ -1,6 +1,9 @@
 """The frozen matrix: every cell with its verdict, decided before anything runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from typing_extensions import TypedDict
 
 from benchrunner import __version__
 from benchrunner.core.cell import Cell
@@ -14,6 +17,13 @@ class PlannedCell(Verdict):
     """A cell and what was decided about it."""
 
     cell: Cell
+
+
+class ModelCard(TypedDict):
+    """What the option file of a model says, where overrides changed the model."""
+
+    num_layers: int
+    num_parameters: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,8 @@ class Plan:
     created_at: str
     """ISO 8601, UTC."""
     benchrunner: str = __version__
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)
+    """Model → its card, of each model that overrides changed; a plan of an older version has none."""
 
     @property
     def settings(self) -> Settings:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from benchrunner.core import arithmetic
 from benchrunner.core.cell import (
     Cell,
     config_digest,
@@ -14,9 +15,10 @@ from benchrunner.core.cell import (
     identity_overrides,
     make_slug,
 )
+from benchrunner.core.schema import typed_section
 from benchrunner.machine.hardware import Hardware, usable_devices
 from benchrunner.plan.expectation import read_expectations
-from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.plan import ModelCard, Plan, PlannedCell
 from benchrunner.plan.rules import Rule
 from benchrunner.plan.verdict import Preflight, Verdict
 
@@ -55,7 +57,19 @@ def make_plan(
         sweep_name=expansion.sweep_name,
         arguments=list(expansion.arguments),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        cards=_cards(expansion),
     )
+
+
+def _cards(expansion: "Expansion") -> dict[str, ModelCard]:
+    """What a model is without the overrides that changed it."""
+    changed = {row.axes["model"] for row in expansion.rows if any(key.startswith("model.") for key in row.overrides)}
+    return {name: _card(expansion.models[name]) for name in sorted(changed)}
+
+
+def _card(section: Mapping[str, Any]) -> ModelCard:
+    model = typed_section("model", section)
+    return {"num_layers": model.num_layers, "num_parameters": arithmetic.num_parameters(model)}
 
 
 def _planned(cell: Cell, verdict: Verdict) -> PlannedCell:

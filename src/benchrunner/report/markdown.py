@@ -8,6 +8,7 @@ from benchrunner.core.text import single_line
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Block, Tables
+from benchrunner.report.expectations import expectations_table
 
 _MARKDOWN = re.compile(r"([\\`*\[\]|~$])|(?<!\w)(_)|(_)(?!\w)")
 """What Markdown would read as markup; an underscore inside a word is none."""
@@ -48,7 +49,12 @@ def is_numeric(column: pd.Series) -> bool:
 
 def results_markdown(tables: Tables) -> str:
     """results.md."""
-    parts = [f"# Results: {escape_markdown(tables.title)}", *map(escape_markdown, tables.summary)]
+    parts = [f"# Results: {escape_markdown(tables.title)}", *_banner(tables), *map(escape_markdown, tables.summary)]
+    parts += [escape_markdown(line) for line in dict.fromkeys(table.above for table in tables.published)]
+    for table in tables.published:
+        parts += _section(escape_markdown(table.title), table.frame)
+        parts += ["\n".join(f"- {escape_markdown(note)}" for note in table.notes)] if table.notes else []
+    parts += _section("Expected", expectations_table(tables.expectations))
     parts += _section("Measured", formatting.measured_table(tables.results))
     parts += _section("Not measured", formatting.unmeasured_table(tables.results))
     parts += _notes(tables)
@@ -57,7 +63,8 @@ def results_markdown(tables: Tables) -> str:
 
 def compatibility_markdown(tables: Tables) -> str:
     """compatibility.md."""
-    parts = [f"# Compatibility: {escape_markdown(tables.title)}", LEGEND]
+    parts = [f"# Compatibility: {escape_markdown(tables.title)}", *_banner(tables)]
+    parts += [*map(escape_markdown, tables.summary), LEGEND]
     for matrix in tables.matrices:
         parts += _matrix(matrix)
     parts += _section("Reasons", formatting.as_text(tables.reasons))
@@ -72,6 +79,10 @@ LEGEND = (
     " combination at small scale with fp32 (right, wrong, or unjudged where no tolerance was measured); running is not"
     " computing the right thing."
 )
+
+
+def _banner(tables: Tables) -> list[str]:
+    return [f"**{escape_markdown(text)}**" for text in tables.banner]
 
 
 def _section(title: str, frame: pd.DataFrame) -> list[str]:

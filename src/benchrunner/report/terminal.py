@@ -18,10 +18,12 @@ from benchrunner.plan.plan import Plan
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Tables
+from benchrunner.report.expectations import expectations_table
 from benchrunner.report.markdown import LEGEND
 from benchrunner.report.results import IDENTIFYING, NONE, Row, results_table
 
 STYLES = {
+    "PARTIAL:": "bold yellow",
     "ok": "green",
     "run": "green",
     "yes": "green",
@@ -42,8 +44,16 @@ INDENT = "    "
 def print_tables(tables: Tables) -> None:
     """Results and compatibility on stdout, remarks about the files on stderr."""
     width = _width()
-    above = [line for text in (tables.title, *tables.summary) for line in textwrap.wrap(single_line(text), width)]
+    said = (tables.title, *tables.banner, *tables.summary)
+    above = [line for text in said for line in _paragraph(text, width)]
     _print([*above, ""])
+    for line in dict.fromkeys(table.above for table in tables.published):
+        _print([*_paragraph(line, width), ""])
+    for table in tables.published:
+        _print_section(table.title, aligned(table.frame, width))
+        _print([line for note in table.notes for line in _paragraph(f"- {note}", width)] + [""])
+    if tables.expectations:
+        _print_section("Expected", with_reasons(expectations_table(tables.expectations), width))
     _print_section("Measured", aligned(formatting.measured_table(tables.results), width))
     _print_section("Not measured", with_reasons(formatting.unmeasured_table(tables.results), width))
     for matrix in tables.matrices:
@@ -79,7 +89,7 @@ def plan_table(plan: Plan) -> pd.DataFrame:
         Row(planned=planned, record=None, sweep="", hardware="", device_name=here.device_name, torch=here.torch)
         for planned in plan.cells
     ]
-    frame = formatting.labels(results_table(rows, IDENTIFYING))
+    frame = formatting.labels(results_table(rows, (*IDENTIFYING, "nodes")))
     frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
     predicted = [planned.predicted or {} for planned in plan.cells]
     optional = {
@@ -178,6 +188,11 @@ def _wrapped(text: str, width: int) -> list[str]:
 def matrix_lines(matrix: Matrix, width: int) -> list[str]:
     """A matrix as an aligned or stacked table."""
     return aligned(matrix.frame.rename_axis(matrix.corner).reset_index(), width)
+
+
+def _paragraph(text: str, width: int) -> list[str]:
+    """Lines of a sentence; a path in it stays in one piece, so that it can be copied."""
+    return textwrap.wrap(single_line(text), width, break_on_hyphens=False, break_long_words=False)
 
 
 def _texts(frame: pd.DataFrame) -> list[list[str]]:

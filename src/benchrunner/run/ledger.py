@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -76,13 +76,17 @@ class Ledger:
         if before is None or before.attempt == 0:
             self.conclude(planned, outcome, sync=False)
 
-    def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None, **more: Any) -> ExitSummary:
-        """Counts over all cells of the plan."""
+    def summarise(
+        self, cells: Iterable[PlannedCell], interrupted_by: int | None, *, fail_on: Collection[str] = (), **more: Any
+    ) -> ExitSummary:
+        """Counts over all cells of the plan, and which of the statuses and codes `fail_on` there are."""
         records = [self.records.get(planned.cell.slug) for planned in cells]
+        happened = {word for record in records if record for word in (record.status, record.reason_code)}
         return ExitSummary(
             counts=dict(Counter(record.status if record else "skipped" for record in records)),
             num_attempted=sum(record is not None and record.attempt > 0 for record in records),
             interrupted_by=interrupted_by,
+            unwanted=[word for word in fail_on if word in happened],
             **more,
         )
 

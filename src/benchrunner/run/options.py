@@ -28,6 +28,8 @@ class RunOptions:
     clock: Clock = field(default_factory=SystemClock)
     budget_s: float | None = None
     """Start no cell that is expected not to end within so many seconds, the most informative first; None: run all."""
+    fail_on: tuple[str, ...] = ()
+    """Statuses and reason codes that make the run fail, beside the ones that always do."""
     infer: bool = True
     """Let a micro-batch that ran out of device memory decide the larger ones of the same cell."""
     selection: Selection = field(default_factory=Selection)

@@ -111,7 +111,9 @@ def _parity_errors(record: Record) -> list[str]:
     gradient, curve = record.metrics.get("parity_gradient_error"), record.metrics.get("parity_curve_error")
     if gradient is None or curve is None:
         return []
-    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats"]
+    limits = record.checks.get("parity", {"ok": None}).get("expected")
+    allowed = "no tolerance measured yet" if limits is None else str(limits)
+    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats", f"({allowed})"]
 
 
 def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:

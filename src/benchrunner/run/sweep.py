@@ -16,7 +16,7 @@ from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.attempts import attempt_of
-from benchrunner.run.clock import Clock, now_utc
+from benchrunner.run.clock import now_utc
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
 from benchrunner.run.options import RunOptions
@@ -43,7 +43,7 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     started_at = now_utc()
     try:
         with filelock.FileLock(paths.lock, timeout=0):
-            sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options.clock)
+            sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
             summary = sweep.run(plan)
             sweep.ledger.keep_run(summary, started_at)
             return summary
@@ -54,13 +54,13 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
 class Sweep:
     """One run over a plan."""
 
-    def __init__(self, prepared: Prepared, launcher: Launcher, clock: Clock) -> None:
+    def __init__(self, prepared: Prepared, launcher: Launcher, options: RunOptions) -> None:
         self.queue, self.attempts, self.devices = prepared.queue, prepared.attempts, prepared.devices
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
         self.ledger, self.progress = prepared.ledger, prepared.progress
-        self.launcher, self.clock = launcher, clock
+        self.launcher, self.clock, self.fail_on = launcher, options.clock, options.fail_on
         self.running: list[Running] = []
-        self._asked_after, self._asked_s = 0, clock.now()
+        self._asked_after, self._asked_s = 0, self.clock.now()
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
@@ -175,6 +175,7 @@ class Sweep:
         return self.ledger.summarise(
             plan.cells,
             signum,
+            fail_on=self.fail_on,
             busy_share=busy_share,
             concurrency=concurrency,
             stopped_by=self.policies.stopped_by,

@@ -121,6 +121,7 @@ def plan_to_dict(plan: Plan) -> PlanFile:
         "settings": settings,
         "cells": [_cell_entry(planned, common, settings, sections) for planned in plan.cells],
         "sections": sections.values,
+        "cards": dict(plan.cards),
     }
 
 
@@ -190,6 +191,7 @@ def plan_from_dict(data: PlanFile) -> Plan:
         arguments=data["words"],
         created_at=data["created_at"],
         benchrunner=data["benchrunner"],
+        cards=data.get("cards", {}),
     )
 
 

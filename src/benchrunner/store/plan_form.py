@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from benchrunner.core.record import Grounds
 from benchrunner.core.schema import SECTIONS, Config
 from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.plan import ModelCard
 from benchrunner.plan.predict import Prediction
 from benchrunner.plan.verdict import Decision
 
@@ -58,3 +59,5 @@ class PlanFile(TypedDict):
     cells: list[CellEntry]
     sections: Sections
     """Key of the configuration → the different sections that cells have there."""
+    cards: NotRequired[dict[str, ModelCard]]
+    """Model → its card, of each model that overrides changed."""

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from benchrunner.cli.command import EXIT_OK, Command, Example, Operands
+from benchrunner.cli.command import EXIT_OK, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directories
 
 
@@ -13,14 +13,24 @@ def report(arguments: Namespace) -> int:
     from benchrunner.report.write import write_report
 
     sweeps = [SweepPaths(directory) for directory in sweep_directories("report", arguments.directories)]
-    print_tables(write_report(sweeps))
+    print_tables(write_report(sweeps, layout=arguments.layout))
     return EXIT_OK
 
+
+LAYOUT = Flag(
+    names=("--layout",),
+    metavar="NAME",
+    help="print a published table first, in its own layout and beside its values",
+)
 
 COMMAND = Command(
     run=report,
     summary="rebuild all tables from the plan and records of one or more sweep directories",
     details="A sweep may be half-finished. The tables of several go into <out_dir>/merged/.",
     operands=Operands(name="directories", usage="DIR [DIR …]"),
-    examples=(Example(line="bench report outputs/latest", meaning="the tables again"),),
+    flags=(LAYOUT,),
+    examples=(
+        Example(line="bench report outputs/latest", meaning="the tables again"),
+        Example(line="bench report outputs/mine --layout litgpt-train", meaning="beside the values of Lit-GPT's table"),
+    ),
 )

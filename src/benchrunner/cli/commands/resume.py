@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directory
-from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s, run_and_report
+from benchrunner.cli.run_and_report import BUDGET, FAIL_ON, NO_INFER, budget_s, fail_on, run_and_report
 from benchrunner.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def resume(arguments: Namespace) -> int:
         selection=_selection(arguments, made),
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
+        fail_on=fail_on(arguments),
     )
     return run_and_report(made, SweepPaths(directory), launcher, options)
 
@@ -58,6 +59,7 @@ COMMAND = Command(
         Flag(names=("--mix",), help="even on other versions or devices; such records are flagged mixed_environment"),
         BUDGET,
         NO_INFER,
+        FAIL_ON,
         Flag(names=("--only",), metavar="STATUS,…", help=f"those that ended so: {', '.join(RESUMED)}"),
         Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
     ),
