@@ -17,6 +17,7 @@ def test_an_expectation_that_does_not_hold_is_a_gate_that_says_no(
     monkeypatch.setattr("benchrunner.run.sweep.run_plan", lambda *_, **__: SimpleNamespace(exit_code=of_the_cells))
     monkeypatch.setattr("benchrunner.report.write.write_report", lambda *_: SimpleNamespace(violated=violated))
     monkeypatch.setattr("benchrunner.report.terminal.print_tables", lambda tables: None)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     assert run_and_report(None, SweepPaths(tmp_path), None, None) == code
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == str(tmp_path)

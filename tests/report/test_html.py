@@ -63,7 +63,7 @@ def test_it_holds_everything_and_loads_nothing():
 
 def test_the_first_screen():
     text = " ".join(Tags(html.to_html(TABLES)).text.split())
-    assert "complete" in text and "7 cells: 2 ok" in text
+    assert "partial" in text and "7 cells: 2 ok" in text
     assert "3 of 7 cells: " not in text and "4 of 7 cells: " in text
     assert "single · bf16 · eager · world 1, 10,370 tokens/s/device in 0.68 GiB" in text
 
@@ -73,7 +73,7 @@ def test_a_cell_opens_with_all_that_is_known_of_it():
     checks = {"shape": {"ok": True, "expected": 5, "observed": 5, "note": "n"}, "trains": {"ok": None}}
     ranks = [{"rank": 0, "state": "done", "phase": "teardown", "phases_s": {}, "step_times_s": [0.1, 0.2]}]
     changes = {"checks": checks, "ranks": ranks, "phases_s": {"build": 1.234}, "attempt": 2}
-    row = make_row(cell, make_record(cell, **changes), predicted=None)
+    row = make_row(cell, make_record(cell, **changes))
     (found,) = details_in(html.to_html(make_tables("t", [row], [], [])))
     assert found["checks"] == [["shape", True, "5", "5", "n"], ["trains", None, "", "", ""]]
     assert found["samples_ms"] == [100.0, 200.0] and found["phases"] == {"build": 1.23}

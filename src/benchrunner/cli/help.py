@@ -1,5 +1,6 @@
 """The text of `bench --help` and of `bench COMMAND --help`, from what the commands say of themselves and from conf/."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -46,7 +47,7 @@ def help_text(name: str) -> str:
 def _program_blocks() -> list[str]:
     examples = [example for command in COMMANDS.values() for example in command.examples]
     return [
-        f"usage: {usage(UNNAMED)}\n       bench COMMAND …",
+        f"{_usage_lines(UNNAMED)}\n       bench COMMAND …",
         PURPOSE,
         _examples_block(examples),
         _titled("commands (bench COMMAND --help explains the flags of one)", _commands()),
@@ -60,11 +61,19 @@ def _program_blocks() -> list[str]:
 def _command_blocks(name: str) -> list[str]:
     command = COMMANDS[name]
     return [
-        f"usage: {usage(name)}",
+        _usage_lines(name),
         textwrap.fill(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}", WIDTH),
         _flags_block(command),
         _examples_block(command.examples),
     ]
+
+
+def _usage_lines(name: str) -> str:
+    indent = " " * (len("usage: ") + len(called(name)) + 1)
+    whole = f"usage: {usage(name)}"
+    # a flag and its value stay together: `[--budget TIME]`
+    glued = re.sub(r"\[[^\]]*\]", lambda hit: hit[0].replace(" ", "\0"), whole)
+    return textwrap.fill(glued, WIDTH, subsequent_indent=indent, break_on_hyphens=False).replace("\0", " ")
 
 
 def usage(name: str) -> str:

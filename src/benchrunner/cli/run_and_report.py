@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import EXIT_GATE, EXIT_OK, Flag
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.job import Launcher
     from benchrunner.plan.plan import Plan
+    from benchrunner.report.content import Tables
     from benchrunner.run.options import RunOptions
 
 BUDGET = Flag(
@@ -30,6 +32,8 @@ FAIL_ON = Flag(
     metavar="STATUS,…",
     help="exit 2 also when a cell has one of these statuses or reason codes, e.g. oom,skipped.devices",
 )
+JUNIT = Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration")
+EVENTS = Flag(names=("--events",), metavar="FILE", help="add a line of JSON to FILE when a cell starts or ends")
 CODES = ("oom", "rule", "runtime", "missing", "validity", "timeout", "failed", "skipped")
 """What reason codes begin with."""
 
@@ -60,11 +64,41 @@ def budget_s(arguments: Namespace) -> float | None:
     return None if arguments.budget is None else parse_duration(arguments.budget)
 
 
-def run_and_report(plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions") -> int:
+def events_file(arguments: Namespace) -> Path | None:
+    """The file of `--events`.
+
+    Raises:
+        UsageError: its directory does not exist.
+    """
+    if arguments.events and not Path(arguments.events).absolute().parent.is_dir():
+        raise UsageError(f"--events: {arguments.events}: no such directory")
+    return Path(arguments.events) if arguments.events else None
+
+
+def write_junit(tables: "Tables", file: str | None) -> None:
+    """The verdicts for continuous integration, where a file was named.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from benchrunner.report.junit import to_junit
+
+    if file is None:
+        return
+    try:
+        Path(file).write_text(to_junit(tables), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--junit: cannot write {file}: {error.strerror or error}") from error
+
+
+def run_and_report(
+    plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions", junit: str | None = None
+) -> int:
     """Run every cell that is left, print the tables and, as the last line, the directory; the exit code.
 
     Tables that cannot be written are named on stderr and change nothing else.
     """
+    from benchrunner.report.job_summary import write_job_summary
     from benchrunner.report.terminal import print_tables
     from benchrunner.report.write import write_report
     from benchrunner.run.sweep import run_plan
@@ -75,6 +109,8 @@ def run_and_report(plan: "Plan", paths: "SweepPaths", launcher: "Launcher", opti
         tables = write_report([paths])
         violated = tables.violated
         print_tables(tables)
+        write_job_summary(tables)
+        write_junit(tables, junit)
     except OSError as error:
         again = f"bench report {paths.root} makes them again"
         print(f"bench: the tables cannot be written: {error.strerror or error}; {again}", file=sys.stderr)

@@ -29,6 +29,7 @@ def to_html(tables: Tables) -> str:
     return environment.from_string(_file("report.html.jinja")).render(
         tables=tables,
         table=table,
+        state="partial" if tables.banner or any(row.is_waiting for row in tables.rows) else "complete",
         first_rows=len(table.rows) if table.files else FIRST_ROWS,
         kinds=_kinds(table),
         counts=page.counts(tables),

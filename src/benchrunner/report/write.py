@@ -73,8 +73,8 @@ def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None, la
     return tables
 
 
-def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths, layout: str | None = None) -> Tables:
-    """The tables of one sweep, or of several merged, with links from where they are written."""
+def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths | None = None, layout: str | None = None) -> Tables:
+    """The tables of one sweep, or of several merged, with links from where they are written (None: the first)."""
     rows, merge_notes = merge_rows([row for sweep in sweeps for row in sweep.rows])
     notes = [note for sweep in sweeps for note in sweep.notes]
     title = " + ".join(sweep.title for sweep in sweeps)
@@ -86,7 +86,7 @@ def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths, layout: str |
         [*notes, *merge_notes],
         [_block(sweep) for sweep in sweeps],
         banner,
-        _roots(sweeps, target),
+        _roots(sweeps, target or sweeps[0].paths),
         published_tables(load_layout(named), rows, hardware) if named else (),
         judge_expectations(rows, hardware) if len({sweep.plan.sweep_name for sweep in sweeps}) == 1 else (),
     )

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchrunner.core.environment import Environment
 from benchrunner.core.faults import VARIABLE, Fault, parse_fault
@@ -28,6 +29,8 @@ class RunOptions:
     clock: Clock = field(default_factory=SystemClock)
     budget_s: float | None = None
     """Start no cell that is expected not to end within so many seconds, the most informative first; None: run all."""
+    events: Path | None = None
+    """Where lines of JSON about the run are added; None: nowhere."""
     fail_on: tuple[str, ...] = ()
     """Statuses and reason codes that make the run fail, beside the ones that always do."""
     infer: bool = True

@@ -17,6 +17,7 @@ from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.device_use import DeviceUse
+from benchrunner.run.events import Events
 from benchrunner.run.ledger import Ledger
 from benchrunner.run.options import RunOptions
 from benchrunner.run.order import order_by_information, smaller_first, smaller_first_in_place
@@ -40,6 +41,7 @@ class Prepared:
     verdicts: Verdicts
     ledger: Ledger
     progress: Progress
+    events: Events
 
 
 def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptions) -> Prepared:
@@ -53,7 +55,8 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
     hardware = options.hardware or (detect() if options.resume else plan.hardware)
     devices = DeviceUse(hardware, options, progress, is_local=launcher.is_local)
     policies = make_policies(plan, ledger.records, hardware, options)
-    verdicts = Verdicts(ledger, progress, policies, options)
+    events = Events(options.events)
+    verdicts = Verdicts(ledger, progress, policies, options, events)
     left = _selected(plan, ledger, hardware, options)
     _record_decided(plan, left, ledger)
     left = _without_finished(left, paths, ledger, verdicts, progress)
@@ -66,6 +69,7 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
         verdicts=verdicts,
         ledger=ledger,
         progress=progress,
+        events=events,
     )
 
 

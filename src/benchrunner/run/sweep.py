@@ -44,7 +44,9 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     try:
         with filelock.FileLock(paths.lock, timeout=0):
             sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
+            sweep.events.begin(len(sweep.queue), paths.root)
             summary = sweep.run(plan)
+            sweep.events.end(summary.counts, summary.exit_code)
             sweep.ledger.keep_run(summary, started_at)
             return summary
     except filelock.Timeout as error:
@@ -59,6 +61,7 @@ class Sweep:
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
         self.ledger, self.progress = prepared.ledger, prepared.progress
         self.launcher, self.clock, self.fail_on = launcher, options.clock, options.fail_on
+        self.events = prepared.events
         self.running: list[Running] = []
         self._asked_after, self._asked_s = 0, self.clock.now()
 
@@ -127,6 +130,7 @@ class Sweep:
             outcome = broken("launch", "the job could not be started", error)
             self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0))
             return
+        self.events.started(planned.cell.slug, job.attempt, places)
         run = Running(planned=planned, job=job, handle=handle, places=places, started_s=now_s)
         run.meet(self.running)
         self.running.append(run)

@@ -7,6 +7,7 @@ from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome
 from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.events import Events
 from benchrunner.run.ledger import Ledger
 from benchrunner.run.options import RunOptions
 from benchrunner.run.policies import Policies
@@ -16,10 +17,13 @@ from benchrunner.run.progress import Progress
 class Verdicts:
     """Every final verdict of a run passes here."""
 
-    def __init__(self, ledger: Ledger, progress: Progress, policies: Policies, options: RunOptions) -> None:
+    def __init__(
+        self, ledger: Ledger, progress: Progress, policies: Policies, options: RunOptions, events: Events
+    ) -> None:
         self.num_concluded = 0
         self.num_refused: Counter[str] = Counter()
         """Reason code → cells that a policy did not let run."""
+        self._events = events
         self._ledger, self._progress, self._policies, self._options = ledger, progress, policies, options
 
     def conclude(
@@ -28,6 +32,7 @@ class Verdicts:
         """This is what became of a cell."""
         record = self._ledger.conclude(planned, outcome, evidence, attempt)
         self._progress.report_finished(record)
+        self._events.finished(record)
         self._policies.learn(planned, record)
         self.num_concluded += 1
 

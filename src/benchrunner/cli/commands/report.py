@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from benchrunner.cli.command import EXIT_OK, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directories
+from benchrunner.cli.run_and_report import JUNIT, write_junit
 
 
 def report(arguments: Namespace) -> int:
@@ -13,7 +14,9 @@ def report(arguments: Namespace) -> int:
     from benchrunner.report.write import write_report
 
     sweeps = [SweepPaths(directory) for directory in sweep_directories("report", arguments.directories)]
-    print_tables(write_report(sweeps, layout=arguments.layout))
+    tables = write_report(sweeps, layout=arguments.layout)
+    print_tables(tables)
+    write_junit(tables, arguments.junit)
     return EXIT_OK
 
 
@@ -28,7 +31,7 @@ COMMAND = Command(
     summary="rebuild all tables from the plan and records of one or more sweep directories",
     details="A sweep may be half-finished. The tables of several go into <out_dir>/merged/.",
     operands=Operands(name="directories", usage="DIR [DIR …]"),
-    flags=(LAYOUT,),
+    flags=(LAYOUT, JUNIT),
     examples=(
         Example(line="bench report outputs/latest", meaning="the tables again"),
         Example(line="bench report outputs/mine --layout litgpt-train", meaning="beside the values of Lit-GPT's table"),

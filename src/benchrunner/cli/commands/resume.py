@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directory
-from benchrunner.cli.run_and_report import BUDGET, FAIL_ON, NO_INFER, budget_s, fail_on, run_and_report
+from benchrunner.cli.run_and_report import (
+    BUDGET,
+    EVENTS,
+    FAIL_ON,
+    JUNIT,
+    NO_INFER,
+    budget_s,
+    events_file,
+    fail_on,
+    run_and_report,
+)
 from benchrunner.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,8 +43,9 @@ def resume(arguments: Namespace) -> int:
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
         fail_on=fail_on(arguments),
+        events=events_file(arguments),
     )
-    return run_and_report(made, SweepPaths(directory), launcher, options)
+    return run_and_report(made, SweepPaths(directory), launcher, options, arguments.junit)
 
 
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":
@@ -60,6 +71,8 @@ COMMAND = Command(
         BUDGET,
         NO_INFER,
         FAIL_ON,
+        JUNIT,
+        EVENTS,
         Flag(names=("--only",), metavar="STATUS,…", help=f"those that ended so: {', '.join(RESUMED)}"),
         Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
     ),

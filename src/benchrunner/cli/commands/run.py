@@ -5,7 +5,17 @@ from argparse import Namespace
 
 from benchrunner.cli.command import Command, Example
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
-from benchrunner.cli.run_and_report import BUDGET, FAIL_ON, NO_INFER, budget_s, fail_on, run_and_report
+from benchrunner.cli.run_and_report import (
+    BUDGET,
+    EVENTS,
+    FAIL_ON,
+    JUNIT,
+    NO_INFER,
+    budget_s,
+    events_file,
+    fail_on,
+    run_and_report,
+)
 
 
 def run(arguments: Namespace) -> int:
@@ -17,18 +27,23 @@ def run(arguments: Namespace) -> int:
     from benchrunner.store import plan_file
 
     faults.parse_fault(os.environ.get(faults.VARIABLE))
-    options = RunOptions(budget_s=budget_s(arguments), infer=not arguments.no_infer, fail_on=fail_on(arguments))
+    options = RunOptions(
+        budget_s=budget_s(arguments),
+        infer=not arguments.no_infer,
+        fail_on=fail_on(arguments),
+        events=events_file(arguments),
+    )
     made = plan_overrides(arguments, launch=True)
     launcher = launcher_for(made.settings.launcher)
     paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
-    return run_and_report(made, paths, launcher, options)
+    return run_and_report(made, paths, launcher, options, arguments.junit)
 
 
 COMMAND = Command(
     run=run,
     summary="run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
     operands=OVERRIDES,
-    flags=(MULTIRUN, BUDGET, NO_INFER, FAIL_ON),
+    flags=(MULTIRUN, BUDGET, NO_INFER, FAIL_ON, JUNIT, EVENTS),
     examples=(
         Example(line="bench", meaning="the debug model, one training cell"),
         Example(line="bench model=llama2-7b strategy=fsdp seq_len=2048", meaning="one cell"),
