@@ -250,3 +250,13 @@ def test_the_same_cell_on_another_device_or_torch_keeps_its_row():
     other_torch = replace(CPU, torch="2.12.0")
     rows, notes = merge_rows([make_row(ONE, hardware=hardware) for hardware in (CPU, H200, other_torch)])
     assert len(rows) == 3 and notes == []
+
+
+def test_a_published_table_is_printed_first_where_a_layout_is_named(sweep, capsys):
+    put(sweep, make_record(ONE))
+    tables = write_report([sweep], layout="litgpt-train")
+    forms = every_form(tables, capsys)
+    for name in ("terminal", "results.md", "report.html"):
+        text = forms[name]
+        assert "20.3" in text and "Lit-GPT" in text and "not in this sweep" in text
+    assert not write_report([sweep]).published

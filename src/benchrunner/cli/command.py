@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 EXIT_OK = 0
 
+EXIT_GATE = 3
+"""A gate says no: an expectation of the sweep does not hold."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:

@@ -30,7 +30,7 @@ exit codes:
   0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one is ok
   1   wrong arguments or a wrong directory; nothing was run
   2   some cell failed, timed out or is invalid, the sweep was stopped early, or --fail-on says so
-  3   a gate says no (compare, verify)
+  3   a gate says no (compare, verify), or what the sweep expects of its cells (sweep.expect) does not hold
   4   nothing failed and no cell is ok
   130, 143   interrupted; finished records are kept"""
 

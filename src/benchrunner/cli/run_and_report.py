@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import Flag
+from benchrunner.cli.command import EXIT_GATE, EXIT_OK, Flag
 from benchrunner.core.errors import UsageError, did_you_mean
 from benchrunner.core.record import STATUSES
 
@@ -111,28 +111,33 @@ def run_and_report(
     from benchrunner.run.sweep import run_plan
 
     summary = run_plan(plan, paths, launcher=launcher, options=options)
+    violated: list[str] = []
     try:
         tables = show_report([paths])
+        violated = tables.violated
         write_job_summary(tables)
         write_junit(tables, junit)
     except Exception as error:  # whatever it is, the sweep has run, and its exit code says how
         again = f"bench report {paths.root} makes them again"
         print(f"bench: the tables cannot be made: {type(error).__name__}: {error}; {again}", file=sys.stderr)
     print(next_steps(paths, summary), file=sys.stderr)
+    for name in violated:
+        print(f"bench: the sweep expects otherwise: {name}", file=sys.stderr)
     print(paths.root, flush=True)
-    return summary.exit_code
+    return EXIT_GATE if violated and summary.exit_code == EXIT_OK else summary.exit_code
 
 
-def show_report(sweeps: "Sequence[SweepPaths]") -> "Tables":
+def show_report(sweeps: "Sequence[SweepPaths]", layout: str | None = None) -> "Tables":
     """Write the tables of these sweeps, print and return them; a place that cannot be written costs the files alone.
 
     Raises:
         SweepDirError: a directory that is no sweep.
+        ConfigError: no such layout.
     """
     from benchrunner.report.terminal import print_tables
     from benchrunner.report.write import make_report, write_tables
 
-    tables, target = make_report(sweeps)
+    tables, target = make_report(sweeps, layout)
     try:
         write_tables(tables, target)
     except OSError as error:

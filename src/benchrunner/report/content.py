@@ -10,6 +10,8 @@ from benchrunner.core.record import PHASES, Record
 from benchrunner.report import formatting
 from benchrunner.report.accuracy import accuracy_sentences
 from benchrunner.report.compatibility import Matrix, compatibility_table, count_pairs, feature_matrix, pair_matrices
+from benchrunner.report.expectations import Judged
+from benchrunner.report.published import PublishedTable
 from benchrunner.report.results import (
     Row,
     constant_text,
@@ -49,6 +51,15 @@ class Tables:
     """What the tables were made from, in the order of `results`."""
     roots: Mapping[str, str] = field(default_factory=dict)
     """Sweep → where its directory is, as seen from the report, with a slash at the end."""
+    published: Sequence[PublishedTable] = ()
+    """In the layout of the tables that the sweep reproduces, the published values beside ours."""
+    expectations: Sequence[Judged] = ()
+    """What the sweep expects of its cells, and what records say of that."""
+
+    @property
+    def violated(self) -> list[str]:
+        """The names of the expectations that do not hold."""
+        return [one.expectation.name for one in self.expectations if one.answer == "violated"]
 
 
 def make_tables(
@@ -58,6 +69,8 @@ def make_tables(
     environments: Sequence[Block],
     banner: Sequence[str] = (),
     roots: Mapping[str, str] | None = None,
+    published: Sequence[PublishedTable] = (),
+    expectations: Sequence[Judged] = (),
 ) -> Tables:
     """All tables from rows."""
     results, pairs = pd.concat([results_table(rows), varied_settings(rows)], axis="columns"), count_pairs(rows)
@@ -73,6 +86,8 @@ def make_tables(
         environments=list(environments),
         rows=rows,
         roots=roots or {},
+        published=published,
+        expectations=expectations,
     )
 
 

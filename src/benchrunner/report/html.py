@@ -9,6 +9,7 @@ from benchrunner.core.text import single_line
 from benchrunner.report import formatting, page
 from benchrunner.report.cell_details import packed_details
 from benchrunner.report.content import Tables
+from benchrunner.report.expectations import expectations_table
 from benchrunner.report.markdown import LEGEND, is_numeric
 
 HERE = Path(__file__).parent
@@ -45,6 +46,7 @@ def to_html(tables: Tables) -> str:
         details=packed_details(tables.rows, tables.roots),
         reasons=reasons,
         reason_kinds=[_kind(reasons.iloc[:, index]) for index in range(len(reasons.columns))],
+        expected=expectations_table(tables.expectations),
         legend=LEGEND,
         style=_file("report.css"),
         script=_file("report.js"),

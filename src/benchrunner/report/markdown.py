@@ -9,6 +9,7 @@ from benchrunner.core.text import escape_markdown as escape_text
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Block, Tables
+from benchrunner.report.expectations import expectations_table
 
 
 def escape_markdown(value: str) -> str:
@@ -48,6 +49,11 @@ def is_numeric(column: pd.Series) -> bool:
 def results_markdown(tables: Tables) -> str:
     """results.md."""
     parts = [f"# Results: {escape_markdown(tables.title)}", *_banner(tables), *map(escape_markdown, tables.summary)]
+    parts += [escape_markdown(line) for line in dict.fromkeys(table.above for table in tables.published)]
+    for table in tables.published:
+        parts += _section(escape_markdown(table.title), table.frame)
+        parts += ["\n".join(f"- {escape_markdown(note)}" for note in table.notes)] if table.notes else []
+    parts += _section("Expected", expectations_table(tables.expectations))
     ordered = by_group(tables.results)
     measured, best = formatting.measured_table(ordered), best_of_groups(ordered)
     parts += ["## Measured", to_markdown(measured, bold=best)] if len(measured) else []

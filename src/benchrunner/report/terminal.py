@@ -23,6 +23,7 @@ from benchrunner.plan.predict import Prediction
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Tables, shared_sentences
+from benchrunner.report.expectations import expectations_table
 from benchrunner.report.markdown import LEGEND
 from benchrunner.report.results import IDENTIFYING, NONE, Row, results_table
 
@@ -51,6 +52,13 @@ def print_tables(tables: Tables) -> None:
     said = (tables.title, *tables.banner, *tables.summary)
     above = [line for text in said for line in _paragraph(text, width)]
     _print([*above, ""])
+    for line in dict.fromkeys(table.above for table in tables.published):
+        _print([*_paragraph(line, width), ""])
+    for table in tables.published:
+        _print_section(table.title, aligned(table.frame, width))
+        _print([line for note in table.notes for line in _paragraph(f"- {note}", width)] + [""])
+    if tables.expectations:
+        _print_section("Expected", with_reasons(expectations_table(tables.expectations), width))
     _print_section("Measured", aligned(formatting.measured_table(tables.results), width))
     _print_section("Not measured", with_reasons(formatting.unmeasured_table(tables.results), width))
     for matrix in tables.matrices:

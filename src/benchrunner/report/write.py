@@ -14,6 +14,8 @@ from benchrunner.machine import environment
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.report import csv_file, html, markdown
 from benchrunner.report.content import Block, Tables, make_tables
+from benchrunner.report.expectations import judge_expectations
+from benchrunner.report.published import layout_names, load_layout, published_tables
 from benchrunner.report.results import Row
 from benchrunner.store.environment_file import read_environment
 from benchrunner.store.plan_file import load_plan
@@ -51,38 +53,42 @@ class MeasuredSweep:
         return f"PARTIAL: {count}: {why}. To run them: bench resume {shlex.quote(str(self.paths.root))}"
 
 
-def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) -> Tables:
+def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None, layout: str | None = None) -> Tables:
     """Rebuild every table and write the files.
 
     Args:
         sweeps: directories with a plan.json.
         out: where to; None: into the sweep itself, and for several into `<out_dir>/merged/<stamp>` of the first.
+        layout: of the published tables to print first; None: of the tables that the sweep itself reproduces, if any.
 
     Raises:
         SweepDirError: a directory that is no sweep.
+        ConfigError: no such layout.
     """
-    tables, target = make_report(sweeps)
+    tables, target = make_report(sweeps, layout)
     write_tables(tables, out or target)
     return tables
 
 
-def make_report(sweeps: Sequence[SweepPaths]) -> tuple[Tables, SweepPaths]:
+def make_report(sweeps: Sequence[SweepPaths], layout: str | None = None) -> tuple[Tables, SweepPaths]:
     """Every table, and where its files belong.
 
     Raises:
         SweepDirError: a directory that is no sweep.
+        ConfigError: no such layout.
     """
     read = [read_sweep(paths) for paths in sweeps]
     target = sweeps[0] if len(read) == 1 else _merged_paths(read[0])
-    return tables_of(read, target), target
+    return tables_of(read, target, layout), target
 
 
-def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths | None = None) -> Tables:
+def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths | None = None, layout: str | None = None) -> Tables:
     """The tables of one sweep, or of several merged, with links from where they are written (None: the first)."""
     rows, merge_notes = merge_rows([row for sweep in sweeps for row in sweep.rows])
     notes = [note for sweep in sweeps for note in sweep.notes]
     title = " + ".join(sweep.title for sweep in sweeps)
     banner = [f"{_of(sweep, sweeps)}{sweep.banner}" for sweep in sweeps if sweep.banner]
+    hardware, named = sweeps[0].plan.hardware, layout or _own_layout(sweeps)
     return make_tables(
         title,
         rows,
@@ -90,7 +96,15 @@ def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths | None = None)
         [_block(sweep) for sweep in sweeps],
         banner,
         _roots(sweeps, target or sweeps[0].paths),
+        published_tables(load_layout(named), rows, hardware) if named else (),
+        judge_expectations(rows, hardware) if len({sweep.plan.sweep_name for sweep in sweeps}) == 1 else (),
     )
+
+
+def _own_layout(sweeps: Sequence[MeasuredSweep]) -> str | None:
+    """The layout that has the name of all these sweeps."""
+    names = {sweep.plan.sweep_name for sweep in sweeps}
+    return next(iter(names)) if len(names) == 1 and names <= set(layout_names()) else None
 
 
 def _roots(sweeps: Sequence[MeasuredSweep], target: SweepPaths) -> dict[str, str]:

@@ -18,7 +18,7 @@ def report(arguments: Namespace) -> int:
     from benchrunner.core.paths import SweepPaths
 
     sweeps = [SweepPaths(directory) for directory in sweep_directories("report", arguments.directories)]
-    write_junit(show_report(sweeps), arguments.junit)
+    write_junit(show_report(sweeps, arguments.layout), arguments.junit)
     _show_history(sweeps, arguments)
     return EXIT_OK
 
@@ -37,15 +37,27 @@ def _show_history(sweeps: "list[SweepPaths]", arguments: Namespace) -> None:
         write_file(Path(arguments.history), history_csv(tracks, metric))
 
 
+LAYOUT = Flag(
+    names=("--layout",),
+    metavar="NAME",
+    help="print a published table first, in its own layout and beside its values",
+)
+
 COMMAND = Command(
     run=report,
     summary="rebuild all tables from the plan and records of one or more sweep directories",
     details="A sweep may be half-finished. The tables of several go into <out_dir>/merged/. Of cells that three"
     " or more have measured, a metric is shown over time, with the points at which it changed.",
     operands=Operands(name="directories", usage="DIR [DIR …]"),
-    flags=(JUNIT, METRIC, Flag(names=("--history",), metavar="FILE", help="of sweeps over time: every point, as CSV")),
+    flags=(
+        LAYOUT,
+        JUNIT,
+        METRIC,
+        Flag(names=("--history",), metavar="FILE", help="of sweeps over time: every point, as CSV"),
+    ),
     examples=(
         Example(line="bench report outputs/latest", meaning="the tables again"),
         Example(line="bench report outputs/nightly/*", meaning="and what changed from when on, by commit"),
+        Example(line="bench report outputs/mine --layout litgpt-train", meaning="beside the values of Lit-GPT's table"),
     ),
 )
