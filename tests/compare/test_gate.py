@@ -1,5 +1,7 @@
 """Two sweeps as a verdict: by what works, by numbers, and by alternated pairs where there are some."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchrunner.compare.gate import ONE_PROCESS, GateOptions, compare, to_run_again
@@ -191,9 +193,16 @@ def test_a_sweep_is_not_compared_with_itself(tmp_path, planned):
 
 
 def test_other_sizes_are_refused(tmp_path):
-    from samples import make_cell, plan_cell
+    from samples import H200, make_cell, plan_cell
 
-    sides = [timed_side(tmp_path / str(num), [(plan_cell(make_cell(num, strategy="ddp")), times())]) for num in (2, 4)]
+    sides = [
+        timed_side(
+            tmp_path / str(num),
+            [(plan_cell(make_cell(num, strategy="ddp")), times())],
+            hardware=replace(H200, num_devices=num),
+        )
+        for num in (2, 4)
+    ]
     with pytest.raises(SweepDirError, match=r"no cell has the same sizes .* world_size 2 → 4"):
         pair_cells(*sides)
 

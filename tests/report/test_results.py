@@ -215,7 +215,7 @@ def test_parity_shows_its_errors_and_misses_no_speed():
     (shown,) = formatting.measured_table(tables.results).to_dict("records")
     assert shown == {
         "model": "debug", "gradient error": "0.019", "1 − cosine": "0.00019", "curve error nats": "0.17",
-        "tolerance": "at most 0.05", "flags": "none",
+        "checks": "1/1", "tolerance": "at most 0.05", "flags": "none",
     }  # fmt: skip
     assert tables.notes == []
 

@@ -119,7 +119,7 @@ def test_every_changed_leaf_stands_in_every_report(leaf, alone, capsys):
     for name, text in every_form(make_tables("t", rows, [], []), capsys).items():
         if alone or name not in ("compatibility.md",):
             shown = said.get(leaf, "global batch 16" if leaf == "global_batch_size" else f"{leaf}={value}")
-            columns = {"micro_batch_size": "micro-batch", "seq_len": "seq len", "global_batch_size": "global batch"}
+            columns = {"micro_batch_size": "micro-batch", "seq_len": "seq", "global_batch_size": "global batch"}
             shown = shown if alone else columns.get(leaf, "world" if leaf in ("devices", "nodes") else shown)
             assert shown in text, (name, text)
 

@@ -81,8 +81,8 @@ def test_resume_refuses_other_software_unless_it_may_mix(paths):
         run(paths, planned, resume=True, environment=other)
     run(paths, planned, resume=True, environment=other, mix=True)
     mixed, kept = record(paths, planned[0]), record(paths, planned[1])
-    assert mixed["flags"] == ["mixed_environment"] and mixed["environment"]["versions"]["torch"] == "2.11.0"
-    assert kept["flags"] == []
+    assert "mixed_environment" in mixed["flags"] and mixed["environment"]["versions"]["torch"] == "2.11.0"
+    assert "mixed_environment" not in kept["flags"]
 
 
 @pytest.mark.parametrize(

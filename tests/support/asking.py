@@ -5,6 +5,7 @@ from benchrunner.worker.axes.attention import attention_backend
 from benchrunner.worker.engines.engine import build
 from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.steps.decoding import Decoding
+from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.finding import Evidence
 from benchrunner.worker.validity.probe import Probes
 from benchrunner.worker.workloads import forward, generate, train
@@ -24,7 +25,13 @@ def ask(check, fault, *words):
 
 def _evidence(context, built, **more):
     return Evidence(
-        context=context, built=built, result={"step_times_s": [1e-3]}, probes=Probes(), rest_bytes=0, **more
+        context=context,
+        built=built,
+        result={"step_times_s": [1e-3]},
+        probes=Probes(),
+        rest_bytes=0,
+        exchange=Exchange(context),
+        **more,
     )
 
 

@@ -20,7 +20,7 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 GATE_FLAGS = (
     JSON,
     Flag(names=("--markdown",), metavar="FILE", help="write Markdown too"),
-    Flag(names=("--junit",), metavar="FILE", help="write JUnit XML, for CI"),
+    Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration"),
 )
 
 

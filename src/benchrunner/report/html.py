@@ -1,9 +1,11 @@
 """Tables → one self-contained HTML page. Text from logs can break none of it."""
 
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from benchrunner.core.text import single_line
 from benchrunner.report import formatting, page
@@ -28,7 +30,7 @@ def to_html(tables: Tables) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: single_line(value) if isinstance(value, str) else value,
+        finalize=_visible,
     )
     table, reasons = page.cell_table(tables), formatting.as_text(tables.reasons)
     return environment.from_string(_file("report.html.jinja")).render(
@@ -51,6 +53,11 @@ def to_html(tables: Tables) -> str:
         style=_file("report.css"),
         script=_file("report.js"),
     )
+
+
+def _visible(value: Any) -> Any:
+    """Text without what is not seen; markup that was made here stays what it is."""
+    return single_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _file(name: str) -> str:

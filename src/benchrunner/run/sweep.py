@@ -146,7 +146,7 @@ class Sweep:
 
     def _start(self, planned: PlannedCell, places: tuple[int, ...]) -> None:
         job, now_s = None, self.clock.now()
-        known = self.ledger.records.get(planned.cell.slug)
+        known = self.ledger.records.get(planned.place)
         try:
             job = self.attempts.next_job(planned, places, above=known.attempt if known else 0)
             handle = self.launcher.start(job)

@@ -37,7 +37,7 @@ def sweeps(tmp_path):
         ([".", ".", "--min-effect", "3"], "--min-effect: '3' is no share such as 3%"),
         ([".", ".", "--min-effect", "x%"], "is no share"),
         ([".", ".", "--pairs", "2"], "--pairs: '2' is no number of pairs, at least 3"),
-        ([".", ".", "--within", "x"], "--within: 'x' is no duration"),
+        ([".", ".", "--stop-after", "x"], "--stop-after: 'x' is no duration"),
     ],
 )
 def test_what_is_wrong_is_refused(refused, words, message):

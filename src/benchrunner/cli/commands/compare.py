@@ -79,7 +79,9 @@ def _pairs_plan(arguments: Namespace) -> "PairsPlan":
     most = arguments.pairs or "5"
     if not most.isdecimal() or int(most) < LEAST_PAIRS:
         raise UsageError(f"--pairs: {most!r} is no number of pairs, at least {LEAST_PAIRS}")
-    end_s = time.monotonic() + (parse_duration(arguments.within, "--within") if arguments.within else math.inf)
+    end_s = time.monotonic() + (
+        parse_duration(arguments.stop_after, "--stop-after") if arguments.stop_after else math.inf
+    )
     return PairsPlan(most=int(most), is_time_left=lambda: time.monotonic() < end_s)
 
 
@@ -110,7 +112,7 @@ COMMAND = Command(
         Flag(names=("--confirm",), help="run cells that look slower again, base and new in turns, before it is FAIL"),
         Flag(names=("--decide",), help="run undecided cells so, too, until they are decided"),
         Flag(names=("--pairs",), metavar="N", help="at most so many pairs of a cell; usual: 5"),
-        Flag(names=("--within",), metavar="TIME", help="begin no pair after that, e.g. 20m"),
+        Flag(names=("--stop-after",), metavar="TIME", help="begin no pair after that, e.g. 20m"),
         Flag(
             names=("--base-bench",),
             metavar="COMMAND",
@@ -123,6 +125,6 @@ COMMAND = Command(
         Example(
             line="bench compare outputs/nightly/20261120T020000Z outputs/latest", meaning="slower than last night?"
         ),
-        Example(line="bench compare --confirm --within 20m BASE NEW", meaning="and sure of it"),
+        Example(line="bench compare --confirm --stop-after 20m BASE NEW", meaning="and sure of it"),
     ),
 )
