@@ -9,6 +9,7 @@ from benchrunner.launch.processes import MARKER_VARIABLE
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
 from benchrunner.run.resume import recover
+from benchrunner.run.schedule import Pool
 from fake_sweeps import OK, cells
 from samples import CPU
 
@@ -16,7 +17,7 @@ from samples import CPU
 def attempt(paths, script):
     """An attempt at a cell whose record was never written: the cell, and the job."""
     (planned,) = cells(1)
-    job = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False).next_job(planned, (0,))
+    job = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job(planned, (0,))
     launcher = FakeLauncher(lambda job: script)
     handle = launcher.start(job)
     launcher.clock.sleep(2.0)

@@ -3,6 +3,7 @@ import pytest
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
+from benchrunner.run.schedule import Pool
 from benchrunner.run.watch import Running
 from fake_sweeps import ERROR, RESULT, cells, record, run
 from samples import CPU
@@ -67,7 +68,7 @@ def test_a_job_whose_rank_failed_has_ten_seconds_to_end_by_itself(paths, end_s):
     """torchrun is ending the others; what they leave behind meanwhile is evidence."""
     launcher = FakeLauncher(lambda job: Script(hangs=True, errors={1: ERROR}))
     (planned,) = cells(1, devices=2)
-    attempts = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False)
+    attempts = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False)
     job = attempts.next_job(planned, (0,))
     run = Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
     while (code := run.step(launcher.clock.now())) is None and launcher.clock.now() < end_s:

@@ -26,6 +26,7 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
     Raises:
         UsageError: an override is wrong, or no cell is left.
     """
+    from benchrunner.cli.cluster import hardware_of_nodes
     from benchrunner.core.paths import config_dir
     from benchrunner.machine import hardware
     from benchrunner.plan.planner import make_plan
@@ -35,7 +36,11 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
     if not expansion.rows:
         raise UsageError("the overrides leave no cell: a list is empty, or every included row was narrowed away")
     devices = max((row.config.devices or 0 for row in expansion.rows), default=0)
-    machine = hardware.resolve(expansion.rows[0].config.hardware, devices or None)
+    config = expansion.rows[0].config
+    if launch and config.launcher.name not in ("local", "detached") and config.hardware.name == "auto":
+        machine = hardware_of_nodes(config)
+    else:
+        machine = hardware.resolve(config.hardware, devices or None)
     rules = load_rules(config_dir() / "compat.yaml")
     return make_plan(expansion, machine, rules, launch=launch)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from benchrunner.launch.job import Launcher
     from benchrunner.plan.plan import Plan
     from benchrunner.run.options import RunOptions
+    from benchrunner.store.runs import ExitSummary
 
 BUDGET = Flag(
     names=("--budget",),
@@ -39,11 +40,16 @@ def run_and_report(plan: "Plan", paths: "SweepPaths", launcher: "Launcher", opti
 
     Tables that cannot be written are named on stderr and change nothing else.
     """
-    from benchrunner.report.terminal import print_tables
-    from benchrunner.report.write import write_report
     from benchrunner.run.sweep import run_plan
 
-    summary = run_plan(plan, paths, launcher=launcher, options=options)
+    return report(paths, run_plan(plan, paths, launcher=launcher, options=options))
+
+
+def report(paths: "SweepPaths", summary: "ExitSummary") -> int:
+    """Print the tables of a run that has ended and, as the last line, the directory; the exit code."""
+    from benchrunner.report.terminal import print_tables
+    from benchrunner.report.write import write_report
+
     try:
         print_tables(write_report([paths]))
     except OSError as error:

@@ -24,6 +24,7 @@ class LocalLauncher:
     """torchrun on this machine, through `worker/agent.py`."""
 
     is_local = True
+    num_nodes = 1
 
     def start(self, job: Job) -> "LocalHandle":
         """Write `cell.json` and spawn the agent in a session of its own: Ctrl-C is for bench alone."""

@@ -22,7 +22,7 @@ LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, flag: str = "--budget") -> float:
     """`45m`, `1h30m`, `90s` or `90` as seconds.
 
     Raises:
@@ -34,7 +34,7 @@ def parse_duration(text: str) -> float:
     except ValueError:
         total_s = 0
     if total_s <= 0:
-        raise UsageError(f"--budget: {text!r} is no duration such as 45m, 1h30m or 90s")
+        raise UsageError(f"{flag}: {text!r} is no duration such as 45m, 1h30m or 90s")
     return total_s
 
 

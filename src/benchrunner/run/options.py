@@ -12,6 +12,20 @@ from benchrunner.run.resume import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """This loop is one of several over the same plan, each of which takes cells by claiming them."""
+
+    worker: str
+    """Unique."""
+    round: int = 1
+    """Which claims count: see `SweepPaths.claims`."""
+    job: str = ""
+    """The allocation that this loop runs in; empty: none."""
+    time_s: float | None = None
+    """Take no cell that is expected to end later than so many seconds from now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """How a plan is run."""
 
@@ -36,6 +50,8 @@ class RunOptions:
     """What looks at the devices from outside; None: the driver."""
     locks: Locks | None = None
     """Between this sweep and others on the same devices; None: the user's own."""
+    share: Share | None = None
+    """How the plan's cells are shared with other loops; None: they are all this one's."""
 
     def fault_in(self, slug: str) -> Fault | None:
         """What is planted in this cell."""

@@ -23,6 +23,8 @@ from benchrunner.run.order import order_by_information, smaller_first, smaller_f
 from benchrunner.run.policies import Policies, make_policies
 from benchrunner.run.progress import Progress
 from benchrunner.run.schedule import Queue
+from benchrunner.run.shared_source import SharedSource
+from benchrunner.run.source import Source
 from benchrunner.run.verdicts import Verdicts
 from benchrunner.store import environment_file
 from benchrunner.store.records import read_records
@@ -40,6 +42,7 @@ class Prepared:
     verdicts: Verdicts
     ledger: Ledger
     progress: Progress
+    source: Source
 
 
 def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptions) -> Prepared:
@@ -51,22 +54,47 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
     progress = Progress(options.clock)
     ledger = _open_ledger(plan, paths, options, progress)
     hardware = options.hardware or (detect() if options.resume else plan.hardware)
-    devices = DeviceUse(hardware, options, progress, is_local=launcher.is_local)
+    devices = DeviceUse(hardware, options, progress, launcher)
     policies = make_policies(plan, ledger.records, hardware, options)
-    verdicts = Verdicts(ledger, progress, policies, options)
+    source = _source(paths, ledger, policies, progress, hardware, options)
+    verdicts = Verdicts(ledger, progress, policies, options, source)
     left = _selected(plan, ledger, hardware, options)
-    _record_decided(plan, left, ledger)
-    left = _without_finished(left, paths, ledger, verdicts, progress)
-    left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
+    record_decided(plan, left, ledger)
+    if options.share is None:  # else an attempt without a record may be at work, elsewhere
+        left = _without_finished(left, paths, ledger, verdicts, progress)
+        left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
+    queue = _line_up(left, devices, hardware, options, source)
+    _conclude_impossible(queue, devices, verdicts)
     return Prepared(
-        queue=_line_up(left, devices, hardware, options),
-        attempts=Attempts(paths, hardware, options, names_devices=devices.are_named),
+        queue=queue,
+        attempts=Attempts(paths, hardware, options, devices.pool, names_devices=devices.are_named),
         devices=devices,
         policies=policies,
         verdicts=verdicts,
         ledger=ledger,
         progress=progress,
+        source=source,
     )
+
+
+def _source(
+    paths: SweepPaths,
+    ledger: Ledger,
+    policies: Policies,
+    progress: Progress,
+    hardware: Hardware,
+    options: RunOptions,
+) -> Source:
+    """Where the cells come from: the plan alone, or what other loops over it leave."""
+    if options.share is None:
+        return Source()
+    return SharedSource(paths, options.share, ledger, policies, progress, hardware.device_type, options.clock)
+
+
+def _conclude_impossible(queue: Queue, devices: DeviceUse, verdicts: Verdicts) -> None:
+    """Of a shared plan: conclude the cells that no machine like this one can run, unless somebody else does."""
+    for planned, obstacle in queue.drop(devices.obstacle):
+        verdicts.conclude(planned, obstacle)
 
 
 def _open_ledger(plan: Plan, paths: SweepPaths, options: RunOptions, progress: Progress) -> Ledger:
@@ -88,7 +116,7 @@ def _selected(plan: Plan, ledger: Ledger, hardware: Hardware, options: RunOption
     return [planned for planned in left if options.selection.takes(planned, ledger.records.get(planned.cell.slug))]
 
 
-def _record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> None:
+def record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> None:
     """The verdicts of the plan itself."""
     known = {planned.cell.slug for planned in left} | set(ledger.records)
     decided = [planned for planned in plan.cells if planned.verdict != "run"]
@@ -125,10 +153,12 @@ def _without_hopeless(
     return left
 
 
-def _line_up(cells: list[PlannedCell], devices: DeviceUse, hardware: Hardware, options: RunOptions) -> Queue:
+def _line_up(
+    cells: list[PlannedCell], devices: DeviceUse, hardware: Hardware, options: RunOptions, source: Source
+) -> Queue:
     """Smaller micro-batches before larger ones; under a budget the most informative cells first."""
     if options.budget_s is None:
-        return Queue(smaller_first(cells), devices.pool)
+        return Queue(smaller_first(cells), devices.pool, gate=source)
     costs_s = {planned.cell.slug: expected_cell_s(planned, hardware.device_type) for planned in cells}
     ordered = smaller_first_in_place(order_by_information(cells, costs_s))
-    return Queue(ordered, devices.pool, largest_first=False)
+    return Queue(ordered, devices.pool, largest_first=False, gate=source)

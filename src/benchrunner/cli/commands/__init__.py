@@ -1,7 +1,7 @@
 """One module a command, under its name: its summary, flags, examples and function. `COMMANDS` is the list of them."""
 
 from benchrunner.cli.command import Command
-from benchrunner.cli.commands import doctor, plan, report, resume, run
+from benchrunner.cli.commands import doctor, plan, report, resume, run, watch, work
 from benchrunner.cli.commands import list as list_options
 
 COMMANDS: dict[str, Command] = {
@@ -9,6 +9,8 @@ COMMANDS: dict[str, Command] = {
     "plan": plan.COMMAND,
     "report": report.COMMAND,
     "resume": resume.COMMAND,
+    "watch": watch.COMMAND,
+    "work": work.COMMAND,
     "doctor": doctor.COMMAND,
     "list": list_options.COMMAND,
 }

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
 from benchrunner.cli.command import Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directory
 from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s, run_and_report
@@ -19,13 +20,15 @@ RESUMED = ("failed", "timeout", "skipped")
 def resume(arguments: Namespace) -> int:
     """Run what is left of a sweep, or what is selected of it, and print its tables."""
     from benchrunner.core.paths import SweepPaths
-    from benchrunner.launch.launchers import launcher_for
+    from benchrunner.launch.launchers import allocator_for
+    from benchrunner.launch.local import LocalLauncher
     from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
     directory = sweep_directory("resume", arguments.directories)
     made = plan_file.load_plan(directory)
-    launcher = launcher_for(made.settings.launcher)
+    require_cluster(made.settings.launcher.name, arguments)
+    allocator = allocator_for(made.settings.launcher)
     options = RunOptions(
         resume=True,
         mix=arguments.mix,
@@ -33,7 +36,9 @@ def resume(arguments: Namespace) -> int:
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
     )
-    return run_and_report(made, SweepPaths(directory), launcher, options)
+    if allocator is not None:
+        return follow_and_report(made, SweepPaths(directory), allocator, options, detach=arguments.detach)
+    return run_and_report(made, SweepPaths(directory), LocalLauncher(), options)
 
 
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":
@@ -58,6 +63,7 @@ COMMAND = Command(
         Flag(names=("--mix",), help="even on other versions or devices; such records are flagged mixed_environment"),
         BUDGET,
         NO_INFER,
+        DETACH,
         Flag(names=("--only",), metavar="STATUS,…", help=f"those that ended so: {', '.join(RESUMED)}"),
         Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
     ),

@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 
+from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
 from benchrunner.cli.command import Command, Example
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
 from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s, run_and_report
@@ -12,23 +13,27 @@ def run(arguments: Namespace) -> int:
     """Plan the overrides, run the plan in a new directory and print its tables."""
     from benchrunner.core import faults
     from benchrunner.core.paths import SweepPaths
-    from benchrunner.launch.launchers import launcher_for
+    from benchrunner.launch.launchers import allocator_for
+    from benchrunner.launch.local import LocalLauncher
     from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
     faults.parse_fault(os.environ.get(faults.VARIABLE))
     options = RunOptions(budget_s=budget_s(arguments), infer=not arguments.no_infer)
     made = plan_overrides(arguments, launch=True)
-    launcher = launcher_for(made.settings.launcher)
+    require_cluster(made.settings.launcher.name, arguments)
+    allocator = allocator_for(made.settings.launcher)
     paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
-    return run_and_report(made, paths, launcher, options)
+    if allocator is not None:
+        return follow_and_report(made, paths, allocator, options, detach=arguments.detach)
+    return run_and_report(made, paths, LocalLauncher(), options)
 
 
 COMMAND = Command(
     run=run,
     summary="run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
     operands=OVERRIDES,
-    flags=(MULTIRUN, BUDGET, NO_INFER),
+    flags=(MULTIRUN, BUDGET, NO_INFER, DETACH),
     examples=(
         Example(line="bench", meaning="the debug model, one training cell"),
         Example(line="bench model=llama2-7b strategy=fsdp seq_len=2048", meaning="one cell"),
