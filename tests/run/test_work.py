@@ -99,6 +99,16 @@ def test_who_is_told_to_end_gives_its_cells_back(paths):
     assert statuses(paths, planned) == ["ok"] * 2 and cluster.clock.now() < 30
 
 
+def test_a_job_that_the_end_of_its_allocation_reached_first_is_no_failure(paths):
+    planned = cells(1)
+    cluster = Cluster(paths, planned, lambda job: Script(exits={0: -15}))
+    ended = cluster.add()
+    cluster.clock.sleep = lambda seconds: seconds < 1 or setattr(ended.sweep._interrupts, "signum", 15)
+    while not ended.sweep._interrupts.is_asked:
+        cluster.step()
+    assert not paths.cell(planned[0].cell.slug).record.exists()
+
+
 def test_no_cell_is_taken_that_does_not_fit_the_rest_of_the_time(paths):
     planned = cells(2)
     cluster = Cluster(paths, planned)

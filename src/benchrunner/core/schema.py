@@ -210,7 +210,8 @@ class LauncherConfig:
     """`launcher=plugin`: the name of the entry point."""
     jobs: int = setting(1, above=0)
     """Allocations at once; each takes cells until none is left."""
-    nodes_per_job: int = setting(1, above=0)
+    nodes_per_job: int | None = setting(None, above=0)
+    """None: as many as the largest cell takes."""
     gpus_per_node: int | None = setting(None, above=0)
     """None: as many as the largest cell takes on a node."""
     time_min: int | None = setting(None, above=0)

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from benchrunner.launch.allocation import LOG_FOLDER, JobState, Request
+from benchrunner.launch.allocation import LOG_FOLDER, End, JobState, Request
 from benchrunner.launch.processes import send_signal
+
+ENDS: Mapping[int, End] = {0: "completed", 143: "cancelled"}
+"""Exit code → how it ended; any other: failed."""
 
 SCRIPT = """
 export BENCH_JOB=$$
@@ -16,7 +19,8 @@ export BENCH_JOB=$$
 trap "kill $!" TERM
 wait $!
 wait $!  # a signal ends the first one
-echo $? >"$0/$$.code"
+echo $? >"$0/$$.tmp"
+mv "$0/$$.tmp" "$0/$$.code"
 """
 
 
@@ -48,10 +52,11 @@ class LocalAllocator:
 
 
 def _state(code_file: Path, pid: int) -> JobState:
+    if _is_there(pid) and not code_file.exists():
+        return JobState(phase="running")
     with suppress(OSError, ValueError):
-        code = int(code_file.read_text())
-        return JobState(phase="ended", end="completed" if code == 0 else "cancelled" if code == 143 else "failed")
-    return JobState(phase="running") if _is_there(pid) else JobState(phase="ended", end="unknown")
+        return JobState(phase="ended", end=ENDS.get(int(code_file.read_text()), "failed"))
+    return JobState(phase="ended", end="unknown")
 
 
 def _is_there(pid: int) -> bool:

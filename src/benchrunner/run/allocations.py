@@ -1,5 +1,6 @@
 """The allocations of a sweep: submitted, adopted, asked about, cancelled, and what their ends mean for workers."""
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,9 @@ from benchrunner.core.text import first_line
 from benchrunner.launch.allocation import Allocator, JobState, Request
 from benchrunner.outcome.signatures import last_meaningful_line
 from benchrunner.store import allocations_file, workers
+
+NODE = re.compile(r" ON \S+|(?<=slurmstepd)-[\w.-]+")
+"""How Slurm names a node in what it adds to a log."""
 
 
 class Allocations:
@@ -82,7 +86,8 @@ class Allocations:
     def last_words(self, job: str) -> str:
         """The last line of a job's log that says something."""
         lines = self._allocator.logs(self._paths.root, job).splitlines()[-40:]
-        return first_line(last_meaningful_line(lines) or "its log is empty", 160)
+        said = last_meaningful_line(lines) or "its log is empty"
+        return first_line(NODE.sub(" ON a node", said), 160)
 
     def _alive(self) -> list[str]:
         return [job for job, state in self.states.items() if state.phase != "ended"]

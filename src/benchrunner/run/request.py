@@ -28,7 +28,7 @@ def make_request(plan: Plan, cells: list[PlannedCell], paths: SweepPaths, option
     return Request(
         name=f"bench-{plan.sweep_name}",
         command=_command(paths, options, number, time_min),
-        nodes=config.nodes_per_job,
+        nodes=num_nodes(cells, config),
         gpus_per_node=(config.gpus_per_node or most_devices(cells)) if device_type == "cuda" else 0,
         time_min=time_min,
     )
@@ -40,13 +40,18 @@ def expected_min(cells: list[PlannedCell], config: LauncherConfig, device_type: 
     per_node = (config.gpus_per_node or most_devices(cells)) if device_type == "cuda" else 1
     held = [_num_places(planned, per_node, device_type) for planned in cells]
     work_s = sum(cost_s * places for cost_s, places in zip(costs_s, held, strict=True))
-    share_s = work_s / (config.jobs * config.nodes_per_job * per_node)
+    share_s = work_s / (config.jobs * num_nodes(cells, config) * per_node)
     return START_MIN + math.ceil(SLACK * (share_s + max(costs_s, default=0.0)) / 60)
 
 
 def _num_places(planned: PlannedCell, per_node: int, device_type: str) -> int:
     sizes = planned.cell.sizes
     return sizes.nodes * per_node if sizes.nodes > 1 else sizes.devices if device_type == "cuda" else 1
+
+
+def num_nodes(cells: Iterable[PlannedCell], config: LauncherConfig) -> int:
+    """Nodes of an allocation."""
+    return config.nodes_per_job or max((planned.cell.sizes.nodes for planned in cells), default=1)
 
 
 def most_devices(cells: Iterable[PlannedCell]) -> int:

@@ -42,7 +42,7 @@ class Pool:
         """Why the cell would not fit even if everything were free; None when it would."""
         sizes = planned.cell.sizes
         if sizes.nodes > 1:
-            return f"needs {sizes.nodes} nodes, and launcher=local has this one"
+            return f"needs {sizes.nodes} nodes, and there is this one"
         if sizes.devices > self.num_devices:
             return f"needs {sizes.devices} devices a node, {self.num_devices} visible"
         if sizes.devices > self.num_usable:
@@ -93,7 +93,7 @@ class SlotPool(Pool):
         """None but too many nodes, as the CPU of this machine is one; and a machine that is still occupied."""
         sizes = planned.cell.sizes
         if self.num_devices == 1 and sizes.nodes > 1:
-            return f"needs {sizes.nodes} nodes, and launcher=local has this one"
+            return f"needs {sizes.nodes} nodes, and there is this one"
         return None if self.num_usable else f"the machine is still occupied: {self._lost()}"
 
 

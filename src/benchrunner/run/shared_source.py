@@ -31,6 +31,8 @@ GIVEN_BACK_CODES = ("skipped.interrupted",)
 class SharedSource(Source):
     """Cells are taken by claims; verdicts of the others teach the policies here as if they had been made here."""
 
+    grace_s = 1.0
+
     def __init__(
         self,
         paths: SweepPaths,
@@ -74,9 +76,9 @@ class SharedSource(Source):
         self._seen.add(planned.cell.slug)
         self._claims.finish(planned.cell.slug)
 
-    def is_given_back(self, outcome: Outcome) -> bool:
+    def is_given_back(self, outcome: Outcome, *, is_stopped: bool) -> bool:
         """See Source: what the end of this allocation cut short says nothing of the cell."""
-        return outcome.reason_code in GIVEN_BACK_CODES
+        return outcome.reason_code in GIVEN_BACK_CODES or (is_stopped and outcome.status == "failed")
 
     def attend(self, now_s: float, queue: Queue, running: Sequence[str]) -> None:
         """See Source: give a sign of life, and see what became of the cells of others."""

@@ -22,8 +22,14 @@ class Source:
     def conclude(self, planned: PlannedCell) -> None:
         """A cell that was taken has its verdict."""
 
-    def is_given_back(self, outcome: Outcome) -> bool:
-        """Whether an attempt that ended so is no verdict here, and the cell is another loop's to run."""
+    grace_s = 0.0
+    """So long after a failure a signal may come that explains it."""
+
+    def is_given_back(self, outcome: Outcome, *, is_stopped: bool) -> bool:
+        """Whether an attempt that ended so is no verdict here, and the cell is another loop's to run.
+
+        `is_stopped`: this loop was told to end.
+        """
         return False
 
     def attend(self, now_s: float, queue: Queue, running: Sequence[str]) -> None:

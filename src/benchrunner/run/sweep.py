@@ -61,14 +61,15 @@ class Sweep:
         self.launcher, self.clock = launcher, clock
         self.running: list[Running] = []
         self._asked_after, self._asked_s = 0, clock.now()
+        self._interrupts = Interrupts(self._kill_all)
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
-            while (self.running or self.source.has_more(self.queue)) and interrupts.signum is None:
+        with self.devices, self._interrupts, self.progress.begin(len(self.queue)):
+            while (self.running or self.source.has_more(self.queue)) and not self._interrupts.is_asked:
                 self.turn()
             self._wind_down()
-        return self._summarise(plan, interrupts.signum)
+        return self._summarise(plan, self._interrupts.signum)
 
     # --- a turn
 
@@ -145,7 +146,7 @@ class Sweep:
         outcome, evidence = _judge(run, code)
         self.devices.learn(run, outcome)
         attempt = attempt_of(run.job, now_s - run.started_s, beside=sorted(run.beside))
-        if self.source.is_given_back(outcome):
+        if self.source.is_given_back(outcome, is_stopped=self._is_stopped_by_then(outcome)):
             self.progress.report(f"{run.job.cell.slug}: given back, {outcome.reason}")
         elif why := self._rerun(run, outcome):
             self.source.require_membership()
@@ -154,6 +155,12 @@ class Sweep:
             self.progress.report(f"{run.job.cell.slug}: {why}")
         else:
             self.verdicts.conclude(run.planned, outcome, evidence, attempt)
+
+    def _is_stopped_by_then(self, outcome: Outcome) -> bool:
+        """Whether this loop is told to end: the end of an allocation reaches its jobs too, some of them earlier."""
+        if outcome.status == "failed" and not self._interrupts.is_asked:
+            self.clock.sleep(self.source.grace_s)
+        return self._interrupts.is_asked
 
     def _rerun(self, run: Running, outcome: Outcome) -> str | None:
         """Why the cell is to run again; nothing runs again that was stopped, or would not be started."""
