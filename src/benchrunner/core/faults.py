@@ -48,6 +48,22 @@ LIES: dict[str, str] = {
     "wrong_scale": "accumulated gradients are not divided by the number of micro-steps (workload=parity sees it)",
     "stale_recompute": "checkpointed blocks recompute something else, eager only (workload=parity sees it)",
     "wrong_linear": "converted linears give results that are off by half, eager only (workload=parity sees it)",
+    "not_causal": "attention sees what follows",
+    "no_positions": "queries and keys are not rotated",
+    "short_window": "attention sees the last few tokens only",
+    "wrong_heads": "queries read the keys and values of another group",
+    "no_attention": "attention is left out: each token sees itself",
+    "half_mlp": "the MLP is left out for the second half of the tokens",
+    "loud_adapter": "what a finetuning method adds counts twice",
+    "wrong_adapter": "a finetuning method changes other matrices or channels than it says",
+    "scaled_loss": "the loss that is differentiated is three times the one reported",
+    "undivided_loss": "the loss that is differentiated is not divided by the number of micro-steps",
+    "stopped_gradient": "no gradient passes the keys",
+    "wrong_lr": "the learning rate is half of what is stated",
+    "no_decay": "weights do not decay",
+    "wrong_betas": "Adam's second moment forgets faster than stated",
+    "no_clipping": "gradients are not clipped",
+    "other_optimizer": "another update rule than stated",
 }
 """Hold from before anything is built: `benchrunner.worker.faults.lies` patches the worker, whose code knows of none."""
 

@@ -156,6 +156,8 @@ class Check(TypedDict):
     expected: NotRequired[Scalar]
     observed: NotRequired[Scalar]
     note: NotRequired[str]
+    errors: NotRequired[dict[str, float]]
+    """What was measured against a tolerance: known-good runs fill its table."""
 
 
 Checks = dict[str, Check]

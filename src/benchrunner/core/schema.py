@@ -198,6 +198,8 @@ class OptimizerConfig:
     weight_decay: float = setting(0.0, least=0)
     clip_norm: float | None = setting(None, above=0)
     """Global gradient norm is clipped to this; None: no clipping."""
+    fused: bool | None = None
+    """AdamW in one kernel a dtype (true) or operation by operation (false); None: the optimizer has no choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +292,9 @@ class SweepConfig:
     """Each entry is a mapping key → value (or comma list), expanded beside the product."""
     exclude: list[dict[str, Any]] = field(default_factory=list)
     """Each entry is {match: {key: pattern}, reason: text}; the rows stay visible in the plan."""
+    expect: list[dict[str, Any]] = field(default_factory=list)
+    """Each entry is {name, less: {key: pattern}, more: {key: pattern}, metric, because} and may have `by`: the cell
+    that `less` selects has less of that metric than the one that `more` selects, within the share `by`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from benchrunner.core.cell import (
     make_slug,
 )
 from benchrunner.machine.hardware import Hardware, usable_devices
+from benchrunner.plan.expectation import read_expectations
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.rules import Rule
 from benchrunner.plan.verdict import Preflight, Verdict
@@ -40,7 +41,11 @@ def make_plan(
         rules: from `compat.load_rules`.
         launch: the plan is about to be run, so a machine that is not this one has no devices.
         num_cores: CPU cores; None: this machine's.
+
+    Raises:
+        ConfigError: `sweep.expect` is not written as it should be.
     """
+    read_expectations(expansion.rows[0].config.sweep.expect if expansion.rows else [])
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
     cells = make_cells(expansion.rows, hardware)
     verdicts = [preflight.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]

@@ -167,7 +167,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "attempt": ("int", lambda row: row.record.attempt if row.record else 0),
     "wall_s": ("float", lambda row: row.record.wall_s if row.record else None),
     "config_digest": ("text", lambda row: row.planned.cell.config_digest),
-    "command": ("text", lambda row: _command(row)),
+    "command": ("text", lambda row: command_of(row)),
     "parity_gradient_error": ("float", _metric(lambda m: m.get("parity_gradient_error"))),
     "parity_cosine": ("float", _metric(lambda m: m.get("parity_cosine"))),
     "parity_curve_error": ("float", _metric(lambda m: m.get("parity_curve_error"))),
@@ -177,7 +177,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
 _DTYPES = {"text": "object", "int": "Int64", "float": "Float64"}
 
 
-def _command(row: Row) -> str:
+def command_of(row: Row) -> str:
+    """What repeats this cell when pasted into a shell."""
     if row.record and row.record.command:
         return row.record.command
     return shlex.join(["bench", *row.planned.cell.as_overrides()])

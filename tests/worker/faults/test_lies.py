@@ -34,6 +34,22 @@ STRUCK: dict[str, list[str]] = {
     "wrong_scale": ["global_batch_size=2", "micro_batch_size=1"],
     "stale_recompute": [FULL],
     "wrong_linear": ["precision=fp8-torchao"],
+    "not_causal": [],
+    "no_positions": [],
+    "short_window": [],
+    "wrong_heads": [],
+    "no_attention": [],
+    "half_mlp": [],
+    "loud_adapter": ["workload=lora"],
+    "wrong_adapter": ["workload=adapter"],
+    "scaled_loss": [],
+    "undivided_loss": ["global_batch_size=2", "micro_batch_size=1"],
+    "stopped_gradient": [],
+    "wrong_lr": [],
+    "no_decay": [],
+    "wrong_betas": [],
+    "no_clipping": ["optimizer.clip_norm=1"],
+    "other_optimizer": [],
 }
 """Lie → a cell that it is made for."""
 
@@ -218,6 +234,12 @@ def test_fabric_is_asked_for_the_precision_of_what_is_stored(alone, precision):
         ("stale_recompute", [], "checkpointed block"),
         ("stale_recompute", [FULL, "compile=inductor"], "eager model"),
         ("wrong_linear", ["precision=bf16-mixed"], "linear that a precision converted"),
+        ("no_positions", ["model=gpt2-125m", "model.num_heads=2"], "rotary positions"),
+        ("wrong_heads", ["model.num_kv_heads=1"], "other key-value head"),
+        ("loud_adapter", [], "adapter"),
+        ("no_clipping", [], "clipping"),
+        ("scaled_loss", ["workload=forward"], "backward pass"),
+        ("wrong_lr", ["workload=forward"], "backward pass"),
     ],
 )
 def test_a_lie_that_finds_nothing_to_strike_is_an_error(alone, kind, words, what):

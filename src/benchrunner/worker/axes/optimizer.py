@@ -10,8 +10,11 @@ from benchrunner.core.schema import OptimizerConfig
 
 
 def adamw(parameters: Iterable[nn.Parameter], options: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW in one fused kernel a dtype; its two moments have the parameters' dtype."""
-    return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
+    """AdamW in one fused kernel a dtype, or by foreach; its two moments have the parameters' dtype."""
+    fused = bool(options.fused)
+    return torch.optim.AdamW(
+        parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused, foreach=not fused
+    )
 
 
 def sgd(parameters: Iterable[nn.Parameter], options: OptimizerConfig) -> torch.optim.Optimizer:

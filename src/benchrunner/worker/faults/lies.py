@@ -14,16 +14,18 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecision
 
+from benchrunner.core.arithmetic import PEFT_WORKLOADS
 from benchrunner.core.schema import ModelConfig
-from benchrunner.worker.axes import activation_checkpointing, compile, strategy
+from benchrunner.worker.axes import activation_checkpointing, compile, peft, strategy
+from benchrunner.worker.axes.optimizer import make_optimizer
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines import built, fabric_fsdp, fabric_precision
 from benchrunner.worker.engines.engine import ENGINES
-from benchrunner.worker.faults import lying_loops
+from benchrunner.worker.faults import lying_functions, lying_loops
 from benchrunner.worker.faults.lying_models import falsify_linears, recompute_otherwise, stop_reducing
 from benchrunner.worker.faults.patch import Patch, applied, in_module, spared
-from benchrunner.worker.model import weights
+from benchrunner.worker.model import decoder, layers, weights
 from benchrunner.worker.model.decoder import Decoder
 from benchrunner.worker.steps import data
 from benchrunner.worker.workloads import forward, generate, parity, train
@@ -72,6 +74,18 @@ def _divides(context: Context) -> bool:
     return context.cell.sizes.accumulation_steps > 1 or data.is_padded(context.cell)
 
 
+def _attends_in_groups(context: Context) -> bool:
+    return context.cell.config.model.num_kv_heads > 1
+
+
+def _clips(context: Context) -> bool:
+    return context.cell.config.optimizer.clip_norm is not None
+
+
+ROTARY = Need("rotary positions", lambda context: context.cell.config.model.positions == "rotary")
+SEVERAL_HEADS = Need("other key-value head", _attends_in_groups)
+ADAPTED = Need("adapter", lambda context: context.cell.config.workload.name in PEFT_WORKLOADS)
+CLIPPED = Need("clipping", _clips)
 BACKWARD = Need("backward pass", lambda context: built.has_gradients(context.cell))
 RANKS = Need("other rank", lambda context: context.world_size > 1)
 SHARDS = Need("parameters that torch shards over ranks", _shards)
@@ -100,6 +114,38 @@ def _build_and_lie(
     made = build(context)
     lie(made.model)
     return made
+
+
+def _with_attention(lie: type) -> Patches:
+    """Every block's attention is another one."""
+    return lambda context: [in_module(decoder, "Attention", lie)]
+
+
+def _with_half_mlps(context: Context) -> list[Patch]:
+    halves = {"GatedMLP": lying_functions.HalfGatedMLP, "MLP": lying_functions.HalfMLP}
+    return [in_module(layers, name, half) for name, half in halves.items()]
+
+
+def _with_adapters(**lies: type) -> Patches:
+    """Other classes in the place of a finetuning method's own."""
+    return lambda context: [in_module(peft, name, lie) for name, lie in lies.items()]
+
+
+def _with_built(lie: Callable[[built.Built, Context], built.Built]) -> Patches:
+    """Whichever engine builds, the lie has the last word on what it hands out."""
+
+    def lying(make: Callable[[Context], built.Built], context: Context) -> built.Built:
+        return lie(make(context), context)
+
+    return lambda context: [Patch(ENGINES, name, partial(lying, make)) for name, make in ENGINES.items()]
+
+
+def _with_optimizer(lie: Callable[[lying_functions.MakeOptimizer], lying_functions.MakeOptimizer]) -> Patches:
+    return lambda context: [in_module(built, "make_optimizer", lie(make_optimizer))]
+
+
+def _with_options(**options: Callable[[Any], Any]) -> Patches:
+    return _with_optimizer(lambda make: lying_functions.with_options(make, **options))
 
 
 def _in_training(lie: type) -> Patches:
@@ -189,5 +235,25 @@ LIES: dict[str, Lie] = {
     "wrong_scale": Lie(_in_training(lying_loops.WronglyScaled), (BACKWARD, SHARES)),
     "stale_recompute": Lie(_after_build(recompute_otherwise), (BACKWARD, EAGER, CHECKPOINTS)),
     "wrong_linear": Lie(_after_build(falsify_linears), (EAGER, CONVERTED)),
+    "not_causal": Lie(_with_attention(lying_functions.NotCausal)),
+    "no_positions": Lie(_with_attention(lying_functions.WithoutPositions), (ROTARY,)),
+    "short_window": Lie(_with_attention(lying_functions.ShortWindow)),
+    "wrong_heads": Lie(_with_attention(lying_functions.OtherHeads), (SEVERAL_HEADS,)),
+    "no_attention": Lie(_with_attention(lying_functions.WithoutAttention)),
+    "half_mlp": Lie(_with_half_mlps),
+    "loud_adapter": Lie(
+        _with_adapters(LoRA=lying_functions.LouderLoRA, PromptedAttention=lying_functions.LouderPrompt), (ADAPTED,)
+    ),
+    "wrong_adapter": Lie(
+        _with_adapters(LoRA=lying_functions.LoRAOnKeys, PromptedAttention=lying_functions.PositionedPrompt), (ADAPTED,)
+    ),
+    "scaled_loss": Lie(_with_built(lying_functions.scale_loss), (BACKWARD,)),
+    "undivided_loss": Lie(_with_built(lying_functions.undo_shares), (BACKWARD, SHARES)),
+    "stopped_gradient": Lie(_with_attention(lying_functions.StoppedGradient), (BACKWARD,)),
+    "wrong_lr": Lie(_with_options(lr=lambda lr: lr / 2), (BACKWARD,)),
+    "no_decay": Lie(_with_options(weight_decay=lambda decay: 0.0), (BACKWARD,)),
+    "wrong_betas": Lie(_with_options(betas=lambda betas: (0.9, 0.95)), (BACKWARD,)),
+    "no_clipping": Lie(_with_built(lying_functions.clip_nothing), (BACKWARD, CLIPPED)),
+    "other_optimizer": Lie(_with_optimizer(lying_functions.other_class), (BACKWARD,)),
 }
 """Lie → how it is told; a test holds its keys equal to those of `benchrunner.core.faults.LIES`."""

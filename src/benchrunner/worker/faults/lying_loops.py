@@ -102,8 +102,8 @@ class ShortForward(ForwardLoop):
 
 
 def half(batch: Tensor) -> Tensor:
-    """The first half of every sample [batch, length + 1], and one token more."""
-    return batch[:, : (batch.shape[1] - 1) // 2 + 1]
+    """The first half of every sample [..., length + 1], and one token more."""
+    return batch[..., : (batch.shape[-1] - 1) // 2 + 1]
 
 
 class ShortGeneration(GenerationLoop):

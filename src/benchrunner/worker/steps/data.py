@@ -76,9 +76,13 @@ def _micro_batch(cell: Cell, step: int, indices: list[int]) -> torch.Tensor:
 
 
 def inputs_and_targets(cell: Cell, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and next tokens, each [B, T], of a batch [B, T + 1]; padding is token 0 with a target that is ignored."""
-    tokens = batch[:, :-1]
-    return (tokens.clamp(min=0) if is_padded(cell) else tokens), batch[:, 1:]
+    """Tokens and next tokens, each [B, T], of a batch [B, T + 1]; padding is token 0 with a target that is ignored.
+
+    A batch [2, B, T + 1] has the two apart, in the same layout: a compiled graph sees no difference.
+    """
+    own, following = batch if batch.ndim == 3 else (batch, batch)
+    tokens = own[:, :-1]
+    return (tokens.clamp(min=0) if is_padded(cell) else tokens), following[:, 1:]
 
 
 def loss_shares(cell: Cell, step: int, rank: int) -> list[float]:

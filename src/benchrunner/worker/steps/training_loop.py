@@ -54,6 +54,19 @@ class TrainingLoop:
         """The gradients of a step; its loss is kept."""
         self._losses.append(self.accumulate(self._batches.pop(step), shares=self._shares.pop(step)))
 
+    def ask(self, step: int, batches: list[torch.Tensor]) -> float:
+        """This rank's loss of a step with other batches in the place of its own; the gradients are left in place."""
+        self.prepare(range(step, step + 1))
+        self._batches[step] = batches
+        self.backward(step)
+        return float(self._losses.pop())
+
+    def gradients_of_own_data(self, step: int) -> None:
+        """The gradients of a step's own batches, left in place."""
+        self.prepare(range(step, step + 1))
+        self.backward(step)
+        self._losses.pop()
+
     def apply(self) -> None:
         """Update the parameters by the gradients that are there."""
         if self._clip_norm is not None:

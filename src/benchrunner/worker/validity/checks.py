@@ -14,7 +14,7 @@ from benchrunner.core.rank_result import Checks, RankResult
 from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
-from benchrunner.worker.validity import checks_compute, checks_model, checks_training
+from benchrunner.worker.validity import checks_compute, checks_function, checks_model, checks_optimizer, checks_training
 from benchrunner.worker.validity.finding import Evidence, Finding, unknown
 from benchrunner.worker.validity.probe import profile_once, run_probes
 from benchrunner.worker.validity.sampling import Samples, local, sample, sample_parameters
@@ -32,6 +32,8 @@ CHECKS: dict[str, Callable[[Evidence], Finding]] = {
     "gradients_reduced": checks_training.gradients_reduced,
     "recompute": checks_compute.recompute,
     "compiled": checks_compute.compiled,
+    "function": checks_function.function,
+    "optimizer": checks_optimizer.optimizer,  # the last: it makes a step more
 }
 """Check → how it judges, in the order in which failures are reported."""
 
@@ -51,6 +53,7 @@ def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -
         optimizer=loop.optimizer,
         num_steps=loop.num_steps,
         consumed=consumed,
+        loop=loop,
         **facts,
     )
     return judge(evidence)

@@ -1,6 +1,6 @@
 """What a validity check says, and the facts that checks judge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from benchrunner.worker.validity.sampling import Samples
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from benchrunner.worker.steps.training_loop import TrainingLoop
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -26,11 +28,17 @@ class Finding:
     expected: Scalar = None
     observed: Scalar = None
     note: str | None = None
+    errors: Mapping[str, float] | None = None
+    """What was measured against a tolerance."""
 
     def as_dict(self) -> Check:
-        """As it stands in the record; the note only when there is one."""
+        """As it stands in the record; note and errors only where there are some."""
         found: Check = {"ok": self.ok, "expected": self.expected, "observed": self.observed}
-        return found if self.note is None else found | {"note": self.note}
+        if self.note is not None:
+            found["note"] = self.note
+        if self.errors is not None:
+            found["errors"] = dict(self.errors)
+        return found
 
 
 def unknown(why: str) -> Finding:
@@ -62,6 +70,8 @@ class Evidence:
     """Optimizer steps applied, or passes run."""
     consumed: Sequence[tuple[Tensor, Tensor]] = ()
     """Tokens and targets of the measured steps and the warm-up."""
+    loop: "TrainingLoop | None" = None
+    """What can be asked for more steps, in the very form that was measured."""
 
     @property
     def cell(self) -> Cell:

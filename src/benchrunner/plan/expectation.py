@@ -1,0 +1,82 @@
+"""`sweep.expect`: orderings of two cells of a sweep that a mechanism predicts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchrunner.core.cell import Cell
+from benchrunner.core.errors import ConfigError, did_you_mean
+from benchrunner.core.patterns import read_pattern
+from benchrunner.core.record import Metrics
+from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.facts import Lookup, check_key, lookup_of
+
+SECTION = "sweep.expect"
+NEEDED = frozenset({"name", "less", "more", "metric", "because"})
+TOLERANCE = 0.03
+"""Share by which a difference may be on the wrong side before it counts: two runs of one cell differ by that much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Cells, by what they are: keys and patterns as in conf/compat.yaml."""
+
+    conditions: tuple[tuple[Lookup, Callable[[Any], bool]], ...]
+
+    def has(self, cell: Cell, hardware: Hardware) -> bool:
+        """Whether a cell is among them."""
+        return all(fits(value_of(cell, hardware)) for value_of, fits in self.conditions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """One cell has less of a metric than another."""
+
+    name: str
+    less: Selection
+    more: Selection
+    metric: str
+    because: str
+    """The mechanism, in a sentence."""
+    by: float = TOLERANCE
+
+
+def read_expectations(entries: Sequence[Mapping[str, Any]]) -> list[Expectation]:
+    """The entries of `sweep.expect`.
+
+    Raises:
+        ConfigError: a part is missing, unknown or of another form.
+    """
+    return [_read(entry, f"{SECTION}[{number}]") for number, entry in enumerate(entries)]
+
+
+def read_selection(match: Any, place: str) -> Selection:
+    """Cells that {key: pattern} describes; `place` is where it is written, for the message.
+
+    Raises:
+        ConfigError: no mapping, an empty one, or a key that cells do not have.
+    """
+    if not isinstance(match, Mapping) or not match:
+        raise ConfigError(place, f"{match!r} is not {{key: pattern}}")
+    for key in match:
+        check_key(str(key), place)
+    return Selection(tuple((lookup_of(str(key)), read_pattern(pattern)) for key, pattern in match.items()))
+
+
+def _read(entry: Mapping[str, Any], place: str) -> Expectation:
+    if NEEDED - set(entry) or set(entry) - NEEDED - {"by"}:
+        raise ConfigError(place, f"has name, less, more, metric, because and may have by; got {', '.join(entry)}")
+    known = sorted(Metrics.__annotations__)
+    if entry["metric"] not in known:
+        raise ConfigError(place, f"no metric {entry['metric']!r}{did_you_mean(str(entry['metric']), known)}")
+    by = entry.get("by", TOLERANCE)
+    if isinstance(by, bool) or not isinstance(by, (int, float)) or not 0 <= by < 1:
+        raise ConfigError(place, f"by is a share of at least 0 and below 1, not {by!r}")
+    return Expectation(
+        name=str(entry["name"]),
+        less=read_selection(entry["less"], f"{place}.less"),
+        more=read_selection(entry["more"], f"{place}.more"),
+        metric=entry["metric"],
+        because=" ".join(str(entry["because"]).split()),
+        by=float(by),
+    )

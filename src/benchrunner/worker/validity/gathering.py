@@ -1,0 +1,90 @@
+"""Whole parameters and gradients of a built model, a unit at a time, whatever sharded or packed them.
+
+Collective: every rank asks for the same units in the same order.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+
+from benchrunner.worker.engines.built import Built
+from benchrunner.worker.model.weights import canonical_name
+from benchrunner.worker.validity.reference import Source, Weights, from_normal_float, from_scale_codes
+
+
+def weights_of(built: Built) -> Source:
+    """A source of the values that the model computes with."""
+
+    @contextmanager
+    def source(unit: int | None) -> Iterator[tuple[Weights, frozenset[str]]]:
+        with gathered(built, unit):
+            named = own_parameters(built, unit)
+            weights = {name: _value(module, parameter) for name, (module, parameter) in named.items()}
+            yield weights, frozenset(name for name, (_, parameter) in named.items() if parameter.requires_grad)
+
+    return source
+
+
+@contextmanager
+def gathered(built: Built, unit: int | None) -> Iterator[None]:
+    """Inside, FSDP1's flat parameters and gradients of the unit are whole; nothing to do for others."""
+    with ExitStack() as stack:
+        for flat in _flat_modules(built, unit):
+            with_grads = any(parameter.grad is not None for parameter in flat.parameters())
+            summoned = FullyShardedDataParallel.summon_full_params(
+                flat, recurse=False, writeback=False, with_grads=with_grads
+            )
+            stack.enter_context(summoned)
+        yield
+
+
+def _flat_modules(built: Built, unit: int | None) -> list[nn.Module]:
+    root = built.root if unit is None else built.decoder.blocks[unit]
+    named = [(canonical_name(f"{name}."), module) for name, module in root.named_modules()]
+    flat = [(name, module) for name, module in named if isinstance(module, FullyShardedDataParallel)]
+    return [module for name, module in flat if unit is not None or not name.startswith("blocks.")]
+
+
+def own_parameters(built: Built, unit: int | None) -> dict[str, tuple[nn.Module, nn.Parameter]]:
+    """Name within the unit → module and parameter; a shared one counts once, under its first name."""
+    module: nn.Module = built.decoder if unit is None else built.decoder.blocks[unit]
+    found: dict[str, tuple[nn.Module, nn.Parameter]] = {}
+    for raw_name, parameter in module.named_parameters():
+        name = canonical_name(raw_name)
+        if unit is not None or not name.startswith("blocks."):
+            found[name] = module.get_submodule(raw_name.rpartition(".")[0]), parameter
+    return found
+
+
+def gradients_of(built: Built, unit: int | None, scale: float) -> dict[str, Tensor | None]:
+    """Whole gradients of what trains, fp32 ÷ `scale`; None where there is none. To be asked where it is `gathered`."""
+    trained = {name: one for name, (_, one) in own_parameters(built, unit).items() if one.requires_grad}
+    return {
+        name: None if parameter.grad is None else whole(parameter.grad).float() / scale
+        for name, parameter in trained.items()
+    }
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor."""
+    held: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return held.detach()
+
+
+def _value(module: nn.Module, parameter: nn.Parameter) -> Tensor:
+    state = getattr(module, "quant_state", None)
+    if state is None or parameter is not getattr(module, "weight", None):
+        return whole(parameter).float()
+    packed = whole(parameter).flatten().view(torch.uint8)
+    return from_normal_float(packed, _scales(state), tuple(state.shape))
+
+
+def _scales(state: Any) -> Tensor:
+    if not state.nested:
+        return state.absmax.float()  # type: ignore[no-any-return]
+    return from_scale_codes(state.absmax, state.state2.absmax.float(), state.offset.float())

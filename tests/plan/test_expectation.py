@@ -1,0 +1,49 @@
+"""`sweep.expect`: what may be written, and which cells are meant."""
+
+import pytest
+
+from benchrunner.core.errors import ConfigError
+from benchrunner.plan.expectation import TOLERANCE, read_expectations, read_selection
+from samples import CPU, make_cell
+
+ENTRY = {
+    "name": "compiled is faster", "less": {"compile": "inductor"}, "more": {"compile": "eager"},
+    "metric": "step_time_median_s", "because": "fusion",
+}  # fmt: skip
+
+
+def test_an_entry_as_it_should_be():
+    (found,) = read_expectations([ENTRY])
+    assert found.less.has(make_cell(compile="inductor"), CPU) and not found.less.has(make_cell(), CPU)
+    assert found.more.has(make_cell(), CPU) and found.by == TOLERANCE
+    assert read_expectations([ENTRY | {"by": 0}])[0].by == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"metric": "step_time_medain_s"}, r"sweep.expect\[0\].*step_time_median_s"),
+        ({"less": {"compiler": "eager"}}, r"sweep.expect\[0\].less.*compile"),
+        ({"more": {}}, r"sweep.expect\[0\].more"),
+        ({"more": "eager"}, r"sweep.expect\[0\].more"),
+        ({"by": 1}, "share"),
+        ({"by": True}, "share"),
+        ({"by": "3%"}, "share"),
+        ({"why": "x"}, "why"),
+    ],
+)
+def test_a_wrong_entry_is_named(change, named):
+    with pytest.raises(ConfigError, match=named):
+        read_expectations([ENTRY | change])
+
+
+def test_a_missing_part_is_an_error():
+    for name in ENTRY:
+        with pytest.raises(ConfigError, match="has name, less, more"):
+            read_expectations([{key: value for key, value in ENTRY.items() if key != name}])
+
+
+def test_a_selection_asks_for_all_of_its_keys_and_for_resolved_sizes():
+    selection = read_selection({"strategy": "ddp", "devices": 2}, "here")
+    assert selection.has(make_cell(strategy="ddp"), CPU)
+    assert not selection.has(make_cell(), CPU)
