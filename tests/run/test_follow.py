@@ -201,3 +201,9 @@ def test_what_the_plan_ruled_out_is_in_the_tables(paths):
     planned = [*planned_cells(2), ruled]
     fake = FakeCluster(paths, planned)
     assert follow(paths, planned, fake).counts == {"ok": 2, "unsupported": 1}
+
+
+def test_an_allocation_that_failed_after_it_had_run_cells_is_replaced(paths):
+    planned = planned_cells(10, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "failed" if number == 0 and age_s > 9 else None)
+    assert follow(paths, planned, fake).counts == {"ok": 10} and len(fake.jobs) == 2

@@ -111,9 +111,17 @@ class SlurmCluster:
     def stop_node(self, node):
         """End the slurmd of a node at once, as a host that loses its power; its jobs' processes as well."""
         self.processes.pop(node).kill()
-        for pid in node_pids(node):
+        for pid in (*self._step_pids(), *node_pids(node)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _step_pids(self):
+        """What watches over jobs on the nodes: it would report their end. Of both nodes: there is one job."""
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                is_step = entry.name.isdigit() and (entry / "comm").read_text().strip() == "slurmstepd"
+                if is_step and str(self.root).encode() in (entry / "environ").read_bytes():
+                    yield int(entry.name)
 
     def _write_config(self):
         path = self.root / "slurm.conf"

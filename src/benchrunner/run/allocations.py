@@ -8,7 +8,7 @@ from dataclasses import replace
 from benchrunner.core.errors import UsageError
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.text import first_line
-from benchrunner.launch.allocation import Allocator, JobState, Request
+from benchrunner.launch.allocation import Allocator, End, JobState, Request
 from benchrunner.outcome.signatures import last_meaningful_line
 from benchrunner.store import allocations_file, workers
 
@@ -23,6 +23,10 @@ class Allocations:
         self.states: dict[str, JobState] = {}
         """Of this run's jobs."""
         self._allocator, self._paths, self._launcher = allocator, paths, launcher
+        self._current: list[str] = []
+        """Those that were adopted, or submitted last."""
+        self._cancelled: set[str] = set()
+        """By this bench."""
         self._kept = allocations_file.read_jobs(paths, launcher)
 
     def adopt(self) -> list[str]:
@@ -36,7 +40,8 @@ class Allocations:
             raise UsageError(f"the cluster does not answer about the jobs of {self._paths.root}; try again later")
         self._declare(found)
         self.states = {job: state for job, state in found.items() if state.phase != "ended"}
-        return list(self.states)
+        self._current = list(self.states)
+        return self._current
 
     def submit(self, request: Request, count: int) -> list[str]:
         """Ask for so many allocations. Each id is on disk before the next one is asked for.
@@ -55,6 +60,7 @@ class Allocations:
             self._allocator.cancel(self._paths.root, made)
             raise
         self.states |= dict.fromkeys(made, JobState(phase="waiting"))
+        self._current = made
         return made
 
     def poll(self) -> None:
@@ -68,6 +74,16 @@ class Allocations:
         chosen = [job for job in self._alive() if self.states[job].phase in phases]
         if chosen:
             self._allocator.cancel(self._paths.root, chosen)
+            self._cancelled.update(chosen)
+
+    def ends(self) -> set[End | None]:
+        """How the newest ones ended, but for those that this bench cancelled itself."""
+        return {self.states[job].end for job in self._current if job not in self._cancelled}
+
+    def last(self) -> str:
+        """The newest job that says how it ended; empty: there was none."""
+        told = [job for job in self.states if job not in self._cancelled]
+        return (told or list(self.states) or [""])[-1]
 
     def all_ended(self) -> bool:
         """Whether nothing of this run is left in the cluster."""

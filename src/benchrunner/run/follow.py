@@ -48,9 +48,6 @@ LEFT: dict[End, tuple[Status, str, str]] = {
 }
 """How an allocation ended → the verdict on a cell that it left without one."""
 
-FINAL_ENDS: tuple[End, ...] = ("cancelled", "failed", "out_of_memory")
-"""After these no further allocation is asked for: somebody wanted it so, or the next one would end so too."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
@@ -103,7 +100,8 @@ class Follower:
         """Slug → cell without a verdict of this round."""
         self._claims: Claims
         self._round = 1
-        self._num_left_before: int | None = None
+        self._num_left_before = 0
+        """When the allocations of now were submitted, or adopted."""
         self._num_vain = 0
         self._polled_s = self.clock.now()
         self._said = ""
@@ -147,11 +145,13 @@ class Follower:
             for planned in set_apart(cells, chosen):
                 self._claims.finish(planned.cell.slug)
         self.left = {one.cell.slug: one for one in chosen if one.cell.slug not in self._claims.finished}
+        self._num_left_before = len(self.left)
 
     def _submit(self) -> None:
         request = make_request(self.plan, list(self.left.values()), self.paths, self.options, self._round)
         count = min(self.plan.settings.launcher.jobs, len(self.left))
         jobs = self.allocations.submit(request, count)
+        self._num_left_before = len(self.left)
         self.progress.report(f"submitted {', '.join(jobs)}: {request.nodes} node(s) for {request.time_min} min each")
 
     # --- a turn
@@ -193,16 +193,19 @@ class Follower:
             self.allocations.cancel(["waiting"])
 
     def _again(self) -> bool:
-        """All allocations have ended and cells are left: whether others were asked for."""
+        """All allocations have ended and cells are left: whether others were asked for.
+
+        Not when somebody cancelled them, nor when they failed before the first cell, as the next ones would too.
+        """
         self._look_once_more()
-        ends = {state.end for state in self.allocations.states.values()}
-        if not self.left or self.how.only_watch or ends & set(FINAL_ENDS) or not ends:
+        if not self.left or self.how.only_watch or not self.allocations.states:
             return False
-        is_vain = self._num_left_before is not None and len(self.left) >= self._num_left_before
-        self._num_vain = self._num_vain + 1 if is_vain or self._num_left_before is None else 0
+        is_vain, ends = len(self.left) >= self._num_left_before, self.allocations.ends()
+        if "cancelled" in ends or (is_vain and ends & {"failed", "out_of_memory"}):
+            return False
+        self._num_vain = self._num_vain + 1 if is_vain else 0
         if self._num_vain > self.plan.settings.retries:
             return False
-        self._num_left_before = len(self.left)
         self.progress.report(f"{len(self.left)} cells are left: asking for more ({self._said})")
         self._submit()
         return True
@@ -246,11 +249,7 @@ class Follower:
         """By the allocation that had the cell, else by the last one that ended."""
         owner = self._claims.owner(slug)
         worker = read_worker(self.paths, owner) if owner else None
-        job = (
-            worker.job
-            if worker and worker.job in self.allocations.states
-            else next(reversed(self.allocations.states), "")
-        )
+        job = worker.job if worker and worker.job in self.allocations.states else self.allocations.last()
         state = self.allocations.states.get(job)
         status, code, why = LEFT[(state.end if state else None) or "unknown"]
         when = "it was at work when" if owner else "not started:"
