@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help bench test test-all test-gpu test-slurm mutants lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
+.PHONY: help bench nightly test test-all test-gpu test-slurm mutants lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ $(VENV)/.mutants: pyproject.toml | $(BIN)/python
 bench: $(VENV)/.bench  ## install, run the smoke matrix on whatever this machine has, print its tables
 	@command -v c++ g++ clang++ >/dev/null 2>&1 || echo "note: no C++ compiler: compiled cells on CPU will be reported as missing.cxx" >&2
 	$(BIN)/bench +sweeps=smoke
+
+nightly: $(VENV)/.bench  ## the nightly: run, verify, compare with the last good run (SWEEP=nightly on eight GPUs)
+	BENCH="$(CURDIR)/$(BIN)/bench" .ci/nightly
 
 test: $(VENV)/.dev lint  ## install, run all checks (about 9 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile

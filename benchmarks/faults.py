@@ -27,6 +27,7 @@ from pathlib import Path
 import disks
 import fault_table
 import kills
+import launches
 from fault_table import Findings
 from victim import (
     PLACES,
@@ -48,8 +49,8 @@ from benchrunner.core.record import PHASES
 ROOT = Path(__file__).resolve().parents[1]
 HANG_LIMIT_S = 15
 
-HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env")
-PARTS = ("bench", "disk", "kills")
+HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env", "flood")
+PARTS = ("bench", "launch", "disk", "kills")
 """What `--only` knows beside kinds of faults."""
 
 Task = Callable[[], Row | None]
@@ -135,6 +136,7 @@ def tasks(options: argparse.Namespace) -> list[Task]:
     only = options.only
     found = list(rank_tasks(options.devices, only, is_brief=options.brief))
     found += signal_tasks() if not only or "bench" in only else []
+    found += launches.tasks() if not only or "launch" in only else []
     found += disks.tasks() if not only or "disk" in only else []
     return found
 

@@ -60,7 +60,7 @@ class Sweep:
 
     def start(self, words: list[str], fault: str | None = None) -> "subprocess.Popen[bytes]":
         env = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        env |= {COUNTED: self.run_id} | ({VARIABLE: fault} if fault else {})
+        env |= {COUNTED: self.run_id, "BENCH_LOCKS": str(self.out / "locks")} | ({VARIABLE: fault} if fault else {})
         env |= {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
         log = open(self.out / "bench.log", "ab")  # noqa: SIM115
         return subprocess.Popen([*BENCH, *words], env=env, stdout=log, stderr=log, cwd=self.out)

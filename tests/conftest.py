@@ -1,13 +1,20 @@
 """What holds for every test; helpers are in `support/`, which pytest puts on the path."""
 
+import os
 import signal
 import sys
+import tempfile
 
 # A shell that starts the tests in the background ignores Ctrl-C for them, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LOCKS = tempfile.TemporaryDirectory(prefix="locks-")
+os.environ["BENCH_LOCKS"] = LOCKS.name
+"""The sweeps of the tests wait for no other sweep of this user."""
 
 
 def pytest_sessionfinish():
     """pytest-xdist's workers end without running finalizers."""
     if cells := sys.modules.get("cells"):
         cells.SCRATCH.cleanup()
+    LOCKS.cleanup()

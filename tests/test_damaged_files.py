@@ -1,5 +1,6 @@
 """Whatever is in the place of a sweep's file: one line names it, and the rest of the sweep goes on."""
 
+import json
 import re
 import shutil
 
@@ -108,6 +109,65 @@ def test_a_damaged_plan_is_one_error(paths, name):
     with pytest.raises(SweepDirError) as caught:
         load_plan(paths.root)
     assert the_line([str(caught.value)], str(paths.plan)) and re.search(DAMAGES[name][1], str(caught.value))
+
+
+def edited(path, way, value):
+    """The document with another value in a place of it."""
+    document = json.loads(path.read_text())
+    part = document
+    for key in way[:-1]:
+        part = part[key]
+    part[way[-1]] = value(part[way[-1]]) if callable(value) else value
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "said"),
+    [
+        (("cells", 0, "slug"), "../../x", "no slug"),
+        (("cells", 0, "slug"), "..", "'..' is no slug|slug is .."),
+        (("cells", 0, "slug"), TWO.cell.slug, "slug"),
+        (("cells", 0, "cell_id"), "0123456789ab", "cell_id is 0123456789ab"),
+        (("cells", 0, "config_digest"), "0123456789ab", "config_digest is 0123456789ab"),
+        (("common", "seq_len"), 64, "config_digest"),
+        (("sections", "model", 0, "num_layers"), 1, "config_digest"),
+        (("sections", "measure", 0, "steps"), 1, "config_digest"),
+        (("cells", 0, "scalars", "seed"), 7, "config_digest|sizes"),
+        (("cells", 0, "overrides", "seed"), 7, "cell_id"),
+        (("cells", 0, "sizes", 3), 64, "sizes"),
+        (("cells", 1), lambda entry: {**entry, "slug": ONE.cell.slug}, "slug"),
+        (("cells",), lambda cells: [cells[0], cells[0]], "slug|there twice"),
+    ],
+)
+def test_an_edited_plan_is_one_error(paths, way, value, said):
+    edited(paths.plan, way, value)
+    with pytest.raises(SweepDirError) as caught:
+        load_plan(paths.root)
+    assert re.search(said, the_line([str(caught.value)], str(paths.plan)))
+
+
+def test_what_only_concerns_the_run_may_be_edited(paths):
+    edited(paths.plan, ("common", "timeout_s"), 77.0)
+    assert load_plan(paths.root).cells[0].cell.config.timeout_s == 77.0
+
+
+def test_a_record_of_another_configuration_is_no_measurement_of_this_one(paths):
+    edited(paths.root / RECORD, ("config_digest",), "0123456789ab")
+    sweep = read_sweep(paths)
+    assert statuses(sweep) == ["skipped", "ok"]
+    assert "another configuration (0123456789ab)" in the_line(sweep.notes, RECORD)
+
+
+@pytest.mark.parametrize("key", ["cell_id", "config_digest"])
+def test_an_attempt_at_another_cell_is_not_taken_over(paths, key):
+    (paths.root / RECORD).unlink()
+    edited(paths.root / JOB, ("cell", key), "0123456789ab")
+    summary = run(paths, resume=True)
+    assert f"its cell's {key} is 0123456789ab" in the_line(summary.notes, JOB)
+    assert [path.name for path in sorted(paths.cell(ONE.cell.slug).root.glob("attempt-*"))] == [
+        "attempt-1",
+        "attempt-2",
+    ]
 
 
 @pytest.mark.parametrize("name", DAMAGES)

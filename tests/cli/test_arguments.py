@@ -18,7 +18,7 @@ FLAGS = [(name, spelling) for name, command in COMMANDS.items() for flag in comm
         (["run"], r"no command 'run'"),
         (["--jsno"], "no flag '--jsno'"),
         (["plan", "--no-infer"], "it belongs to bench"),
-        (["--only=failed"], "it belongs to bench resume"),
+        (["--only=failed"], "it belongs to bench plan and bench resume"),
         (["resume", "--only"], "expected one argument"),
         (["--json"], "it belongs to bench plan"),
         (["plan", "--jsno"], r"did you mean --json\?"),

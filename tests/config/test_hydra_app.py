@@ -265,7 +265,7 @@ def test_a_missing_sweep_file_is_named(tmp_path):
         ("strategy=[fsdp,ddp]", "a list is no sweep; write strategy=fsdp,ddp"),
         ("micro_batch_size=[1,2]", "a list is no sweep"),
         ("strategy={stage:2}", "name an option"),
-        ("strategy=", "no option ''"),
+        ("strategy=", "has no value; write strategy=VALUE"),
         ("seq_len=interval(1,2)", r"interval\(\) names no values"),
         ("seq_len=glob(*)", "matches nothing"),
         ("model=glob(zz*)", "matches nothing"),

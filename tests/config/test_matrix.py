@@ -14,7 +14,9 @@ def make_pieces(exclude=(), **changes):
     base = make_tree(USUAL, {"sweep.exclude": list(exclude), **changes})
     strategies = {name: make_tree({**USUAL, "strategy": name}, {})["strategy"] for name in ("single", "ddp")}
     untouched = make_tree(USUAL, {})
-    pristine = {group: {untouched[group]["name"]: untouched[group]} for group in (*USUAL, "launcher", "hardware")}
+    pristine = {
+        group: {untouched[group]["name"]: untouched[group]} for group in (*USUAL, "launcher", "hardware", "predict")
+    }
     pristine["strategy"] = strategies
     return Pieces(base=base, options={"strategy": strategies}, pristine=pristine, defaults=untouched)
 

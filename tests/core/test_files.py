@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 
@@ -57,3 +58,24 @@ def test_thousands_of_mistakes_are_counted_and_not_listed():
 def test_another_version_is_told_apart_from_damage():
     with pytest.raises(OtherVersion, match="schema_version 2, this benchrunner reads 1"):
         decode(b'{"schema_version": 2}', Record, version=1)
+
+
+@pytest.mark.parametrize(("num_stale", "is_read"), [(1, True), (2, True), (99, False)])
+def test_a_stale_handle_is_opened_again(tmp_path, monkeypatch, num_stale, is_read):
+    """What a network file system says when another host has replaced the file."""
+    path = tmp_path / "x"
+    write_bytes(path, [b"1234"])
+    opened, left = os.open, [num_stale]
+
+    def stale(*arguments, **more):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return opened(*arguments, **more)
+
+    monkeypatch.setattr(files.os, "open", stale)
+    if is_read:
+        assert read_bytes(path, limit_bytes=4) == b"1234"
+    else:
+        with pytest.raises(DamagedFile, match=r"cannot be read \(Stale file handle\)"):
+            read_bytes(path, limit_bytes=4)

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 
@@ -38,3 +39,24 @@ def test_what_is_no_file_is_left_alone(tmp_path):
     (tmp_path / "rank2").mkdir()
     scrub.scrub_files([*tmp_path.iterdir(), tmp_path / "agent.log"])
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_secrets_are_redacted_in_every_kind_of_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_SIGNING_KEY", "12345678")
+    monkeypatch.setenv("GITHUB_PAT", "teardown")
+    log, rank = tmp_path / "rank0.err", tmp_path / "rank0.json"
+    log.write_text("key=12345678\n")
+    rank.write_text('{"phase": "teardown", "error": {"message": "12345678: teardown", "at": 0.123456789}}')
+    scrub.scrub_files([log, rank])
+    assert log.read_text() == "key=<secret>\n"
+    said = {"message": "<secret>: <secret>", "at": 0.123456789}
+    assert json.loads(rank.read_text()) == {"phase": "teardown", "error": said}, "still a rank file"
+
+
+def test_a_host_called_like_a_phase_damages_no_rank_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "build")
+    text._host_pattern.cache_clear()
+    rank = tmp_path / "rank0.json"
+    rank.write_text('{"phase": "build", "error": {"message": "no route to build"}}')
+    scrub.scrub_files([rank])
+    assert json.loads(rank.read_text()) == {"phase": "build", "error": {"message": "no route to <host>"}}

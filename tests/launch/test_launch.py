@@ -60,6 +60,16 @@ def test_the_environment_of_a_job(tmp_path):
     assert int(env["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)
 
 
+def test_a_secret_is_passed_on_by_name(tmp_path):
+    job = make_job(tmp_path)
+    config = dataclasses.replace(
+        job.cell.config, launcher=dataclasses.replace(job.cell.config.launcher, pass_env=["HF_TOKEN"])
+    )
+    env = {"HF_TOKEN": "x", "GITHUB_PAT": "y", "HOME": "/home/me"}
+    made = variables.job_environment(dataclasses.replace(job, cell=dataclasses.replace(job.cell, config=config)), env)
+    assert made["HF_TOKEN"] == "x" and "GITHUB_PAT" not in made
+
+
 def test_threads_that_the_user_chose_stay(tmp_path):
     assert variables.job_environment(make_job(tmp_path), {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
 
@@ -80,21 +90,41 @@ def test_a_cold_cell_has_a_cache_of_its_own(tmp_path):
     assert not cold.paths.cache.exists()
 
 
+@pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent/home", "/proc/1"])
+def test_a_user_without_a_home_has_a_cache_in_the_temporary_directory(tmp_path, monkeypatch, home):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(variables.Path, "home", staticmethod(no_home))
+    monkeypatch.setattr(variables.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(variables.os, "access", lambda path, mode: str(path) not in ("/", "/proc/1"))
+    found = variables.shared_cache({} if home is None else {"HOME": home})
+    assert found == tmp_path / f"benchrunner-{os.getuid()}" / "cache"
+
+
+def test_a_job_starts_although_the_working_directory_has_gone(tmp_path, monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(variables.Path, "cwd", staticmethod(gone))
+    assert variables.job_environment(make_job(tmp_path), {})["PYTHONSAFEPATH"] == "1"
+
+
 def test_other_cells_share_the_users_cache_with_those_of_their_attention(tmp_path):
     leaves = {"compile.cache": "shared"}
     shared = make_job(tmp_path, make_cell(compile="inductor", leaves=leaves))
     flash = make_job(tmp_path, make_cell(compile="inductor", leaves=leaves | {"attention": "flash"}))
     caches = [
-        variables.cache_variables(job, {"XDG_CACHE_HOME": "/xdg"})["TRITON_CACHE_DIR"]
+        variables.cache_variables(job, {"XDG_CACHE_HOME": str(tmp_path)})["TRITON_CACHE_DIR"]
         for job in (shared, make_job(tmp_path), flash)
     ]
-    assert caches[0] == caches[1] == "/xdg/benchrunner/attention-auto/triton"
+    assert caches[0] == caches[1] == f"{tmp_path}/benchrunner/attention-auto/triton"
     assert caches[2] != caches[0]
 
 
 def test_the_local_launcher_is_the_default():
     assert launchers.allocator_for(LauncherConfig(name="local")) is None
-    assert isinstance(launchers.job_launcher({}), local.LocalLauncher)
+    assert isinstance(launchers.job_launcher(LauncherConfig(name="local"), {}), local.LocalLauncher)
 
 
 def sleeper(marker, code="import time; time.sleep(60)"):

@@ -2,6 +2,7 @@ import os
 import signal
 import stat
 import sys
+import time
 import uuid
 
 import pytest
@@ -59,8 +60,11 @@ def test_one_node_meets_alone():
 
 
 def test_what_does_not_end_is_killed_on_its_nodes(tmp_path, monkeypatch, job):
-    program(tmp_path, monkeypatch, "srun", 'if [[ "$*" == *steps* ]]; then exec "${@:8}"; fi; trap "" TERM; sleep 60')
+    deaf = f'trap "" TERM; touch "{tmp_path}/deaf"; sleep 60'
+    program(tmp_path, monkeypatch, "srun", 'if [[ "$*" == *steps* ]]; then exec "${@:8}"; fi; ' + deaf)
     monkeypatch.setattr(steps, "GRACE_S", 0.0)
     handle = steps.StepLauncher(["a1", "a2", "a3"]).start(job)
+    while not (tmp_path / "deaf").exists():
+        time.sleep(0.01)
     handle.terminate()
     assert wait(handle) == -signal.SIGKILL

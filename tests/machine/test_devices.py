@@ -2,6 +2,7 @@ import os
 
 import filelock
 
+from benchrunner.machine import devices
 from benchrunner.machine.devices import Locks, NoProbe, NvmlProbe, local_devices, runtime_dir
 from samples import CPU, H200
 
@@ -44,17 +45,34 @@ def test_a_place_that_cannot_be_locked_keeps_nobody_from_working(tmp_path):
 
 
 def test_locks_are_kept_where_only_the_user_writes(tmp_path):
-    found = runtime_dir({"XDG_RUNTIME_DIR": str(tmp_path)})
-    assert found == tmp_path / "benchrunner" and found.stat().st_mode & 0o777 == 0o700
+    found = runtime_dir({"BENCH_LOCKS": str(tmp_path / "mine")})
+    assert found == tmp_path / "mine" and found.stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").write_text("")
-    assert runtime_dir({"XDG_RUNTIME_DIR": str(tmp_path / "file")}) is None
+    assert runtime_dir({"BENCH_LOCKS": str(tmp_path / "file")}) is None
     assert str(os.getuid()) in str(runtime_dir({}))
 
 
-def test_without_devices_there_is_nothing_to_lock():
-    for hardware, is_local in ((CPU, True), (H200, False)):
-        probe, locks = local_devices(hardware, is_local=is_local, environ={})
-        assert isinstance(probe, NoProbe) and locks.enter() and locks.take(0)
+def test_a_nightly_meets_the_sweep_of_a_session():
+    assert runtime_dir({}) == runtime_dir({"XDG_RUNTIME_DIR": "/run/user/1000", "TMPDIR": "/var/tmp"})
+
+
+def test_where_somebody_else_hands_out_the_devices_there_is_nothing_to_lock():
+    probe, locks = local_devices(H200, is_local=False, environ={})
+    assert isinstance(probe, NoProbe) and locks.enter() and locks.take(0)
+
+
+def test_two_sweeps_on_one_cpu_exclude_each_other_where_they_share_cores(tmp_path, monkeypatch):
+    def locks_on(cores):
+        monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: cores)
+        return local_devices(CPU, is_local=True, environ={"BENCH_LOCKS": str(tmp_path)})[1]
+
+    one, same, half, beside = (locks_on(cores) for cores in ({0, 1}, {0, 1}, {1, 2}, {2, 3}))
+    assert one.take(0) and not same.take(0) and not half.take(0) and beside.take(0)
+    one.close()
+    assert not half.take(0), "the other core is still in use"
+    beside.close()
+    assert half.take(0)
+    half.close()
 
 
 def test_a_lock_of_a_sweep_that_died_is_free(tmp_path):

@@ -104,6 +104,9 @@ def test_a_planned_machine_is_not_present(four_h200):
         ("NVIDIA H100 80GB HBM3", "h100-sxm-80gb"),
         ("NVIDIA B200", "b200-sxm-180gb"),
         ("NVIDIA L4", "l4"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA H100 PCIe", "h100-pcie-80gb"),
+        ("AMD Instinct MI300X", "mi300x"),
         ("NVIDIA GeForce RTX 4090", "rtx-4090"),
     ],
 )
@@ -113,7 +116,7 @@ def test_device_names(driver_name, option):
 
 
 @pytest.mark.parametrize(
-    "name", ["NVIDIA L40S", "NVIDIA A100-PCIE-40GB", "NVIDIA H100 PCIe", "NVIDIA GeForce RTX 4090 D"]
+    "name", ["NVIDIA L40", "NVIDIA A100-PCIE-40GB", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 D"]
 )
 def test_lesser_relatives_are_not_mistaken(name):
     assert find_device(name) is None

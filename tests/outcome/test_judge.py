@@ -1,6 +1,6 @@
 import json
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -328,9 +328,53 @@ def test_a_failed_check_makes_the_cell_invalid():
 # --- from files to the record
 
 
+# --- the agent ---
+
+
+LOST_PEER = "Connection closed by peer [127.0.0.1]:1"
+
+
+@pytest.mark.parametrize("code", [-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM])
+@pytest.mark.parametrize("ranks", [(), (running(0), running(1)), (running(0), failed(1, LOST_PEER))])
+def test_an_agent_that_was_killed_is_named_and_no_innocent_rank(ranks, code):
+    status, reason_code, reason = verdict(*ranks, code=code)
+    assert (status, reason_code) == ("failed", "failed.agent")
+    assert f"ended from outside by {signal.Signals(abs(code) % 128).name}" in reason
+
+
+def test_an_agent_that_crashed_was_not_ended_from_outside():
+    assert "the agent of the job crashed with SIGSEGV" in verdict(running(0), running(1), code=-signal.SIGSEGV)[2]
+
+
+def test_an_agent_that_the_kernel_killed_for_memory():
+    found = verdict(running(0), running(1), code=-signal.SIGKILL, num_oom_kills=1)
+    assert found[:2] == ("oom", "oom.host") and "killed the agent" in found[2]
+    assert verdict(running(0), running(1), code=-signal.SIGTERM, num_oom_kills=1)[1] == "failed.agent"
+
+
+def test_a_rank_that_left_a_cause_comes_before_its_agent():
+    assert verdict(running(0), failed(1, "boom"), code=-signal.SIGKILL)[1] == "failed.exception"
+
+
+def test_an_agent_that_the_runner_killed_accuses_nobody():
+    stop = Stop(kind="interrupted")
+    assert verdict(running(0), running(1), code=-signal.SIGKILL, stop=stop)[1] == "skipped.interrupted"
+
+
 @pytest.fixture
 def paths(tmp_path):
     return AttemptPaths(tmp_path)
+
+
+def test_what_another_launch_left_is_no_measurement(paths):
+    for rank in range(2):
+        write(paths, replace(done(rank), marker="another" if rank else "this"))
+    evidence = gather(paths, 2, marker="this", code=0)
+    assert not evidence.is_complete() and list(evidence.ranks) == [0]
+    assert "rank1.json is of another launch" in judge(evidence).reason
+    write(paths, replace(done(1), marker="this"))
+    assert gather(paths, 2, marker="this", code=0).is_complete()
+    assert not gather(paths, 2, code=0).is_complete()
 
 
 def write(paths, status):
@@ -388,8 +432,73 @@ def test_the_record_of_a_success_has_the_headline(paths):
     record = make_record(plan_cell(make_cell(strategy="ddp")), judge(evidence), evidence, Attempt(number=1))
     assert record.status == "ok"
     assert record.metrics["step_time_median_s"] == 0.1
-    assert record.num_parameters == 5 and record.flags == ["odd"] and record.checks["shape"]["ok"]
+    assert record.num_parameters == 5 and record.flags[0] == "odd" and record.checks["shape"]["ok"]
     assert [rank["rank"] for rank in record.ranks] == [0, 1]
+
+
+# --- a death in `check`
+
+
+def checking(rank, checks=None, error=None, **result):
+    result |= {} if checks is None else {"checks": checks}
+    state = "error" if error else "running"
+    return RankFile(rank=rank, pid=100 + rank, phase="check", state=state, result=result, error=error)
+
+
+BROKEN = {"kind": "exception", "code": None, "type": "RuntimeError", "message": "a probe broke", "at": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "more", "said"),
+    [
+        ((checking(0), checking(1, error=BROKEN)), {"exits": {1: 1}}, "raised RuntimeError: a probe broke"),
+        ((checking(0), checking(1)), {"exits": {1: -9}}, "was killed by SIGKILL"),
+        ((checking(0), checking(1)), {"stop": Stop(kind="timeout", limit_s=180, phase="check")}, "no progress for 180"),
+        ((done(0), checking(1, error=BROKEN | {"kind": "oom"})), {}, "ran out of device memory"),
+    ],
+)
+def test_a_death_in_a_check_leaves_the_numbers(ranks, more, said):
+    status, code, reason = verdict(*ranks, **more)
+    assert (status, code) == ("ok", None)
+    assert reason.startswith("measured, but not checked to the end: ") and said in reason
+
+
+def test_what_a_check_had_found_before_the_death_stands():
+    wrong = {"shape": {"ok": False, "expected": "5 parameters", "observed": "4"}}
+    assert verdict(checking(0, wrong), checking(1), exits={1: -9})[:2] == ("invalid", "validity.shape")
+
+
+def test_a_death_before_every_rank_had_its_result_is_a_death():
+    assert verdict(checking(0), running(1), exits={1: -9})[:2] == ("failed", "failed.signal")
+
+
+def test_a_number_that_is_not_finite_is_a_finding_of_the_check():
+    error = BROKEN | {"kind": "nonfinite", "message": "the logits are not finite"}
+    assert verdict(checking(0), checking(1, error=error))[:2] == ("failed", "failed.nonfinite")
+
+
+@pytest.mark.parametrize("kind", ["interrupted", "budget"])
+def test_a_check_that_is_interrupted_is_to_be_run_again(kind):
+    assert verdict(checking(0), checking(1), stop=Stop(kind=kind))[0] == "skipped"
+
+
+def test_a_death_in_teardown_is_a_death():
+    ranks = [RankFile(rank=rank, pid=1, phase="teardown", result={}) for rank in range(2)]
+    assert verdict(*ranks, exits={1: -9})[:2] == ("failed", "failed.signal")
+
+
+def test_a_record_names_the_checks_that_did_not_decide(paths):
+    names = ("shape", "first_loss", "precision", "formats", "work", "data", "trains", "function", "optimizer")
+    said = {name: {"ok": True} for name in names}
+    measured = {key: value for key, value in RESULT.items() if key != "checks"}
+    write(paths, checking(0, said | {"recompute": {"ok": True}}, **measured))
+    write(paths, checking(1, said | {"work": {"ok": None}}, **measured))
+    evidence = gather(paths, 2, code=1)
+    record = make_record(plan_cell(make_cell(strategy="ddp")), judge(evidence), evidence, Attempt(number=1))
+    assert record.status == "ok" and record.metrics["step_time_median_s"] == 0.1
+    unverified = {"unverified:work", "unverified:recompute", "unverified:gradients_reduced"}
+    assert set(record.flags) == {"odd"} | unverified
+    assert (record.num_checks_decided, record.num_checks) == (8, 10)
 
 
 def test_the_numbers_of_half_a_world_are_no_result(paths):

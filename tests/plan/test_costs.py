@@ -58,8 +58,9 @@ def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes():
     assert compiler_s(make_cell(compile="thunder")) > compiled["block"]
 
 
-def test_a_predicted_step_is_a_lower_bound_and_an_unknown_one_is_judged_by_its_work():
-    assert step_s(planned(0.5), "cuda") > 0.5
+def test_a_predicted_step_is_taken_a_lower_bound_doubled_and_an_unknown_one_judged_by_its_work():
+    assert step_s(planned(0.5), "cuda") == 0.5
+    assert step_s(replace(planned(), predicted={"step_time_s": 0.5, "bound": "lower"}), "cuda") > 0.5
     deep = planned(leaves={"model.num_layers": 40})
     assert step_s(deep, "cuda") > step_s(planned(), "cuda")
     assert step_s(planned(), "cpu") > step_s(planned(), "cuda")

@@ -1,6 +1,9 @@
 """What `bench doctor` finds, and the traps that it names."""
 
+import json
 from dataclasses import replace
+
+import pytest
 
 from benchrunner.core.paths import config_dir
 from benchrunner.machine.hardware import Gpu
@@ -11,16 +14,30 @@ from samples import CPU, H200
 RULES = load_rules(config_dir() / "compat.yaml")
 
 
-def test_every_value_gets_an_answer_and_every_no_a_reason():
-    lines = doctor.axis_lines("compile", CPU, RULES)
-    assert {value for _, value, _ in lines} == {"eager", "inductor", "thunder"}
-    assert all(works == "yes" or reason for works, _, reason in lines)
-    assert ("yes", "eager", "") in lines
+@pytest.fixture(scope="module")
+def here():
+    return doctor.Combinations(CPU, RULES)
+
+
+def test_every_value_gets_an_answer_and_every_no_a_reason(here):
+    assert {value for _, value, _ in here["compile"]} == {"eager", "inductor", "thunder"}
+    assert all(works == "yes" or reason for works, _, reason in here["compile"])
+    assert ("yes", "eager", "") in here["compile"]
+
+
+def test_a_value_works_if_any_combination_does_and_says_which(here):
+    assert here.judge("precision", "nf4") == ("yes", "nf4", "with workload=adapter")
 
 
 def test_a_missing_compiler_is_the_reason():
-    works, _, reason = doctor.judge_value("compile", "inductor", replace(CPU, cxx=None), RULES)
+    works, _, reason = doctor.Combinations(replace(CPU, cxx=None), RULES).judge("compile", "inductor")
     assert works == "no" and reason.startswith("missing.cxx: ")
+
+
+def test_the_document_is_json(here):
+    document = doctor.diagnosis_document(doctor.Diagnosis([("Device", "x")], {"compile": here["compile"]}, ["a trap"]))
+    assert json.loads(json.dumps(document)) == document
+    assert document["axes"]["compile"][0] == {"value": "eager", "works": True, "note": None}
 
 
 def test_facts_are_never_blank():

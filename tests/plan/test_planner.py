@@ -7,6 +7,7 @@ import pytest
 
 from benchrunner.config import hydra_app
 from benchrunner.config.matrix import Row
+from benchrunner.core import cell as cell_module
 from benchrunner.core import paths
 from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.paths import CHECKOUT
@@ -68,6 +69,14 @@ def test_a_moved_directory_still_loads(planned, tmp_path):
     assert str(tmp_path) not in (moved / "plan.json").read_text()
 
 
+def test_a_plan_with_a_secret_in_it_is_not_written(planned, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_PAT", "max-2048")
+    plan = replace(planned, arguments=["model.description=max-2048"])
+    with pytest.raises(UsageError, match="the environment variable GITHUB_PAT"):
+        plan_file.write_plan(plan, tmp_path)
+    assert not list(tmp_path.glob("*/*"))
+
+
 def test_every_option_is_written_once(planned):
     data = plan_file.plan_to_dict(planned)
     assert len(data["sections"]["strategy"]) == 2
@@ -123,7 +132,7 @@ def test_the_words_of_a_cell_give_the_same_cell_again():
 
 
 def test_slugs_stay_unique_when_ids_begin_alike(monkeypatch):
-    monkeypatch.setattr(planner, "make_slug", lambda axes, overrides, cell_id: "x" * 93 + "-012345")
+    monkeypatch.setattr(cell_module, "make_slug", lambda axes, overrides, cell_id: "x" * 93 + "-012345")
     rows = [Row(axes=cell.axes, overrides=cell.overrides, config=cell.config) for cell in map(with_seed, range(3))]
     slugs = [cell.slug for cell in planner.make_cells(rows, CPU)]
     assert len(set(slugs)) == 3

@@ -1,17 +1,20 @@
 """Any text at all, in any place of the report's page."""
 
+import csv
 from html.parser import HTMLParser
 
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchrunner.report import html, markdown
+from benchrunner.report import csv_file, html, markdown
 from benchrunner.report.content import Block, make_tables
 from samples import make_cell, make_record, make_row
 
+UNSEEN = ["\u202e", "\u2066", "\u061c", "\u200f", "\u200b", "\ufeff", "\U000e0041", "\x9b"]
 TAGS = ["<script>", "</td></table>", "<img src=x onerror=y>", "&lt;", "<!--", "]]>"]
-PIECES = st.sampled_from([*TAGS, "`", "|", "\n", "\\", "{{x}}", "{%", "'", '"', "\x1b[31m"])
+PIECES = st.sampled_from([*TAGS, "`", "|", "\n", "\\", "{{x}}", "{%", "'", '"', "\x1b[31m", *UNSEEN])
 TEXTS = st.lists(PIECES | st.text(max_size=8), max_size=8).map("".join)
 CELL = make_cell()
 
@@ -43,7 +46,8 @@ PLAIN = Skeleton(page_of("word")).tags
 @settings(max_examples=40, deadline=None)
 @given(TEXTS)
 def test_no_text_changes_the_skeleton_of_the_page(text):
-    assert Skeleton(page_of(text)).tags == PLAIN
+    page = page_of(text)
+    assert Skeleton(page).tags == PLAIN and not any(one in page for one in UNSEEN)
 
 
 @settings(deadline=None)
@@ -51,9 +55,25 @@ def test_no_text_changes_the_skeleton_of_the_page(text):
 def test_no_text_leaves_its_line(text):
     escaped = markdown.escape_markdown(text)
     assert len(escaped.splitlines()) <= 1 and "<" not in escaped and "\x1b" not in escaped
+    assert not any(one in escaped for one in UNSEEN)
 
 
 def test_numbers_stand_on_the_right_and_words_on_the_left():
     frame = pd.DataFrame({"name": ["ddp"], "tokens": ["10,368"], "error": ["4.6e-05"], "none": ["–"], "code": ["e-5"]})
     rule = markdown.to_markdown(frame).splitlines()[1]
     assert [column.strip().endswith(":") for column in rule.strip("|").split("|")] == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+x", "-x", "@x", "\t=x", "\r=x", "\n =x", "\uff1dx", '=HYPERLINK("x")', "--"]
+)
+def test_no_field_is_a_formula(text):
+    frame = pd.DataFrame({"reason": [text, "a=b"], "step": [-0.5, 1.0], "mixed": [-3, "x"]})
+    first, second = csv.DictReader(csv_file.to_csv(frame).splitlines())
+    assert first["reason"].startswith("'") and second["reason"] == "a=b"
+    assert (first["step"], first["mixed"]) == ("-0.5", "-3")
+
+
+@pytest.mark.parametrize("text", ["-1", "-1.5e-3", "-inf", "+2"])
+def test_a_number_that_is_text_stays_one(text):
+    assert csv_file.to_csv(pd.DataFrame({"x": [text]})) == f"x\n{text}\n"

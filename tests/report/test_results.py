@@ -5,7 +5,7 @@ import io
 import pandas as pd
 import pytest
 
-from benchrunner.report import csv_file, formatting
+from benchrunner.report import csv_file, formatting, markdown
 from benchrunner.report.compatibility import COLUMNS as PAIR_COLUMNS
 from benchrunner.report.compatibility import (
     KINDS,
@@ -31,13 +31,26 @@ FROZEN = (
     "predicted_peak_memory_bytes first_step_s num_graphs num_graph_breaks num_recompiles energy_j_per_step "
     "gpu_utilization_mean gpu_utilization_sd sm_clock_mhz_mean first_loss final_loss attention time_to_first_token_s "
     "time_per_output_token_s prefill_tokens_per_second decode_tokens_per_second bandwidth_utilization attempt wall_s "
-    "config_digest command parity_gradient_error parity_cosine parity_curve_error"
+    "config_digest command parity_gradient_error parity_cosine parity_curve_error predicted_by "
+    "predicted_step_time_s memory_error step_time_error checks num_checks_decided num_checks phase_start_s "
+    "phase_build_s "
+    "phase_compile_s phase_warmup_s phase_measure_s phase_check_s phase_teardown_s started_at log_folder commit "
+    "model_label parity_tolerance is_waiting"
 )
 """Other programs read these: a new column is appended, a renamed one raises the schema version."""
 
 
 def test_the_columns_are_frozen():
     assert list(COLUMNS) == FROZEN.split()
+
+
+def test_an_abstention_is_shown_and_is_no_pass():
+    cell = make_cell()
+    checks = {"shape": {"ok": True}, "work": {"ok": None, "note": "nothing was profiled"}, "trains": {"ok": False}}
+    results = results_table([make_row(cell, make_record(cell, checks=checks)), make_row(make_cell(strategy="ddp"))])
+    assert results["checks"].tolist() == ["2/3", "none"]
+    assert results["num_checks_decided"].tolist() == [2, pd.NA] and results["num_checks"].tolist() == [3, pd.NA]
+    assert formatting.measured_table(results)["checks"].tolist() == ["2/3"]
 
 
 def test_one_row_a_planned_cell_whatever_became_of_it():
@@ -80,6 +93,26 @@ def test_numbers_that_are_no_measurement_are_not_printed(record):
     assert results["step_time_median_s"].isna().all() and results["peak_memory_allocated_bytes"].isna().all()
 
 
+def test_the_reason_of_missing_numbers_is_the_planted_fault_and_no_missing_counter():
+    notes = make_tables("t", [make_row(make_cell(), make_record(make_cell(), fault="no_reduce"))], [], []).notes
+    assert len(notes) == 1 and notes[0].startswith("1 cell that is ok had a planted fault")
+
+
+def test_settings_that_vary_are_columns_of_their_own():
+    rows = [make_row(make_cell(leaves=leaves)) for leaves in ({"compile.mode": "default", "seed": 7}, {"seed": 7})]
+    results = make_tables("t", rows, [], []).results
+    assert results["config.compile.mode"].tolist() == ["default", "null"] and "config.seed" not in results
+
+
+def test_where_a_cell_was_measured():
+    cell = make_cell()
+    record = make_record(cell, attempt=2, phases_s={"build": 1.5}, environment={"git": {"commit": "abc"}})
+    results = results_table([make_row(cell, record), make_row(cell)])
+    assert results["log_folder"].tolist() == [f"cells/{cell.slug}/attempt-2", "none"]
+    assert results["phase_build_s"][0] == 1.5 and results["phase_check_s"].isna().all()
+    assert results["commit"].tolist() == ["abc", "unknown"]
+
+
 def test_a_planted_fault_shows():
     row = make_row(make_cell(), make_record(make_cell(), fault="no_reduce"), flags=["memory_tight"])
     assert row.flags == ["memory_tight", "fault:no_reduce"]
@@ -119,10 +152,10 @@ def pair(*kinds):
         ([], "not_in_sweep", "– not in sweep"),
         (["not_run"], "not_run", "– not run"),
         (["ok", "ok"], "works", "✓ 2/2"),
-        (["ok", "not_run"], "works", "✓ 1/2"),
+        (["ok", "not_run"], "works", "✓ 1 · – not run 1"),
         (["ruled"], "ruled_out", "✗ rule 1/1"),
         (["refused"], "refused", "✗ refused 1/1"),
-        (["oom", "oom", "not_run"], "oom", "OOM 2/3"),
+        (["oom", "oom", "not_run"], "oom", "OOM 2 · – not run 1"),
         (["ok", "ruled", "not_run"], "mixed", "✓ 1 · ✗ rule 1 · – not run 1"),
         (["failed", "timeout", "invalid"], "mixed", "timeout 1 · failed 1 · invalid 1"),
     ],
@@ -176,12 +209,13 @@ def test_running_and_computing_the_right_thing_stand_apart():
 
 def test_parity_shows_its_errors_and_misses_no_speed():
     cell = make_cell(workload="parity")
+    checks = {"parity": {"ok": True, "expected": "at most 0.05"}}
     metrics = {"parity_gradient_error": 0.0187, "parity_cosine": 1 - 1.9e-4, "parity_curve_error": 0.17}
-    tables = make_tables("t", [make_row(cell, make_record(cell, metrics=metrics))], [], [])
+    tables = make_tables("t", [make_row(cell, make_record(cell, metrics=metrics, checks=checks))], [], [])
     (shown,) = formatting.measured_table(tables.results).to_dict("records")
     assert shown == {
         "model": "debug", "gradient error": "0.019", "1 − cosine": "0.00019", "curve error nats": "0.17",
-        "flags": "none",
+        "tolerance": "at most 0.05", "flags": "none",
     }  # fmt: skip
     assert tables.notes == []
 
@@ -246,7 +280,10 @@ def test_nothing_in_common_is_not_said():
         "workload": "forward", "strategy": "ddp", "precision": "nf4", "compile": "inductor", "engine": "fabric",
         "activation_checkpointing": "full", "optimizer": "sgd",
     }  # fmt: skip
-    rows = [make_row(make_cell()), make_row(make_cell(leaves={"seq_len": 64}, model="gpt2-125m", **other))]
+    rows = [
+        make_row(make_cell()),
+        make_row(make_cell(leaves={"seq_len": 64, "micro_batch_size": 3}, model="gpt2-125m", **other)),
+    ]
     assert constant_text(results_table(rows)) == ""
     assert make_tables("t", rows, [], []).summary == ["2 cells: 2 skipped."]
 
@@ -276,3 +313,19 @@ def test_workloads_are_features_where_there_are_several_of_them():
     assert texts["workload lora"] == texts["workload generate"] == "✓ 1/1"
     assert "workload parity" not in texts and texts["precision bf16"] == "✓ 2/2; right 1/1"
     assert not any("workload" in key for key in count_pairs(rows[:1]))
+
+
+def test_markdown_groups_orders_and_bolds_the_best_of_a_group():
+    cells = [make_cell(), make_cell(model="gpt2-125m"), make_cell(strategy="ddp"), make_cell(compile="inductor")]
+    speeds = (100.0, 7.0, 300.0, 200.0)
+    rows = [
+        make_row(cell, make_record(cell, metrics={"tokens_per_second_per_device": speed}))
+        for cell, speed in zip(cells, speeds, strict=True)
+    ]
+    text = markdown.results_markdown(make_tables("t", rows, [], []))
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("|")][2:]
+    assert [line[1].strip() for line in lines] == ["debug", "debug", "debug", "gpt2-125m"]
+    assert [
+        text in "".join(line) for text, line in zip(("**300.0**", "200.0", "100.0", "7.000"), lines, strict=True)
+    ] == [True] * 4
+    assert text.count("**") == 2, "a group of one has no best"

@@ -10,8 +10,11 @@ from benchrunner.core.files import write_json
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import record_to_dict
 from benchrunner.plan.plan import Plan
+from benchrunner.report import html, markdown, terminal
+from benchrunner.report.content import make_tables
 from benchrunner.report.write import merge_rows, write_report
 from benchrunner.store.plan_file import write_plan
+from benchrunner.store.runs import ExitSummary, add_run
 from samples import CPU, H200, make_cell, make_record, make_row, plan_cell
 
 ONE, TWO, THREE = make_cell(), make_cell(strategy="ddp"), make_cell(strategy="fsdp_stage3", precision="nf4")
@@ -51,6 +54,82 @@ def test_a_half_finished_sweep(sweep):
     assert waiting["reason_code"] == "skipped.interrupted" and waiting["reason"].startswith("no record")
     assert sorted(path.name for path in sweep.root.iterdir() if path.suffix in (".csv", ".md", ".html")) == FILES
     assert len(pd.read_csv(sweep.table("results", "csv"))) == 3
+
+
+def every_form(tables, capsys):
+    """Name → what a reader gets, as one line."""
+    terminal.print_tables(tables)
+    forms = {
+        "terminal": capsys.readouterr().out,
+        "results.md": markdown.results_markdown(tables),
+        "compatibility.md": markdown.compatibility_markdown(tables),
+        "report.html": html.to_html(tables),
+    }
+    return {name: " ".join(text.split()) for name, text in forms.items()}
+
+
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        (None, "the sweep is still running, or bench was killed"),
+        ({"interrupted_by": 2}, "the sweep was interrupted by SIGINT"),
+        ({"stopped_by": "brake"}, "circuit breaker"),
+        ({}, "they were not reached"),
+    ],
+)
+def test_half_a_sweep_says_so_in_every_form(sweep, capsys, run, why):
+    put(sweep, make_record(ONE))
+    if run is not None:
+        add_run(sweep, ExitSummary(counts={}, num_attempted=1, **run), "2026-11-21T03:00:00+00:00")
+    for name, text in every_form(write_report([sweep]), capsys).items():
+        assert "PARTIAL: 1 of 3 cells have no verdict" in text and why in text, name
+        assert f"bench resume {sweep.root}" in text, name
+
+
+def test_a_whole_sweep_has_no_banner(sweep, capsys):
+    put(sweep, make_record(ONE))
+    put(sweep, make_record(TWO, "failed", "failed.exception", "x"))
+    assert not any("PARTIAL" in text for text in every_form(write_report([sweep]), capsys).values())
+
+
+def test_a_budget_that_was_too_short_is_the_reason(sweep):
+    for cell in (ONE, TWO):
+        put(sweep, make_record(cell, "skipped", "skipped.budget", "not started", attempt=0))
+    add_run(sweep, ExitSummary(counts={}, num_attempted=0), "2026-11-21T03:00:00+00:00")
+    assert "2 of 3 cells have no verdict: they did not fit the budget" in write_report([sweep]).banner[0]
+
+
+LEAVES = {
+    "model.num_layers": 2, "model.dropout": 0.5, "micro_batch_size": 4, "seq_len": 64, "global_batch_size": 16,
+    "compile.cache": "shared", "measure.steps": 5, "timeout_s": 300.0, "devices": 2, "nodes": 1, "optimizer.lr": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["shared by all", "of one cell"])
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_changed_leaf_stands_in_every_report(leaf, alone, capsys):
+    changed = make_cell(strategy="ddp", leaves={leaf: LEAVES[leaf]})
+    other = make_cell(strategy="fsdp_stage3", leaves={leaf: LEAVES[leaf]} if alone else {})
+    card = {"num_layers": 32, "num_parameters": 7}
+    rows = [replace(make_row(cell, make_record(cell)), card=card) for cell in (changed, other)]
+    said = {
+        "model.num_layers": "debug (2 of 32 layers)", "micro_batch_size": "micro-batch 4", "seq_len": "seq len 64",
+    }  # fmt: skip
+    value = LEAVES[leaf]
+    for name, text in every_form(make_tables("t", rows, [], []), capsys).items():
+        if alone or name not in ("compatibility.md",):
+            shown = said.get(leaf, "global batch 16" if leaf == "global_batch_size" else f"{leaf}={value}")
+            columns = {"micro_batch_size": "micro-batch", "seq_len": "seq len", "global_batch_size": "global batch"}
+            shown = shown if alone else columns.get(leaf, "world" if leaf in ("devices", "nodes") else shown)
+            assert shown in text, (name, text)
+
+
+def test_the_link_to_the_latest_sweep_is_not_its_name(sweep, tmp_path):
+    put(sweep, make_record(ONE))
+    latest = tmp_path / "latest"
+    assert latest.is_symlink()
+    tables = write_report([SweepPaths(latest)])
+    assert tables.title == f"cli/{sweep.root.name}" and set(tables.results["sweep"]) == {tables.title}
 
 
 def test_rebuilding_gives_the_same_files(sweep):
@@ -146,8 +225,16 @@ def test_two_parts_of_a_matrix_become_one(tmp_path, monkeypatch):
 
 def test_merged_tables_never_overwrite_a_part(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_report([make_sweep(tmp_path), make_sweep(tmp_path)])
-    assert [path.name for path in (tmp_path / "outputs" / "merged").glob("*/results.csv")] == ["results.csv"]
+    write_report([make_sweep(tmp_path / "x"), make_sweep(tmp_path / "x")])
+    assert [path.name for path in (tmp_path / "x" / "merged").glob("*/results.csv")] == ["results.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"], "and lie where the sweeps lie, whatever their plans say"
+
+
+def test_merged_tables_of_a_sweep_that_was_moved_lie_beside_it(tmp_path):
+    (tmp_path / "y").mkdir()
+    moved = make_sweep(tmp_path / "x").root.rename(tmp_path / "y" / "copy")
+    write_report([SweepPaths(moved), make_sweep(tmp_path / "x")])
+    assert list((tmp_path / "y" / "merged").glob("*/results.csv"))
 
 
 def test_the_latest_attempt_wins_and_a_measured_cell_beats_a_planned_one():
@@ -163,3 +250,13 @@ def test_the_same_cell_on_another_device_or_torch_keeps_its_row():
     other_torch = replace(CPU, torch="2.12.0")
     rows, notes = merge_rows([make_row(ONE, hardware=hardware) for hardware in (CPU, H200, other_torch)])
     assert len(rows) == 3 and notes == []
+
+
+def test_a_published_table_is_printed_first_where_a_layout_is_named(sweep, capsys):
+    put(sweep, make_record(ONE))
+    tables = write_report([sweep], layout="litgpt-train")
+    forms = every_form(tables, capsys)
+    for name in ("terminal", "results.md", "report.html"):
+        text = forms[name]
+        assert "20.3" in text and "Lit-GPT" in text and "not in this sweep" in text
+    assert not write_report([sweep]).published

@@ -1,11 +1,12 @@
 import json
+import os
 from itertools import pairwise
 
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script
-from benchrunner.machine.devices import Locks
+from benchrunner.machine.devices import Locks, local_devices
 from fake_sweeps import ERROR, OK, RESULT, cells, record, run, spans
-from samples import H200
+from samples import CPU, H200
 
 
 def test_forty_cells_on_four_devices(paths):
@@ -128,3 +129,14 @@ def test_two_sweeps_share_the_devices(paths, tmp_path, capsys):
     assert launcher.handles[0].started_s >= 20
     assert capsys.readouterr().err.count("another bench") == 1
     assert others.take(1) and others.enter()
+
+
+def test_a_sweep_waits_for_another_one_on_the_same_cores(paths, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BENCH_LOCKS", str(tmp_path / "locks"))
+    other = local_devices(CPU, is_local=True, environ=os.environ)[1]
+    assert other.take(0)
+    launcher = FakeLauncher(lambda job: OK)
+    launcher.clock.at(40.0, other.close)
+    summary, _ = run(paths, cells(2), launcher=launcher)
+    assert summary.counts == {"ok": 2} and spans(launcher)[0][0] >= 40.0
+    assert "waiting for the cores of this machine that another bench of yours uses" in capsys.readouterr().err

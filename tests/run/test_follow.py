@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 
@@ -5,13 +6,14 @@ import pytest
 
 from benchrunner.core.errors import UsageError
 from benchrunner.launch.allocation import JobState
+from benchrunner.launch.fake import Script
 from benchrunner.run.follow import Following, follow_plan
 from benchrunner.run.options import RunOptions
 from benchrunner.run.resume import Selection
 from benchrunner.store.allocations_file import read_jobs
-from fake_sweeps import cells, record
+from fake_sweeps import ERROR, cells, record
 from samples import make_cell, plan_cell
-from shared_sweeps import Cluster
+from shared_sweeps import Cluster, measured
 
 SLURM = {"launcher.name": "slurm"}
 
@@ -207,3 +209,35 @@ def test_an_allocation_that_failed_after_it_had_run_cells_is_replaced(paths):
     planned = planned_cells(10, jobs=1)
     fake = FakeCluster(paths, planned, lambda number, age_s: "failed" if number == 0 and age_s > 9 else None)
     assert follow(paths, planned, fake).counts == {"ok": 10} and len(fake.jobs) == 2
+
+
+def test_every_process_of_a_repeated_cell_is_followed_to_its_end(paths):
+    planned = cells(3, **SLURM, **{"launcher.jobs": 2}, repeats=3)
+    fake = FakeCluster(paths, planned)
+    assert follow(paths, planned, fake).counts == {"ok": 3}
+    assert measured(fake.cluster) == {one.place: 1 for one in fake.cluster.plan.processes()}
+
+
+def test_for_processes_that_nobody_would_start_nothing_is_submitted(paths):
+    planned = cells(1, **SLURM, repeats=2)
+    oom = Script(errors={0: ERROR | {"kind": "oom", "message": "CUDA out of memory"}}, exits={0: 1})
+    follow(paths, planned, FakeCluster(paths, planned, script=lambda job: oom))
+    again = FakeCluster(paths, planned)
+    assert follow(paths, planned, again, resume=True).counts == {"oom": 1} and again.jobs == {}
+
+
+def test_workers_are_told_what_the_command_chose(paths):
+    fake = FakeCluster(paths, planned_cells(1))
+    follow(paths, None, fake, repeats=2, overrides=("timeout_s=7",), infer=False)
+    assert {"timeout_s=7", "--repeats=2", "--no-infer"} <= set(fake.requests[0].command)
+
+
+def test_what_becomes_of_cells_is_in_the_events_and_may_fail_the_run(paths):
+    planned = planned_cells(2, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "cancelled" if age_s > 6.5 else None)
+    events = paths.root / "events"
+    summary = follow(paths, planned, fake, events=events, fail_on=("skipped.cancelled",))
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [one["event"] for one in told] == ["begin", "finished", "finished", "end"]
+    assert [one["status"] for one in told[1:3]] == ["ok", "skipped"] and told[3]["exit_code"] == summary.exit_code
+    assert summary.unwanted == ["skipped.cancelled"]

@@ -14,7 +14,9 @@ def test_a_line_a_finished_cell():
 def test_what_a_workload_is_known_by():
     parity = {"parity_gradient_error": 0.0187, "parity_curve_error": 0.17}
     record = make_record(make_cell(), metrics=parity, flags=["unjudged"])
-    assert progress.headline(record) == "gradient error 0.019  curve error 0.17 nats  unjudged"
+    assert progress.headline(record) == (
+        "gradient error 0.019  curve error 0.17 nats  (no tolerance measured yet)  unjudged"
+    )
     generation = {"step_time_median_s": 0.9, "tokens_per_second_per_device": 220.0, "decode_tokens_per_second": 228.24}
     assert progress.headline(make_record(make_cell(), metrics=generation)) == "decodes 228.2 tok/s"
 
@@ -37,6 +39,7 @@ def test_the_pace():
 def test_what_is_running_is_shortened():
     assert progress.shorten([]) == "nothing"
     assert progress.shorten(["a", "b", "c", "d"]) == "a, b and 2 more"
+    assert progress.shorten(["a", "b", "c (no sign of life for 31 of 90 s, in build)"]).startswith("c (no sign")
 
 
 def test_a_note_is_kept_for_the_tables_and_a_report_is_not(capsys):
@@ -52,5 +55,5 @@ def test_the_live_line_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm")
     planned = plan_cell(make_cell())
     with progress.Progress(VirtualClock()).begin(1) as reports:
-        reports.report_running([planned])
+        reports.report_running([planned.cell.slug])
     assert planned.cell.slug[:20] in capsys.readouterr().err

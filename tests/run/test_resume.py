@@ -1,17 +1,21 @@
+import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 
 import pytest
 
+from benchrunner.core.record import record_to_dict
 from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.launch.job import write_job
 from benchrunner.launch.processes import MARKER_VARIABLE
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
 from benchrunner.run.resume import recover
 from benchrunner.run.schedule import Pool
-from fake_sweeps import OK, cells
-from samples import CPU
+from fake_sweeps import OK, cells, record, run
+from samples import CPU, make_record
 
 
 def attempt(paths, script):
@@ -49,6 +53,22 @@ def test_what_a_dead_sweep_left_running_is_ended(paths, marked, script):
     assert other.poll() is None
 
 
+def test_the_copy_of_a_sweep_at_work_leaves_its_processes_alone(paths, monkeypatch, marked):
+    """Its attempts are those of the sweep that it was copied from, whose `bench` is alive."""
+    planned, job = attempt(paths, Script(hangs=True))
+    monkeypatch.setenv("BENCH_PARENT_PID", str(os.getpid()))
+    at_work = marked(job.marker)
+    assert recover(planned, paths, note=pytest.fail) is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        at_work.wait(timeout=0.3)
+    monkeypatch.setenv("BENCH_PARENT_PID", "1")
+    left = marked(job.marker)
+    at_work.kill()
+    at_work.wait()
+    recover(planned, paths, note=pytest.fail)
+    assert left.wait(timeout=30) == -signal.SIGKILL
+
+
 def test_an_attempt_that_reached_its_end_is_taken_over_once(paths):
     planned, job = attempt(paths, OK)
     evidence, found = recover(planned, paths, note=pytest.fail)
@@ -78,3 +98,52 @@ def test_the_cold_cache_of_a_dead_sweep_is_removed(paths):
     job.paths.cache.mkdir()
     recover(planned, paths, note=pytest.fail)
     assert not job.paths.cache.exists()
+
+
+def test_what_an_earlier_launch_measured_is_never_counted_as_this_ones(paths):
+    """`attempt-1` was deleted and `attempt-2` kept, with every rank at its end; the job of the resume died at once."""
+    planned, job = attempt(paths, OK)
+    first, second = job.paths.root, job.paths.root.with_name("attempt-2")
+    first.rename(second)
+    conclude(paths, planned, 2, "failed")
+    _, launcher = run(paths, [planned], Script(result=None), resume=True)
+    made = record(paths, planned)
+    assert made["status"] == "failed" and made["attempt"] == launcher.handles[0].job.attempt == 3
+    assert made["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "number"),
+    [
+        ((), 0, 1),
+        (("attempt-2",), 0, 3),
+        (("attempt-9", "attempt-10"), 0, 11),
+        ((), 4, 5),
+        (("attempt-x",), 0, 1),
+    ],
+)
+def test_attempts_are_numbered_above_all_that_there_were(paths, names, known, number):
+    (planned,) = cells(1)
+    for name in names:
+        (paths.cell(planned.cell.slug).root / name).mkdir(parents=True)
+    attempts = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False)
+    assert attempts.next_job(planned, (0,), above=known).attempt == number
+
+
+def test_a_job_is_never_written_into_the_folder_of_another(paths):
+    _, job = attempt(paths, OK)
+    with pytest.raises(FileExistsError):
+        write_job(job)
+
+
+def test_rank_files_of_another_launch_are_not_taken_over(paths):
+    planned, job = attempt(paths, OK)
+    text = job.paths.cell.read_text()
+    job.paths.cell.write_text(text.replace(job.marker, "0" * 32))
+    assert recover(planned, paths, note=pytest.fail) is None
+
+
+def conclude(paths, planned, number, status):
+    """A record of an attempt, as an earlier run wrote it."""
+    made = replace(make_record(planned.cell, status, f"{status}.exit", "it left"), attempt=number)
+    paths.cell(planned.cell.slug).record.write_text(json.dumps(record_to_dict(made)))

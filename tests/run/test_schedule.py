@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,3 +170,10 @@ def test_a_cell_that_the_gate_does_not_let_pass_waits_and_holds_no_device():
     assert list(queue) == cells[:2] and queue.pool.free == {2, 3}
     assert queue.drop(lambda planned: "doom") == [(cells[1], "doom")]
     assert queue.forget({cells[0].cell.slug}) == [cells[0]] and len(queue) == 0
+
+
+def test_only_the_process_that_others_concluded_is_forgotten():
+    first = cell(1, 0)
+    second = replace(first, repeat=2)
+    queue = Queue([first, second], make_pool(CPU, is_local=True))
+    assert queue.forget([second.place]) == [second] and list(queue) == [first]

@@ -4,9 +4,9 @@ import pytest
 from benchrunner.core.errors import ConfigError, SweepDirError
 from benchrunner.core.faults import parse_fault
 from benchrunner.launch import variables
-from benchrunner.launch.fake import Script
-from benchrunner.run import ledger
-from fake_sweeps import ERROR, OK, cells, record, run
+from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.run import attempts, ledger
+from fake_sweeps import ERROR, OK, OOM, cells, record, run
 from samples import make_cell, plan_cell
 
 # --- verdicts and exit codes
@@ -30,8 +30,8 @@ def test_every_cell_gets_its_record(paths):
     ("script", "status", "code"),
     [
         (OK, "ok", 0),
-        (Script(errors={0: ERROR | {"kind": "oom"}}, exits={0: 1}), "oom", 0),
-        (Script(errors={0: ERROR | {"kind": "unsupported", "code": "runtime.x"}}, exits={0: 1}), "unsupported", 0),
+        (Script(errors={0: ERROR | {"kind": "oom"}}, exits={0: 1}), "oom", 4),
+        (Script(errors={0: ERROR | {"kind": "unsupported", "code": "runtime.x"}}, exits={0: 1}), "unsupported", 4),
         (Script(errors={0: ERROR}, exits={0: 1}), "failed", 2),
         (Script(exits={0: -11}), "failed", 2),
         (Script(result={"checks": {"shape": {"ok": False, "expected": 1, "observed": 2}}}), "invalid", 2),
@@ -45,6 +45,15 @@ def test_the_exit_code(paths, script, status, code):
     assert (record(paths, planned[0])["status"], summary.exit_code) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("fail_on", "code"), [((), 0), (("oom",), 2), (("oom.device",), 2), (("oom.host", "skipped"), 0)]
+)
+def test_what_else_makes_a_run_fail(paths, fail_on, code):
+    planned = cells(2)
+    summary, _ = run(paths, planned, {planned[0].cell.slug: OOM}, fail_on=fail_on)
+    assert summary.counts == {"ok": 1, "oom": 1} and summary.exit_code == code
+
+
 def test_nothing_attempted_is_not_green(paths):
     summary, _ = run(paths, [plan_cell(make_cell(), "skipped", "skipped.devices", "needs 8 devices")])
     assert summary.exit_code == 4
@@ -56,6 +65,37 @@ def test_one_bad_cell_does_not_take_the_sweep_down(paths):
     summary, _ = run(paths, planned, bad)
     assert summary.counts == {"ok": 2, "failed": 2}
     assert record(paths, planned[0])["reason"] == "the job could not be started: RuntimeError: no"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no home"), FileNotFoundError("no working directory")])
+def test_a_machine_on_which_no_job_can_be_made_fails_cells_and_not_the_sweep(paths, monkeypatch, error):
+    def nowhere(job, environ):
+        raise error
+
+    monkeypatch.setattr(attempts, "job_environment", nowhere)
+    planned = cells(2)
+    summary, _ = run(paths, planned, Script(raises=error))
+    assert summary.counts == {"failed": 2} and summary.exit_code == 2
+    assert str(error) in record(paths, planned[1])["reason"]
+    run(paths, planned, resume=True)
+    assert [record(paths, cell)["status"] for cell in planned] == ["ok", "ok"], (
+        "its variables are not told, that is all"
+    )
+
+
+def test_an_attempt_that_cannot_be_made_fails_its_cell_alone(paths, monkeypatch):
+    planned = cells(2)
+    make = attempts.Attempts.next_job
+
+    def forbidden(self, cell, *more, **how):
+        if cell is planned[0]:
+            raise PermissionError(13, "Permission denied")
+        return make(self, cell, *more, **how)
+
+    monkeypatch.setattr(attempts.Attempts, "next_job", forbidden)
+    summary, _ = run(paths, planned)
+    assert summary.counts == {"failed": 1, "ok": 1}
+    assert record(paths, planned[0])["reason_code"] == "failed.launch"
 
 
 def test_a_record_that_cannot_be_written_loses_nothing_else(paths, monkeypatch):
@@ -83,10 +123,11 @@ def test_a_cold_cache_is_gone_after_its_cell(paths):
     planned = [plan_cell(make_cell(compile="inductor"))]
 
     def compiles(job):
-        job.paths.cache.mkdir(parents=True)
+        launcher.clock.at(0.5, lambda: job.paths.cache.mkdir())
         return OK
 
-    _, launcher = run(paths, planned, compiles)
+    launcher = FakeLauncher(compiles)
+    run(paths, planned, launcher=launcher)
     assert variables.starts_cold(planned[0].cell)
     assert not launcher.handles[0].job.paths.cache.exists()
 

@@ -1,10 +1,10 @@
 import pytest
 
-from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.launch.fake import FakeLauncher, Script, VirtualClock
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
 from benchrunner.run.schedule import Pool
-from benchrunner.run.watch import Running
+from benchrunner.run.watch import Running, describe_running
 from fake_sweeps import ERROR, RESULT, cells, record, run
 from samples import CPU
 
@@ -29,6 +29,23 @@ def test_a_phase_without_progress_is_stopped_at_its_own_limit(paths, phase):
     assert set(made["evidence"]["stacks"]) == {"0", "1"}
 
 
+def test_limits_count_from_the_start_of_the_job_and_not_of_the_clock(paths):
+    planned = cells(1, devices=2)
+    launcher = FakeLauncher(lambda job: Script(duration_s=20.0, result=RESULT))
+    launcher.clock = VirtualClock(now_s=1e6)
+    script_of = launcher.start
+
+    def start(job):
+        handle = script_of(job)
+        for rank in range(2):
+            job.paths.rank(rank).unlink()  # as long as its ranks import torch
+        return handle
+
+    launcher.start = start
+    run(paths, planned, launcher=launcher)
+    assert record(paths, planned[0])["status"] == "ok"
+
+
 def test_steps_are_progress(paths):
     planned = cells(1, **{"limits.measure_s": 20.0})
     run(paths, planned, Script(duration_s=100.0, beat_every_s=5.0, result=RESULT))
@@ -48,6 +65,31 @@ def test_ranks_that_wait_for_one_behind_are_given_its_time(paths):
     run(paths, planned, Script(hangs=True, phase="build", phases={1: "compile"}))
     made = record(paths, planned[0])
     assert made["reason_code"] == "timeout.build" and 60 <= made["wall_s"] < 65
+
+
+def silences(paths, script, seconds, **leaves):
+    """What is said of a running cell, second by second."""
+    launcher = FakeLauncher(lambda job: script)
+    (planned,) = cells(1, **leaves)
+    job = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job(planned, (0,))
+    run = Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
+    said = []
+    for _ in range(seconds):
+        run.step(launcher.clock.now())
+        said.append(describe_running(run, launcher.clock.now()))
+        launcher.clock.sleep(1.0)
+    return planned.cell.slug, said
+
+
+def test_a_cell_without_a_sign_of_life_is_said_to_be_so(paths):
+    slug, said = silences(paths, Script(hangs=True, phase="build"), 40, **{"limits.build_s": 100.0})
+    assert set(said[:31]) == {slug}
+    assert said[31] == f"{slug} (no sign of life for 30 of 100 s, in build)" and "for 38 of 100 s" in said[-1]
+
+
+def test_a_cell_that_goes_on_is_not(paths):
+    slug, said = silences(paths, Script(duration_s=200.0, beat_every_s=20.0), 100)
+    assert set(said) == {slug}
 
 
 def test_a_queue_that_is_not_ours_costs_no_time(paths):
@@ -77,3 +119,44 @@ def test_a_job_whose_rank_failed_has_ten_seconds_to_end_by_itself(paths, end_s):
         assert (code, run.stop) == (None, None)
     else:
         assert run.stop.kind == "stuck" and 10 <= launcher.handles[0].ended_s < 12
+
+
+# --- what cannot be read for a while
+
+
+@pytest.mark.parametrize("unreadable_s", [(5.0, 6.2), (5.0, 14.0), (39.0, 43.0)], ids=["a moment", "9 s", "at its end"])
+def test_a_file_that_cannot_be_read_for_a_while_is_no_death(paths, unreadable_s):
+    planned = cells(1)
+    run(paths, planned, Script(duration_s=40.0, result=RESULT, unreadable_s=unreadable_s))
+    assert record(paths, planned[0])["status"] == "ok"
+
+
+def test_a_file_that_cannot_be_read_now_and_then_is_no_death(paths):
+    planned = cells(2)
+    moments = [(2.0, 9.0), (11.0, 20.0)]
+    scripts = [Script(duration_s=22.0, result=RESULT, unreadable_s=moment) for moment in moments]
+    launcher = FakeLauncher(lambda job: scripts[0])
+    job_of = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job
+    job = job_of(planned[0], (0,))
+    run = Running(planned=planned[0], job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
+    while (code := run.step(launcher.clock.now())) is None:
+        launcher.clock.sleep(0.5)
+        if launcher.clock.now() == 10.0:
+            assert run.failed_s is None
+            run.handle.script = scripts[1]
+    assert (code, run.stop) == (0, None)
+
+
+def test_a_file_that_stays_unreadable_is(paths):
+    planned = cells(1)
+    run(paths, planned, Script(duration_s=100.0, result=RESULT, unreadable_s=(5.0, 200.0)))
+    made = record(paths, planned[0])
+    assert made["reason_code"] == "failed.garbage" and 15 <= made["wall_s"] < 22
+
+
+def test_a_file_that_comes_and_goes_is_no_progress(paths):
+    """A hang is found at its limit, whatever its files do meanwhile."""
+    planned = cells(1, **{"limits.measure_s": 20.0})
+    run(paths, planned, Script(hangs=True, beat_every_s=1.0, beats_until_s=3.0, unreadable_s=(15.0, 20.0)))
+    made = record(paths, planned[0])
+    assert made["reason_code"] == "timeout.measure" and made["wall_s"] < 27

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import Script
 from benchrunner.run.attendance import LEASE_S
-from fake_sweeps import ERROR, OOM, RESULT, cells, record
+from fake_sweeps import ERROR, OOM, RESULT, cells, record, run
 from samples import H200, make_cell, plan_cell
 from shared_sweeps import Cluster, measured
 
@@ -134,6 +134,36 @@ def test_a_micro_batch_that_ran_out_of_memory_elsewhere_decides_the_larger_ones(
     cluster.add()
     cluster.run()
     assert statuses(paths, planned) == ["oom"] * 6 and sum(len(one.launcher.handles) for one in cluster.workers) <= 3
+
+
+def test_each_process_of_a_repeated_cell_is_taken_once(paths):
+    planned = cells(3, repeats=3)
+    cluster = Cluster(paths, planned)
+    first, second = cluster.add(), cluster.add()
+    cluster.run()
+    processes = cluster.plan.processes()
+    assert measured(cluster) == {one.place: 1 for one in processes}
+    assert all(paths.cell(one.place).record.exists() for one in processes)
+    assert min(len(one.launcher.handles) for one in (first, second)) >= 4
+
+
+def test_a_cell_that_failed_elsewhere_is_not_repeated_and_nobody_waits_for_its_processes(paths):
+    planned = cells(1, repeats=3, brake=None)
+    cluster = Cluster(paths, planned, lambda job: Script(errors={0: ERROR}, exits={0: 1}))
+    cluster.add()
+    cluster.run()
+    cluster.add()
+    cluster.run()
+    assert list(measured(cluster)) == [planned[0].place] and statuses(paths, planned) == ["failed"]
+
+
+def test_who_comes_later_is_told_before_the_first_start_what_is_not_to_run(paths):
+    planned = cells(1, repeats=2)
+    run(paths, planned, OOM)
+    cluster = Cluster(paths, planned)
+    cluster.add()
+    cluster.run()
+    assert measured(cluster) == {}
 
 
 # --- whoever dies when

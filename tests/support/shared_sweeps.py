@@ -2,6 +2,7 @@
 
 from benchrunner.core.errors import SweepDirError
 from benchrunner.launch.fake import FakeLauncher, VirtualClock
+from benchrunner.machine.devices import Locks
 from benchrunner.run.options import RunOptions, Share
 from benchrunner.run.prepare import prepare
 from benchrunner.run.sweep import Sweep
@@ -56,22 +57,25 @@ class Cluster:
         """As a new allocation does when all others have gone and something is left."""
         for _ in range(100):
             self.run()
-            if all(self.paths.cell(one.cell.slug).record.exists() for one in cells):
+            if all(self.paths.cell(one.place).record.exists() for one in cells):
                 return
             self.add()
         raise AssertionError("it does not end")
 
-    def at_work(self, slug):
-        """The workers of the living that run this cell now."""
+    def at_work(self, place):
+        """The workers of the living that run this cell, or further process of one, now."""
         return [
             worker
             for worker in self.workers
-            if worker.is_here and slug in [one.job.cell.slug for one in worker.running]
+            if worker.is_here and place in [one.planned.place for one in worker.running]
         ]
 
 
 class Worker:
-    """One loop; `dies_at` is where in its `dies_after`-th cell it is killed, and `sleeps` how many turns it misses."""
+    """One loop on a machine of its own.
+
+    `dies_at` is where in its `dies_after`-th cell it is killed, and `sleeps` how many turns it misses.
+    """
 
     def __init__(self, cluster, name, share):
         self.cluster, self.name = cluster, name
@@ -82,10 +86,10 @@ class Worker:
         self.launcher.clock = cluster.clock
         options = RunOptions(
             resume=True, environment=ENVIRONMENT, clock=cluster.clock, fault=None, hardware=cluster.hardware,
-            share=Share(worker=name, **share),
+            locks=Locks(None, []), share=Share(worker=name, **share),
         )  # fmt: skip
         prepared = prepare(cluster.plan, cluster.paths, self.launcher, options)
-        self.sweep = Sweep(prepared, self.launcher, cluster.clock)
+        self.sweep = Sweep(prepared, self.launcher, options)
         self._wrap(self.sweep.ledger, "conclude", "measured")
         self._wrap(self.sweep.source, "conclude", "recorded")
 
@@ -124,9 +128,7 @@ class Worker:
             declare_gone(self.cluster.paths, self.name)
 
     def _script(self, job):
-        assert self.cluster.at_work(job.cell.slug) == [] or all(
-            one.sleeps for one in self.cluster.at_work(job.cell.slug)
-        )
+        assert all(one.sleeps for one in self.cluster.at_work(place(job)))
         self._reach("claimed")
         return self.cluster.script(job)
 
@@ -145,10 +147,16 @@ class Worker:
             raise Killed
 
 
+def place(job):
+    """Where the process of a cell is kept that a job is an attempt at: see `PlannedCell.place`."""
+    root = job.paths.root.parent
+    return root.relative_to(next(above for above in root.parents if above.name == "cells")).as_posix()
+
+
 def measured(cluster):
-    """Slug → how many jobs came to their end."""
+    """Place → how many jobs came to their end."""
     found = {}
     for worker in cluster.workers:
         for handle in worker.launcher.handles:
-            found[handle.job.cell.slug] = found.get(handle.job.cell.slug, 0) + (handle._code == 0)
+            found[place(handle.job)] = found.get(place(handle.job), 0) + (handle._code == 0)
     return found

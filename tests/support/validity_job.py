@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._inductor.metrics
 import torch.distributed as dist
 
 from benchrunner.core.faults import parse_fault
@@ -28,6 +29,8 @@ def run_cell(cell, fault):
     with planted(parse_fault(fault), context := make_context(cell)):
         result = train.run(context)
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()  # a cell's process counts for itself
+    torch._inductor.metrics.reset()
     return {"fault": fault, "axes": dict(cell.axes), "checks": result["checks"]}
 
 

@@ -1,4 +1,4 @@
-"""Real jobs of two ranks with planted faults, through the whole way from launch to record."""
+"""Real jobs of two ranks with planted faults, through the whole way from launch to record, by torchrun."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def cell():
     return plan_cell(make_cell(strategy="ddp", leaves=leaves | shape))
 
 
-def run_job(tmp_path, fault=None, hangs_in=None):
+def run_job(tmp_path, fault=None, hangs_in=None, *, preload=False):
     """One attempt from launch to verdict; the job, its evidence and its outcome.
 
     `hangs_in`: its time is over two seconds after both ranks have come to this phase, however slow the machine.
@@ -54,7 +54,8 @@ def run_job(tmp_path, fault=None, hangs_in=None):
         hardware=asdict(CPU),
         fault=parse_fault(fault),
     )
-    handle = local.LocalLauncher().start(job)
+    launcher = local.LocalLauncher(preload=preload)
+    handle = launcher.start(job)
     run = Running(planned=planned, job=job, handle=handle, places=(), started_s=time.monotonic())
     while (code := run.step(time.monotonic())) is None:
         time.sleep(0.05)
@@ -63,6 +64,7 @@ def run_job(tmp_path, fault=None, hangs_in=None):
             run.started_s -= planned.cell.config.timeout_s
             hangs_in = None
     assert processes.marked_pids(job.marker) == []
+    launcher.close()
     evidence = run.evidence(code)
     return job, evidence, judge(evidence)
 
@@ -79,6 +81,15 @@ def test_a_job_without_a_fault(tmp_path):
     assert evidence.code == 0 and evidence.exits == {}
     assert evidence.ranks[1].result["step_times_s"]
     assert list(evidence.ranks[0].phases_s)[:3] == ["start", "build", "compile"]
+
+
+@pytest.mark.slow
+def test_forked_ranks_compute_what_started_ones_do(tmp_path):
+    runs = [run_job(tmp_path / str(preload), preload=preload)[1] for preload in (False, True)]
+    started, forked = ([evidence.ranks[rank].result for rank in (0, 1)] for evidence in runs)
+    for one, other in zip(started, forked, strict=True):
+        assert one["losses"] == other["losses"]
+        assert one["checks"].keys() == other["checks"].keys()
 
 
 @pytest.mark.parametrize(

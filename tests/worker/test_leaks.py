@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 import pytest
 
 from benchrunner.core.paths import SweepPaths
+from benchrunner.launch.local import LocalLauncher
 from benchrunner.plan.plan import Plan
 from benchrunner.run.options import RunOptions
 from benchrunner.run.sweep import run_plan
-from forked import ForkLauncher
 from samples import CPU, make_cell, plan_cell
 
 SECRET = "hunter2-planted-value"
@@ -25,6 +25,7 @@ HOST = "node-7-planted"
 TINY = [
     "strategy=ddp", "precision=fp32", "devices=2", "seq_len=16", "measure.steps=2", "measure.warmup_steps=1",
     "model.num_layers=1", "model.d_model=32", "model.d_ff=64", "model.vocab_size=64", "hardware=cpu",
+    "launcher.preload=false",  # torchrun names the host in its summary
 ]  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_no_environment_that_is_printed_holds_a_secret(tmp_path, monkeypatch):
     plan = Plan(cells=[planned], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
     paths = SweepPaths(tmp_path)
     options = RunOptions(environment={"versions": {}}, fault="print_env")
-    run_plan(plan, paths, launcher=ForkLauncher(), options=options)
+    run_plan(plan, paths, launcher=LocalLauncher(), options=options)
     texts = {path: path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()}
     assert "NOTE=on <host>!" in texts[paths.cell(planned.cell.slug).attempt(1).out(0)]
     assert not [path.name for path, text in texts.items() if SECRET in text]

@@ -7,6 +7,9 @@ from typing import NoReturn
 from benchrunner.cli.command import COMMON_FLAGS, Flag
 from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS, UNNAMED, called
 from benchrunner.cli.overrides import is_sweep_file
+from benchrunner.config import synonyms
+from benchrunner.config.keys import leaf_types
+from benchrunner.core.axes import GROUPS
 from benchrunner.core.errors import UsageError, did_you_mean
 
 
@@ -26,10 +29,22 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
     if first is None or "=" in first or first.startswith(("+", "~")) or is_sweep_file(first):
         return UNNAMED, rest
     if first not in SUBCOMMANDS:
+        _refuse_unknown_flags(UNNAMED, words)
         commands = f"{', '.join(SUBCOMMANDS)}, or key=value overrides, or FILE.yaml"
-        raise UsageError(f"no command {first!r}{did_you_mean(first, SUBCOMMANDS)}; commands: {commands}")
+        raise UsageError(f"no command {first!r}{_meant(first, rest)}; commands: {commands}")
     rest.remove(first)
     return first, rest
+
+
+def _meant(first: str, words: Sequence[str]) -> str:
+    """What a bare word means that is no command: a sweep, an option, an override with spaces, a misspelt command."""
+    from benchrunner.config.hydra_app import meant_by_bare_word
+
+    after = [*words[words.index(first) + 1 :], "", ""]
+    if after[0].startswith("="):
+        value = after[0].lstrip("=") or after[1]
+        return f" (did you mean {first}={value}? An override has no spaces)"
+    return meant_by_bare_word(first) or did_you_mean(first, SUBCOMMANDS)
 
 
 def _is_bare(word: str, before: str, valued: Collection[str]) -> bool:
@@ -75,10 +90,25 @@ def _refuse_unknown_flags(name: str, words: Sequence[str]) -> None:
     for word in words:
         given = word.partition("=")[0]
         if given.startswith("-") and given not in known:
-            raise UsageError(f"no flag {word!r}{_flag_hint(given, known)}; {called(name)} knows {', '.join(known)}")
+            rest = list(words)[list(words).index(word) + 1 :]
+            hint = _flag_hint(given, known) or _override_hint(word, rest)
+            raise UsageError(f"no flag {word!r}{hint}; {called(name)} knows {', '.join(known)}")
 
 
 def _flag_hint(word: str, known: Sequence[str]) -> str:
     """The commands that the flag belongs to, else the nearest flag."""
     owners = [name for name, command in COMMANDS.items() if any(word in flag.names for flag in command.flags)]
-    return f" (it belongs to {' and '.join(map(called, owners))})" if owners else did_you_mean(word, known)
+    if owners:
+        return f" (it belongs to {' and '.join(map(called, owners))})"
+    meant = synonyms.flag_meant(word)
+    return f" ({meant})" if meant else ""
+
+
+def _override_hint(word: str, after: Sequence[str]) -> str:
+    """`--model x` is written `model=x`; else the nearest flag."""
+    name, _, value = word.lstrip("-").partition("=")
+    key = name.replace("-", "_")
+    key = key if key in GROUPS or key in leaf_types() else synonyms.key_meant(key) or ""
+    value = value or next((one for one in after[:1] if not one.startswith("-")), "VALUE")
+    flags = [flag for command in COMMANDS.values() for one in command.flags for flag in one.names]
+    return f" (write {key}={value})" if key else did_you_mean(word, flags)

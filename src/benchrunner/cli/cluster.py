@@ -40,6 +40,7 @@ def follow_and_report(
     paths: "SweepPaths",
     allocator: "Allocator",
     options: "RunOptions",
+    junit: str | None = None,
     *,
     detach: bool = False,
     only_watch: bool = False,
@@ -52,7 +53,7 @@ def follow_and_report(
     if summary is None:
         print(paths.root, flush=True)
         return EXIT_OK
-    return report(paths, summary)
+    return report(paths, summary, junit)
 
 
 def hardware_of_nodes(config: "Config") -> "Hardware":

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 EXIT_OK = 0
 
+EXIT_GATE = 3
+"""A gate says no: an expectation of the sweep does not hold."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
@@ -60,6 +63,8 @@ class Command:
     """What it does, in a line."""
     details: str = ""
     """What its own help says beyond the summary."""
+    is_answer: bool = True
+    """What it prints is what it is for; False: it does something, which what becomes of stdout does not change."""
     operands: Operands | None = None
     flags: tuple[Flag, ...] = ()
     examples: tuple[Example, ...] = ()
@@ -67,5 +72,13 @@ class Command:
 
 HELP = Flag(names=("-h", "--help"), help="this text")
 VERSION = Flag(names=("--version",), help="the version of benchrunner")
+JSON = Flag(names=("--json",), help="one JSON document in place of the tables, for programs")
+ONLY = Flag(
+    names=("--only",),
+    metavar="STATUS,…",
+    help="these cells alone; resume: failed, timeout, skipped; plan: run, unsupported, skipped",
+)
+METRIC = Flag(names=("--metric",), metavar="NAME", help="what is compared: time (usual), memory or compile")
+"""Of commands that hold sweeps against each other."""
 COMMON_FLAGS = (HELP, VERSION)
 """Flags that every command takes."""

@@ -17,6 +17,16 @@ def sweep_directory(command: str, given: Sequence[str]) -> Path:
     return _existing(given[0])
 
 
+def directory_and_overrides(command: str, given: Sequence[str]) -> tuple[Path, list[str]]:
+    """The one directory that `command` was given, and the settings of the run that are to be others.
+
+    Raises:
+        UsageError: no or several directories were given, or it does not exist.
+    """
+    overrides = [one for one in given if "=" in one and not Path(one).is_dir()]
+    return sweep_directory(command, [one for one in given if one not in overrides]), overrides
+
+
 def sweep_directories(command: str, given: Sequence[str]) -> list[Path]:
     """The directories that `command` was given, at least one.
 
@@ -31,4 +41,9 @@ def sweep_directories(command: str, given: Sequence[str]) -> list[Path]:
 def _existing(given_path: str) -> Path:
     if not Path(given_path).is_dir():
         raise UsageError(f"{given_path}: no such directory")
-    return Path(given_path)
+    return _followed(Path(given_path))
+
+
+def _followed(path: Path) -> Path:
+    """Where the link leads now: `outputs/latest` is another sweep as soon as one is started."""
+    return path.parent / path.readlink() if path.is_symlink() else path

@@ -1,5 +1,6 @@
 """The text of `bench --help` and of `bench COMMAND --help`, from what the commands say of themselves and from conf/."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -20,15 +21,17 @@ keys (bench --cfg job prints all with their values):
   seq_len=N             tokens a sample                        devices=N nodes=N    ranks
   measure.steps=N       the measured window                    timeout_s=S          limit of a cell
   limits.measure_s=S    limit of a phase without progress      exclusive=true       each cell alone on the machine
-  retries=N             after a failure of infrastructure      brake=N              stop after N cells failed alike
+  retries=N             after a failure of infrastructure      brake=N              none like N that failed alike
+  repeats=N             processes a cell, for comparisons
   model.num_layers=N    any key of an option, as GROUP.KEY     out_dir=DIR          where results go (outputs)"""
 
 EXIT_CODES = """\
 exit codes:
-  0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one was attempted
+  0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one is ok
   1   wrong arguments or a wrong directory; nothing was run
-  2   some cell failed, timed out or is invalid, or the sweep was stopped early
-  4   nothing failed and nothing was measured
+  2   some cell failed, timed out or is invalid, the sweep was stopped early, or --fail-on says so
+  3   a gate says no (compare, verify), or what the sweep expects of its cells (sweep.expect) does not hold
+  4   nothing failed and no cell is ok
   130, 143   interrupted; finished records are kept"""
 
 ANSWERED_BY_HYDRA = """\
@@ -45,7 +48,7 @@ def help_text(name: str) -> str:
 def _program_blocks() -> list[str]:
     examples = [example for command in COMMANDS.values() for example in command.examples]
     return [
-        f"usage: {usage(UNNAMED)}\n       bench COMMAND …",
+        f"{_usage_lines(UNNAMED)}\n       bench COMMAND …",
         PURPOSE,
         _examples_block(examples),
         _titled("commands (bench COMMAND --help explains the flags of one)", _commands()),
@@ -59,11 +62,19 @@ def _program_blocks() -> list[str]:
 def _command_blocks(name: str) -> list[str]:
     command = COMMANDS[name]
     return [
-        f"usage: {usage(name)}",
+        _usage_lines(name),
         textwrap.fill(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}", WIDTH),
         _flags_block(command),
         _examples_block(command.examples),
     ]
+
+
+def _usage_lines(name: str) -> str:
+    indent = " " * (len("usage: ") + len(called(name)) + 1)
+    whole = f"usage: {usage(name)}"
+    # a flag and its value stay together: `[--budget TIME]`
+    glued = re.sub(r"\[[^\]]*\]", lambda hit: hit[0].replace(" ", "\0"), whole)
+    return textwrap.fill(glued, WIDTH, subsequent_indent=indent, break_on_hyphens=False).replace("\0", " ")
 
 
 def usage(name: str) -> str:

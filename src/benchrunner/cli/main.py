@@ -11,7 +11,9 @@ from benchrunner.cli.command import EXIT_OK
 from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS
 from benchrunner.cli.help import help_text
 from benchrunner.cli.overrides import MULTIRUN, split_sweep_files
-from benchrunner.core.errors import BenchError
+from benchrunner.cli.streams import LastingStream, lasting_streams
+from benchrunner.core.errors import BenchError, UsageError
+from benchrunner.core.text import visible
 
 EXIT_USAGE, EXIT_INTERRUPTED = 1, 130
 
@@ -22,27 +24,47 @@ TO_HYDRA = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion",
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every expected error is one message on stderr."""
     given = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = _dispatch(given)
-        sys.stdout.flush()
+    with lasting_streams() as out:
+        code = _answer(given, out)
+        out.flush()
         return code
+
+
+def _answer(given: Sequence[str], out: LastingStream) -> int:
+    try:
+        _require_working_directory()
+        return _dispatch(given, out)
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {visible(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
 
 
-def _dispatch(given: Sequence[str]) -> int:
+def _require_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError("the working directory is no longer there; change to another one") from error
+
+
+def _dispatch(given: Sequence[str], out: LastingStream) -> int:
     if any(one.partition("=")[0] in TO_HYDRA for one in given):
         return _pass_through([one for one in given if one not in MULTIRUN.names])
     name, rest = split_command(given)
     arguments = parse(name, rest)
-    return EXIT_OK if _answered(name, arguments) else COMMANDS[name].run(arguments)
+    code = EXIT_OK if _answered(name, arguments) else COMMANDS[name].run(arguments)
+    if COMMANDS[name].is_answer:
+        _require_read(out)
+    return code
+
+
+def _require_read(out: LastingStream) -> None:
+    """An answer that cannot be written is an error; a reader who has seen enough (`| head`) is none."""
+    out.flush()
+    if out.error is not None and not isinstance(out.error, BrokenPipeError):
+        raise UsageError(f"stdout cannot be written: {out.error.strerror}")
 
 
 def _answered(name: str, arguments: Namespace) -> bool:

@@ -54,6 +54,18 @@ def _expand(arguments: Namespace) -> "Expansion":
     return hydra_app.expand(overrides, multirun=arguments.multirun, sweep_file=next(iter(files), None))
 
 
+def with_settings(made: "Plan", overrides: Sequence[str]) -> "Plan":
+    """A frozen plan with these settings of the run.
+
+    Raises:
+        ConfigError: a key that is frozen, or a value that is wrong.
+    """
+    from benchrunner.config import hydra_app
+    from benchrunner.plan.run_settings import with_run_settings
+
+    return with_run_settings(made, hydra_app.read_values(overrides)) if overrides else made
+
+
 def split_sweep_files(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
     """(the arguments that are no sweep files, the sweep files)."""
     files = [Path(argument) for argument in arguments if is_sweep_file(argument)]

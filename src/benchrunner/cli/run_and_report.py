@@ -2,14 +2,19 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import Flag
+from benchrunner.cli.command import EXIT_GATE, EXIT_OK, Flag
+from benchrunner.core.errors import UsageError, did_you_mean
+from benchrunner.core.record import STATUSES
 
 if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.job import Launcher
     from benchrunner.plan.plan import Plan
+    from benchrunner.report.content import Tables
     from benchrunner.run.options import RunOptions
     from benchrunner.store.runs import ExitSummary
 
@@ -24,6 +29,37 @@ NO_INFER = Flag(
 )
 
 
+FAIL_ON = Flag(
+    names=("--fail-on",),
+    metavar="STATUS,…",
+    help="exit 2 also when a cell has one of these statuses or reason codes, e.g. oom,skipped.devices",
+)
+JUNIT = Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration")
+EVENTS = Flag(names=("--events",), metavar="FILE", help="add a line of JSON to FILE when a cell starts or ends")
+REPEATS = Flag(
+    names=("--repeats",),
+    metavar="N",
+    help="until each has been measured in N processes, by the same commit of this program",
+)
+CODES = ("oom", "rule", "runtime", "missing", "validity", "timeout", "failed", "skipped")
+"""What reason codes begin with."""
+
+
+def fail_on(arguments: Namespace) -> tuple[str, ...]:
+    """The statuses and reason codes of `--fail-on`.
+
+    Raises:
+        UsageError: one is neither.
+    """
+    given = tuple(filter(None, (arguments.fail_on or "").split(",")))
+    statuses = [status for status in STATUSES if status != "ok"]
+    for word in given:
+        if word not in statuses and not (word.partition(".")[0] in CODES and word.partition(".")[2]):
+            hint = did_you_mean(word, statuses)
+            raise UsageError(f"--fail-on: {word!r} is neither a status ({', '.join(statuses)}) nor a reason code{hint}")
+    return given
+
+
 def budget_s(arguments: Namespace) -> float | None:
     """The seconds of `--budget`; None where it was not given.
 
@@ -35,25 +71,99 @@ def budget_s(arguments: Namespace) -> float | None:
     return None if arguments.budget is None else parse_duration(arguments.budget)
 
 
-def run_and_report(plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions") -> int:
-    """Run every cell that is left, print the tables and, as the last line, the directory; the exit code.
+def repeats(arguments: Namespace) -> int | None:
+    """The processes of `--repeats`; None where it was not given.
 
-    Tables that cannot be written are named on stderr and change nothing else.
+    Raises:
+        UsageError: it is no number from 1 on.
     """
+    if arguments.repeats is None:
+        return None
+    if not arguments.repeats.isdecimal() or not int(arguments.repeats):
+        raise UsageError(f"--repeats: {arguments.repeats!r} is no number of processes such as 3")
+    return int(arguments.repeats)
+
+
+def events_file(arguments: Namespace) -> Path | None:
+    """The file of `--events`.
+
+    Raises:
+        UsageError: its directory does not exist.
+    """
+    if arguments.events and not Path(arguments.events).absolute().parent.is_dir():
+        raise UsageError(f"--events: {arguments.events}: no such directory")
+    return Path(arguments.events) if arguments.events else None
+
+
+def write_junit(tables: "Tables", file: str | None) -> None:
+    """The verdicts for continuous integration, where a file was named.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from benchrunner.report.junit import to_junit
+
+    if file is None:
+        return
+    try:
+        Path(file).write_text(to_junit(tables), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--junit: cannot write {file}: {error.strerror or error}") from error
+
+
+def next_steps(paths: "SweepPaths", summary: "ExitSummary") -> str:
+    """Where the page is, and the command that helps most now."""
+    broke = any(summary.counts.get(status) for status in STATUSES if status not in ("ok", "skipped", "unsupported"))
+    show = [f"what broke: bench show {paths.root}"] if broke else []
+    return "\n".join([f"report: {paths.html}", *show])
+
+
+def run_and_report(
+    plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions", junit: str | None = None
+) -> int:
+    """Run every cell that is left, print the tables and, as the last line, the directory; the exit code."""
     from benchrunner.run.sweep import run_plan
 
-    return report(paths, run_plan(plan, paths, launcher=launcher, options=options))
+    return report(paths, run_plan(plan, paths, launcher=launcher, options=options), junit)
 
 
-def report(paths: "SweepPaths", summary: "ExitSummary") -> int:
-    """Print the tables of a run that has ended and, as the last line, the directory; the exit code."""
-    from benchrunner.report.terminal import print_tables
-    from benchrunner.report.write import write_report
+def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None) -> int:
+    """Print the tables of a run that has ended and, as the last line, the directory; the exit code.
 
+    Tables that cannot be made are named on stderr and change nothing else.
+    """
+    from benchrunner.report.job_summary import write_job_summary
+
+    violated: list[str] = []
     try:
-        print_tables(write_report([paths]))
-    except OSError as error:
+        tables = show_report([paths])
+        violated = tables.violated
+        write_job_summary(tables)
+        write_junit(tables, junit)
+    except Exception as error:  # whatever it is, the sweep has run, and its exit code says how
         again = f"bench report {paths.root} makes them again"
-        print(f"bench: the tables cannot be written: {error.strerror or error}; {again}", file=sys.stderr)
+        print(f"bench: the tables cannot be made: {type(error).__name__}: {error}; {again}", file=sys.stderr)
+    print(next_steps(paths, summary), file=sys.stderr)
+    for name in violated:
+        print(f"bench: the sweep expects otherwise: {name}", file=sys.stderr)
     print(paths.root, flush=True)
-    return summary.exit_code
+    return EXIT_GATE if violated and summary.exit_code == EXIT_OK else summary.exit_code
+
+
+def show_report(sweeps: "Sequence[SweepPaths]", layout: str | None = None) -> "Tables":
+    """Write the tables of these sweeps, print and return them; a place that cannot be written costs the files alone.
+
+    Raises:
+        SweepDirError: a directory that is no sweep.
+        ConfigError: no such layout.
+    """
+    from benchrunner.report.terminal import print_tables
+    from benchrunner.report.write import make_report, write_tables
+
+    tables, target = make_report(sweeps, layout)
+    try:
+        write_tables(tables, target)
+    except OSError as error:
+        print(f"bench: the tables cannot be written into {target.root}: {error.strerror or error}", file=sys.stderr)
+    print_tables(tables)
+    return tables

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from benchrunner.config.synonyms import key_meant, listed, nearest
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.errors import ConfigError, did_you_mean
 from benchrunner.core.schema import ALLOWED, Allowed, Config
@@ -76,10 +77,14 @@ def check_key(key: str) -> None:
     everything = [*known, *sections, *GROUPS]
     same_leaf = [name for name in known if name.rpartition(".")[2] == key]
     hint = did_you_mean(key, beside) if parent in sections else f" (did you mean {same_leaf[0]}?)" if same_leaf else ""
-    hint = hint or did_you_mean(key, everything)
+    leaf = key_meant(key.rpartition(".")[2])
+    meant = key_meant(key) or (leaf if leaf in beside else None)
+    hint = f" (did you mean {meant}?)" if meant else hint or did_you_mean(key, everything)
     where = f"keys of {parent}" if parent in sections else "groups and keys"
     names = [*([] if parent in sections else GROUPS), *sorted(name.rpartition(".")[2] for name in beside)]
-    raise ConfigError(key, f"no such key{hint}; {where}: {', '.join(names)}")
+    near = nearest(key.rpartition(".")[2], names)
+    shown = listed([*near, *(name for name in names if name not in near)], "bench --cfg job")
+    raise ConfigError(key, f"no such key{hint}; {where}: {shown}")
 
 
 def type_name(key: str) -> str:

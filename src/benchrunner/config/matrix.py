@@ -145,7 +145,7 @@ class _Typed:
         return self._sections[id(value)][1]
 
 
-DEFAULT_OPTIONS = {"launcher": "local", "hardware": "auto"}
+DEFAULT_OPTIONS = {"launcher": "local", "hardware": "auto", "predict": "analytic"}
 """The options that need no override."""
 
 

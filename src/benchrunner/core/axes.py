@@ -13,7 +13,7 @@ AXES = (
 """The groups that identify a cell, in the order of every table."""
 
 
-GROUPS = (*AXES, "launcher", "hardware")
+GROUPS = (*AXES, "launcher", "hardware", "predict")
 """Every group that has option files."""
 
 
@@ -27,6 +27,7 @@ NOT_IDENTITY = frozenset(
         "timeout_s",
         "exclusive",
         "retries",
+        "repeats",
         "brake",
         "compat",
         "predict",

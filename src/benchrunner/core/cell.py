@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,8 +87,12 @@ def identity_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def digest_section(section: object) -> str:
     """The digest of one section of a configuration; descriptions and sources are prose, not settings."""
-    values = vars(section).items()
-    return digest(canonical_json({key: item for key, item in values if key not in ("description", "source")}))
+    return digest_values(vars(section))
+
+
+def digest_values(section: Mapping[str, Any]) -> str:
+    """The same of a section as plain data."""
+    return digest(canonical_json({key: item for key, item in section.items() if key not in ("description", "source")}))
 
 
 def config_digest(config: Config, section: Callable[[object], str] = digest_section) -> str:
@@ -96,8 +100,25 @@ def config_digest(config: Config, section: Callable[[object], str] = digest_sect
 
     `section` digests one section; a caller with many cells passes one that remembers shared sections.
     """
-    parts = {key: value for key, value in vars(config).items() if key not in NOT_IN_DIGEST}
+    return digest_tree(vars(config), section)
+
+
+def digest_tree(config: Mapping[str, Any], section: Callable[[Any], str] = digest_values) -> str:
+    """The same of a configuration as plain data, which may be of another version: its own keys count."""
+    parts = {key: value for key, value in config.items() if key not in NOT_IN_DIGEST}
     return digest(canonical_json({k: section(v) if k in SECTIONS else v for k, v in parts.items()}))
+
+
+def remember_by_identity(function: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Memoise on the identity of shared sections, which have to stay alive as long as what is made of this."""
+    memo: dict[int, str] = {}
+
+    def remembered(value: Any) -> str:
+        if id(value) not in memo:
+            memo[id(value)] = function(value)
+        return memo[id(value)]
+
+    return remembered
 
 
 def make_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str) -> str:
@@ -106,6 +127,12 @@ def make_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: st
     parts += [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in identity_overrides(overrides).items()]
     text = re.sub(r"[^a-z0-9._-]+", "-", "_".join(parts).lower())
     return f"{text[: SLUG_BYTES - 7].rstrip('_-.')}-{cell_id[:6]}"
+
+
+def unique_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str, taken: Collection[str]) -> str:
+    """The slug of a cell, with the whole of its id where another cell has taken the shorter one."""
+    slug = make_slug(axes, overrides, cell_id)
+    return slug if slug not in taken else f"{slug[:-14]}-{cell_id[6:]}-{cell_id[:6]}"
 
 
 def format_value(value: Any) -> str:

@@ -4,10 +4,12 @@ Written: a reader sees the old file or the new one, never a part. Read: what a f
 nor fill this process; what is wrong with it is one short sentence.
 """
 
+import errno
 import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 MOST_LISTED = 1000
 """With more problems than this a document is another one altogether, and listing them takes longer than reading it."""
+
+NUM_REREADS = 3
+"""So often a file is opened whose handle is stale."""
 
 # --- writing -------------------------------------------------------------------------------------------------------
 
@@ -79,6 +84,17 @@ def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
         FileNotFoundError: there is no such file.
         DamagedFile: it cannot be read, is larger than `limit_bytes`, or is no regular file.
     """
+    for _ in range(NUM_REREADS):
+        with suppress(_Stale):
+            return _read_once(path, limit_bytes)
+    raise DamagedFile(f"it cannot be read ({os.strerror(errno.ESTALE)})")
+
+
+class _Stale(DamagedFile):
+    """The file was replaced on its server while this host had it open: opened again it can be read."""
+
+
+def _read_once(path: Path, limit_bytes: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit_bytes:
@@ -86,7 +102,11 @@ def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
         try:
             return file.read(size)
         except OSError as error:
-            raise DamagedFile(f"it cannot be read ({error.strerror})") from error
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> DamagedFile:
+    return (_Stale if error.errno == errno.ESTALE else DamagedFile)(f"it cannot be read ({error.strerror})")
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -104,7 +124,7 @@ def open_regular(path: Path) -> BinaryIO:
             raise DamagedFile("a link to nothing is in its place") from None
         raise
     except OSError as error:
-        raise DamagedFile(f"it cannot be read ({error.strerror})") from error
+        raise _unreadable(error) from error
     try:
         _require_regular(os.fstat(descriptor).st_mode)  # it may have been replaced in between
     except DamagedFile:

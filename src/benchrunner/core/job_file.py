@@ -11,6 +11,14 @@ from benchrunner.core.units import MIB
 
 JOB_FILE_BYTES = 16 * MIB
 
+MARKER_VARIABLE = "BENCH_ATTEMPT"
+"""In the environment of an attempt's every process, grandchildren included: its unique marker."""
+NO_MARKER = "0" * 32
+"""Where one is to be written later: as long as `uuid4().hex`."""
+
+PARENT_VARIABLE = "BENCH_PARENT_PID"
+"""In the environment of a process that leads a job: who started it, so that it knows when that has gone."""
+
 
 class Machine(TypedDict, total=False):
     """What ranks and records need to know of the machine; the whole of it is `machine.hardware.Hardware`."""

@@ -12,6 +12,8 @@ CHECKOUT = PACKAGE.parents[1]
 PLAN = "plan.json"
 ENVIRONMENT = "environment.json"
 LOCK = ".lock"
+REPEAT = "repeat-"
+"""The directory of a cell's second, third, … process inside of the cell's own, which is that of its first."""
 
 
 def config_dir() -> Path:
@@ -26,6 +28,11 @@ def config_dir() -> Path:
         if (place / "config.yaml").is_file():
             return place
     raise FileNotFoundError(f"no conf/config.yaml beside {PACKAGE} nor in its checkout")
+
+
+def place_of(slug: str, repeat: int) -> str:
+    """Where under `cells/` the process number `repeat` of a cell has its record and attempts."""
+    return slug if repeat == 1 else f"{slug}/{REPEAT}{repeat}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,10 @@ class AttemptPaths:
     def cache(self) -> Path:
         """Compile caches of a cell that starts cold; removed when it ends."""
         return self.root / "cache"
+
+    def logs(self, num_ranks: int) -> list[Path]:
+        """Everything that the agent and so many ranks write into without end."""
+        return [self.agent_log, *(path(rank) for rank in range(num_ranks) for path in (self.out, self.err))]
 
     def rank(self, rank: int) -> Path:
         """The status and result file of one rank."""
@@ -85,9 +96,10 @@ class CellPaths:
         """Attempt `number`, counted from 1."""
         return AttemptPaths(self.root / f"attempt-{number}")
 
-    def num_attempts(self) -> int:
-        """How many attempts have a directory here."""
-        return sum(1 for path in self.root.glob("attempt-*") if path.is_dir())
+    def last_attempt(self) -> int:
+        """The highest number that an attempt has here, whatever lies under its name; 0 where there is none."""
+        names = (path.name.removeprefix("attempt-") for path in self.root.glob("attempt-*"))
+        return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,11 @@ class SweepPaths:
     """One sweep's directory."""
 
     root: Path
+
+    @property
+    def name(self) -> str:
+        """The directory's own name, also where a link such as `outputs/latest` leads to it."""
+        return self.root.resolve().name
 
     @property
     def plan(self) -> Path:
@@ -139,6 +156,11 @@ class SweepPaths:
         """`results.csv`, `compatibility.md`, …"""
         return self.root / f"{name}.{suffix}"
 
-    def cell(self, slug: str) -> CellPaths:
-        """The directory of the cell with this slug."""
-        return CellPaths(self.root / "cells" / slug)
+    def cell(self, place: str) -> CellPaths:
+        """The directory of the cell with this slug, or of a further process of it: see `place_of`."""
+        return CellPaths(self.root / "cells" / place)
+
+    def num_processes(self, slug: str) -> int:
+        """The highest number of a process that has a directory here; 1 where the cell was not repeated."""
+        found = (path.name.removeprefix(REPEAT) for path in self.cell(slug).root.glob(f"{REPEAT}*"))
+        return max((int(number) for number in found if number.isdecimal()), default=1)

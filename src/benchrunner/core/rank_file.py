@@ -21,6 +21,8 @@ class RankFile:
 
     rank: int
     pid: int
+    marker: str = ""
+    """Of the launch that it belongs to."""
     state: RankState = "running"
     phase: Phase = "start"
     phase_started_at: float = 0.0

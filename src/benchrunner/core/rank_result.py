@@ -50,6 +50,16 @@ class Memory(TypedDict):
     """window | capture | process"""
 
 
+class MemoryCap(TypedDict):
+    """Of an emulated card (`memory_limit_gib`)."""
+
+    limit_bytes: int
+    cap_bytes: int
+    """What the allocator may have: the limit less what is outside of it."""
+    outside_bytes: int
+    """Context, libraries and NCCL of the process, when its device was up and nothing was built."""
+
+
 class CompileCounters(TypedDict, total=False):
     """Of the compiler, whole run; under compile=eager the first step alone."""
 
@@ -176,6 +186,7 @@ class RankResult(TypedDict, total=False):
     flops: Flops
     step_times_s: list[float]
     memory: Memory
+    memory_cap: MemoryCap
     compile: CompileCounters
     energy_j: float | None
     """The driver's view of the device from here on: None what it does not tell."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired, get_args
 from typing_extensions import TypedDict
 
 from benchrunner.core.environment import Environment
+from benchrunner.core.paths import place_of
 from benchrunner.core.rank_result import Check, Checks, MemoryAtDeath, RankError, RankResult
 from benchrunner.core.units import MIB
 
@@ -159,7 +160,12 @@ class Record:
     num_parameters: int | None = None
     num_trainable_parameters: int | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    predicted: dict[str, Any] | None = None
+    """What the plan said of the cell before it ran: see `bench plan --json`."""
     checks: Checks = field(default_factory=dict)
+    num_checks: int | None = None
+    num_checks_decided: int | None = None
+    """How many of the checks said yes or no: one that abstains is no pass."""
     ranks: list[RankRow] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)
     """What the numbers were measured with."""
@@ -168,8 +174,18 @@ class Record:
     """Slugs of the cells that ran on other devices of the machine at the same time."""
     fault: str | None = None
     """The planted fault (BENCH_FAULT), if any: such a record is no measurement."""
+    repeat: int = 1
+    """Which process of the cell this is, where it is measured in several."""
+
+    @property
+    def place(self) -> str:
+        """Where it is kept under `cells/`."""
+        return place_of(self.slug, self.repeat)
 
 
 def record_to_dict(record: Record) -> dict[str, Any]:
-    """JSON-ready plain data."""
-    return asdict(record)
+    """JSON-ready plain data; without the number of the process where it is the first."""
+    data = asdict(record)
+    if record.repeat == 1:
+        del data["repeat"]
+    return data

@@ -235,6 +235,10 @@ class LauncherConfig:
     """Lines of shell before the first cell: modules, an environment."""
     sbatch: dict[str, str] = field(default_factory=dict)
     """Any other option of sbatch, by its long name; an empty value makes it a flag."""
+    preload: bool = True
+    """local: fork the processes of a cell from one that has torch loaded; false: start and import anew for each."""
+    pass_env: list[str] = field(default_factory=list)
+    """Names of variables that ranks get although they look like secrets; what they hold is in no file all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +260,30 @@ class HardwareConfig:
     peak_flops: dict[str, float] = field(default_factory=dict)
     """Dense FLOP/s by dtype: fp32, tf32, bf16, fp16, fp8, int8, int4."""
     source: str = ""
+    calibration: dict[str, float] = field(default_factory=dict)
+    """Measured efficiencies and additive terms of predictions, as `bench calibrate` writes them."""
+    calibrated: str = ""
+    """What they were fitted to: sweeps, number of cells, versions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What is said of a cell before it runs."""
+
+    name: str = REQUIRED
+    description: str = ""
+    formula: str = setting("own", choices=("own", "llm-analysis-2023"))
+    """Of the analytic model: own | llm-analysis-2023 (docs/metrics.md)"""
+    flops_efficiency: float = setting(1.0, above=0)
+    """Of llm-analysis-2023 alone, like the three below."""
+    memory_efficiency: float = setting(1.0, above=0)
+    tensor: int = setting(1, above=0)
+    """Tensor-parallel degree: a what-if question, no cell runs so."""
+    pipeline: int = setting(1, above=0)
+    skip_oom: bool = False
+    """Skip cells that are predicted not to fit beyond the margin, but for a sample that audits the prediction."""
+    audit_every: int = setting(10, above=0)
+    """One in so many of those cells is run all the same, chosen by its id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +339,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    predict: PredictConfig = field(default_factory=lambda: PredictConfig(name="analytic"))
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
@@ -333,14 +362,14 @@ class Config:
     """Run each cell alone on the machine instead of beside others on disjoint devices."""
     retries: int = setting(1, least=0)
     """How often a cell is tried again whose failure is one of infrastructure (a device lost, a port taken)."""
+    repeats: int = setting(1, above=0)
+    """In so many processes each cell is measured, spread over the sweep; comparisons stand on their spread."""
     brake: int | None = setting(5, above=0)
-    """The same unexpected failure in so many different cells stops the sweep; None: never."""
+    """After the same unexpected failure in so many different cells none like them is started; None: all are."""
     memory_limit_gib: float | None = setting(None, above=0)
     """Emulate a card with this much memory; None: the whole device."""
     compat: str = setting("enforce", choices=("enforce", "probe"))
     """enforce: ruled-out cells are not launched | probe: they are, and those that pass are reported"""
-    predict: str = setting("analytic", choices=("analytic", "dry_run"))
-    """analytic | dry_run (peak memory under fake tensors, seconds a cell)"""
     out_dir: str = "outputs"
 
 
@@ -348,8 +377,10 @@ SECTIONS: dict[str, type] = {item.name: item.type for item in fields(Config) if 
 """Name → the type of a section of the tree; the other keys are scalars."""
 
 
-def typed_section(name: str, values: Mapping[str, Any]) -> Any:
+def typed_section(name: str, values: Mapping[str, Any] | str) -> Any:
     """A section, from all or some of its keys; those of another version are left out."""
+    if isinstance(values, str):  # what is a section today was its name alone in an old plan
+        values = {"name": values}
     known = SECTIONS[name].__dataclass_fields__  # type: ignore[attr-defined]
     return SECTIONS[name](**{key: value for key, value in values.items() if key in known})
 

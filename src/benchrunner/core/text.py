@@ -1,29 +1,18 @@
-"""What must not reach a file of a sweep: secrets in the environment, host names and escape sequences in logs."""
+"""What must not reach a file of a sweep from the logs of its jobs: host names, secrets, escape sequences."""
 
 import re
 import socket
-from collections.abc import Mapping
 from functools import cache
 
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]+@")
-"""A URL that carries a password."""
-
-HOST_VARIABLES = frozenset({"HOSTNAME", "HOST", "SSH_CONNECTION", "SSH_CLIENT"})
+from benchrunner.core.secrets import redact
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 """ANSI: control sequences, operating-system commands, single escapes."""
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+UNSEEN = r"\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+"""Direction marks, characters without width, tags and halves of characters: what is read is not what is there."""
 
-
-def scrub_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment that ranks get: without secrets and without the host's name."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if not SECRET_NAME.search(name) and not SECRET_VALUE.search(value) and name not in HOST_VARIABLES
-    }
+CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{UNSEEN}]")
 
 
 @cache
@@ -42,15 +31,20 @@ def scrub_hosts(text: str) -> str:
     return pattern.sub("<host>", text) if pattern else text
 
 
-def may_name_host(text: bytes) -> bool:
+def may_name_host(text: str) -> bool:
     """Whether `scrub_hosts` can find anything: quick, where its pattern takes minutes over a large log."""
     short = socket.gethostname().partition(".")[0]
-    return short.lower().encode() in text.lower()
+    return short.lower() in text.lower()
 
 
 def plain(text: str) -> str:
-    """`text` without escape sequences, control characters and host names; lines and tabs stay."""
-    return scrub_hosts(CONTROLS.sub("", ESCAPES.sub("", text)))
+    """`text` without escape sequences, control characters, secrets and host names; lines and tabs stay."""
+    return scrub_hosts(redact(visible(text)))
+
+
+def visible(text: str) -> str:
+    """`text` without escape sequences, control characters and what is not seen; lines and tabs stay."""
+    return CONTROLS.sub("", ESCAPES.sub("", text))
 
 
 def first_line(text: str, limit: int = 240) -> str:
@@ -66,3 +60,15 @@ def single_line(text: str) -> str:
     """`text` in one line of printable characters: no breaks, controls, direction marks and unassigned code points."""
     seen = ESCAPES.sub(" ", text)
     return " ".join("".join(char if char.isprintable() else " " for char in seen).split())
+
+
+_MARKDOWN = re.compile(r"([\\`*\[\]|~$])|(?<!\w)(_)|(_)(?!\w)")
+"""What Markdown would read as markup; an underscore inside a word is none."""
+
+_HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as it stands, in any place of a Markdown table."""
+    escaped = _MARKDOWN.sub(lambda hit: "\\" + hit[0], single_line(text).translate(_HTML))
+    return re.sub(r"(https?)(://)", r"\1&#58;//", escaped)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import COUNT
@@ -13,14 +14,14 @@ from benchrunner.launch.job import Job, write_job
 
 
 class VirtualClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only when somebody sleeps; it begins anywhere, as a machine's does."""
 
-    def __init__(self) -> None:
-        self._now_s = 0.0
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._now_s = now_s
         self._alarms: list[tuple[float, Callable[[], object]]] = []
 
     def now(self) -> float:
-        """Seconds since it was made."""
+        """Seconds; monotonic, as those of a machine."""
         return self._now_s
 
     def sleep(self, seconds: float) -> None:
@@ -65,6 +66,8 @@ class Script:
     """Every rank issues a step so often."""
     beats_until_s: float | None = None
     """When a rank issues its last step; None: as it ends, or never a first one where it hangs."""
+    unreadable_s: tuple[float, float] = (0.0, 0.0)
+    """From when to when, counted from the job's start, nobody can read the file of rank 0."""
     raises: Exception | None = None
     """Raised on start."""
 
@@ -88,6 +91,9 @@ class FakeLauncher:
         self.handles.append(handle)
         return handle
 
+    def close(self) -> None:
+        """See Launcher. Nothing is kept."""
+
 
 class FakeHandle:
     """A job that is only a script."""
@@ -98,6 +104,8 @@ class FakeHandle:
         self.ended_s: float | None = None
         self.num_dumps = 0
         self._num_beats = 0
+        self._hidden: str | None = None
+        """What the file of rank 0 holds while nobody can read it."""
         self._code: int | None = None
         for rank in range(job.cell.sizes.world_size):
             self._write_rank(rank, script.errors.get(rank) if script.hangs else None)
@@ -111,6 +119,7 @@ class FakeHandle:
             and self._clock.now() >= self.started_s + self.script.duration_s
         ):
             self._end()
+        self._hide()
         return self._code
 
     def is_waiting(self) -> bool:
@@ -154,7 +163,7 @@ class FakeHandle:
             if error is not None:
                 self._write_rank(rank, error)
             elif not failed and script.result is not None:
-                self._write(RankFile(rank=rank, pid=1, phase="teardown", state="done", result=script.result))
+                self._write(self._status(rank, phase="teardown", state="done", result=script.result))
         exits: ExitsFile = {"exits": [{"rank": rank, "code": code} for rank, code in script.exits.items()]}
         write_json(self.job.paths.exits(), exits)
         self._code, self.ended_s = int(failed), self._clock.now()
@@ -163,7 +172,23 @@ class FakeHandle:
         """A rank that has not reached its end."""
         state: RankState = "running" if error is None else "error"
         phase = self.script.phases.get(rank, self.script.phase)
-        self._write(RankFile(rank=rank, pid=1, phase=phase, state=state, error=error))
+        self._write(self._status(rank, phase=phase, state=state, error=error))
+
+    def _status(self, rank: int, **more: Any) -> RankFile:
+        return RankFile(rank=rank, pid=1, marker=self.job.marker, **more)
 
     def _write(self, status: RankFile) -> None:
+        if status.rank == 0:
+            self._hidden = None
         write_json(self.job.paths.rank(status.rank), asdict(status), sync=False)
+
+    def _hide(self) -> None:
+        """Garbage in the place of rank 0's file for a while."""
+        begin_s, end_s = (self.started_s + second_s for second_s in self.script.unreadable_s)
+        path, is_time = self.job.paths.rank(0), begin_s <= self._clock.now() < end_s
+        if is_time and self._hidden is None:
+            self._hidden = path.read_text(encoding="utf-8")
+            path.write_text("{ garbage", encoding="utf-8")
+        elif not is_time and self._hidden is not None:
+            path.write_text(self._hidden, encoding="utf-8")
+            self._hidden = None

@@ -69,10 +69,17 @@ class Launcher(Protocol):
     def start(self, job: Job) -> Handle:
         """Start a job. Called from the main thread only: the agent dies with the thread that spawned it."""
 
+    def close(self) -> None:
+        """End what is kept between jobs; every job has ended. Another job may be started nevertheless."""
+
 
 def write_job(job: Job) -> None:
-    """The attempt's directory with `cell.json`: what the ranks read."""
-    job.paths.root.mkdir(parents=True, exist_ok=True)
+    """The attempt's directory with `cell.json`: what the ranks read.
+
+    Raises:
+        FileExistsError: the directory is there; what another launch left in it must not be taken for this one's.
+    """
+    job.paths.root.mkdir(parents=True)
     document: JobFile = {
         "cell": cell_to_dict(job.cell),
         "hardware": job.hardware,

@@ -33,10 +33,10 @@ def allocator_for(config: LauncherConfig) -> Allocator | None:
     return _plugged_in(config)
 
 
-def job_launcher(environ: Mapping[str, str]) -> Launcher:
+def job_launcher(config: LauncherConfig, environ: Mapping[str, str]) -> Launcher:
     """What starts the jobs of cells here: on this machine, or on all nodes of the allocation that this is in."""
     nodes = node_names(environ)
-    return StepLauncher(nodes) if len(nodes) > 1 else LocalLauncher()
+    return StepLauncher(nodes) if len(nodes) > 1 else LocalLauncher(preload=config.preload)
 
 
 def _plugged_in(config: LauncherConfig) -> Allocator:

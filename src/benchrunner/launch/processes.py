@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-MARKER_VARIABLE = "BENCH_ATTEMPT"
-"""In the environment of an attempt's every process, grandchildren included: its unique marker."""
+from benchrunner.core.job_file import MARKER_VARIABLE
+
+PARENT_PREFIX = b"BENCH_PARENT_PID="
+"""In the environment of an agent, before the id of the `bench` that started it."""
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -16,6 +18,21 @@ def marked_pids(marker: str, proc: Path = Path("/proc")) -> list[int]:
     """The living processes whose environment carries `marker`. Zombies have none and are not found."""
     needle = f"{MARKER_VARIABLE}={marker}".encode()
     return [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit() and needle in _environ(entry)]
+
+
+def is_watched(marker: str, proc: Path = Path("/proc")) -> bool:
+    """Whether a living `bench` still watches the attempt: an agent of it is the child of the one that started it."""
+    return any(_is_child_of_its_starter(proc / str(pid)) for pid in marked_pids(marker, proc))
+
+
+def _is_child_of_its_starter(entry: Path) -> bool:
+    starter = next((part for part in _environ(entry) if part.startswith(PARENT_PREFIX)), None)
+    try:
+        lines = (entry / "status").read_bytes().splitlines()
+    except OSError:
+        return False
+    parent = next((line.split()[1] for line in lines if line.startswith(b"PPid:")), b"")
+    return starter is not None and starter.removeprefix(PARENT_PREFIX) == parent
 
 
 def _environ(entry: Path) -> list[bytes]:

@@ -55,6 +55,9 @@ class StepLauncher:
             )
         return StepHandle(job, names, process)
 
+    def close(self) -> None:
+        """See Launcher. Nothing is kept."""
+
 
 class StepHandle:
     """A step, and the agents of its nodes."""

@@ -11,6 +11,8 @@ import filelock
 
 from benchrunner.machine.hardware import Hardware, list_gpus
 
+LOCKS_VARIABLE = "BENCH_LOCKS"
+
 SLACK_BYTES = 1 << 29
 """What the driver may hold more than before without anybody being there."""
 
@@ -76,14 +78,18 @@ def read_used(uuid: str) -> tuple[int, list[int]] | None:
 
 
 class Locks:
-    """One file lock a device, and a turnstile: the sweep that is inside takes devices, or waits there for them.
+    """File locks of each device, and a turnstile: the sweep that is inside takes devices, or waits there for them.
+
+    `keys`: of each device the names of what it is, one or several: the only device of a CPU is all cores that this
+    process may use, so that sweeps that were given different cores do not wait for each other.
 
     Devices are held by running cells only and taken by the one sweep inside, so nobody waits for one who waits. The
     kernel drops the locks of a sweep that dies.
     """
 
-    def __init__(self, directory: Path | None, keys: Sequence[str]) -> None:
-        self._locks = [filelock.FileLock(directory / f"{key}.lock") for key in keys] if directory else []
+    def __init__(self, directory: Path | None, keys: Sequence[str | Sequence[str]]) -> None:
+        groups = [[names] if isinstance(names, str) else names for names in keys] if directory else []
+        self._locks = [[filelock.FileLock(f"{directory}/{name}.lock") for name in names] for names in groups]
         self._turnstile = filelock.FileLock(directory / "turnstile.lock") if directory else None
 
     def enter(self) -> bool:
@@ -97,12 +103,16 @@ class Locks:
 
     def take(self, device: int) -> bool:
         """Lock a device, unless another sweep has it."""
-        return device >= len(self._locks) or _try(self._locks[device])
+        locks = self._locks[device] if device < len(self._locks) else []
+        if all(map(_try, locks)):
+            return True
+        self.give_back(device)
+        return False
 
     def give_back(self, device: int) -> None:
         """Unlock a device."""
-        if device < len(self._locks):
-            self._locks[device].release()
+        for lock in self._locks[device] if device < len(self._locks) else []:
+            lock.release()
 
     def close(self) -> None:
         """Unlock everything."""
@@ -122,21 +132,25 @@ def _try(lock: filelock.BaseFileLock) -> bool:
 
 
 def runtime_dir(environ: Mapping[str, str]) -> Path | None:
-    """The user's own directory for locks: `$XDG_RUNTIME_DIR/benchrunner`, else one in the temporary directory.
+    """The user's own directory for locks; None where none can be had, or where somebody else's stands in its place.
 
-    Null where none can be had, or where somebody else's stands in its place.
+    One whatever the environment is: a nightly without XDG_RUNTIME_DIR must meet the sweep of a session that has it.
+    `BENCH_LOCKS` names another one, for sweeps that are to run beside each other.
     """
-    home = environ.get("XDG_RUNTIME_DIR")
-    path = Path(home, "benchrunner") if home else Path(tempfile.gettempdir(), f"benchrunner-{os.getuid()}")
-    with suppress(OSError):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_uid == os.getuid() and os.access(path, os.W_OK):
-            return path
+    places = [Path("/tmp"), Path(tempfile.gettempdir())]
+    chosen = [Path(environ[LOCKS_VARIABLE])] if environ.get(LOCKS_VARIABLE) else []
+    for path in chosen or [place / f"benchrunner-{os.getuid()}" for place in places]:
+        with suppress(OSError):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.stat().st_uid == os.getuid() and os.access(path, os.W_OK):
+                return path
     return None
 
 
 def local_devices(hardware: Hardware, *, is_local: bool, environ: Mapping[str, str]) -> tuple[Probe, Locks]:
     """Probe and locks for the devices that this machine hands out; without effect where there are none."""
+    if is_local and hardware.device_type == "cpu":
+        return NoProbe(), Locks(runtime_dir(environ), [[f"core{core}" for core in sorted(os.sched_getaffinity(0))]])
     gpus: Sequence[Any] = list_gpus(environ) if is_local and hardware.device_type == "cuda" else []
     if not gpus:
         return NoProbe(), Locks(None, [])

@@ -19,7 +19,7 @@ from typing import Any
 from benchrunner import __version__
 from benchrunner.core.environment import Cpu, DriverState, Environment, Git, GpuState
 from benchrunner.core.paths import PACKAGE
-from benchrunner.core.text import scrub_environment
+from benchrunner.core.secrets import redact, without_secrets
 from benchrunner.machine.hardware import cpu_name, list_gpus, package_version, ram_bytes
 
 DISTRIBUTIONS = (
@@ -40,8 +40,12 @@ DISTRIBUTIONS = (
 CUDA_DISTRIBUTIONS = re.compile(r"nvidia-(cuda-runtime|cudnn|nccl|cublas)(-cu\d+)?")
 """The CUDA libraries that come as wheels, under names that carry the CUDA version or not."""
 
-VARIABLES = ("CUDA_", "NCCL_", "TORCH_", "PYTORCH_", "OMP_", "TRITON_", "NVTE_")
-"""Prefixes of the environment variables that are recorded."""
+RECORDED = re.compile(
+    r"CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|DEVICE_MAX_CONNECTIONS|LAUNCH_BLOCKING|MODULE_LOADING|MODULE_DATA_LOADING"
+    r"|FORCE_PTX_JIT|DISABLE_PTX_JIT|CACHE_\w+|AUTO_BOOST|MPS_\w+|SCALE_LAUNCH_QUEUES|HOME|PATH|VERSION)"
+    r"|(NCCL|TORCH|PYTORCH|OMP|TRITON|NVTE)_\w+"
+)
+"""The environment variables that are recorded; those whose namespace others use too, each by its name."""
 
 
 def collect() -> Environment:
@@ -72,8 +76,9 @@ def versions() -> dict[str, str | None]:
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The allow-listed variables, without secrets, host names replaced."""
-    clean = scrub_environment(environ)
-    return {name: scrub_host(text) for name, text in sorted(clean.items()) if name.startswith(VARIABLES)}
+    clean = without_secrets(environ)
+    listed = {name: text for name, text in sorted(clean.items()) if RECORDED.fullmatch(name)}
+    return {name: scrub_host(redact(text)) for name, text in listed.items()}
 
 
 def scrub_host(text: str) -> str:

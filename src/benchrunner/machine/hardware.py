@@ -65,6 +65,10 @@ class Hardware:
     peak_flops: dict[str, float] = field(default_factory=dict)
     """Dense FLOP/s by dtype; empty for an unknown device, so that MFU is None and never a guess."""
     source: str = ""
+    calibration: dict[str, float] = field(default_factory=dict)
+    """Measured efficiencies and additive terms of predictions (`bench calibrate`); empty: typical ones."""
+    calibrated: str = ""
+    """What they were fitted to."""
     packages: dict[str, str | None] = field(default_factory=dict)
     """Import name → version, None when not installed; empty when this is not the machine we are on."""
     torch: str | None = None

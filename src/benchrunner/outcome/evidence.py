@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from benchrunner.core.errors import DamagedFile
 from benchrunner.core.files import open_regular
 from benchrunner.core.heartbeat import read_beat
 from benchrunner.core.paths import AttemptPaths
-from benchrunner.core.rank_file import RankFile, read_exits, read_rank_file
+from benchrunner.core.rank_file import RANK_FILE_BYTES, RankFile, read_exits, read_rank_file
 from benchrunner.core.record import PHASES, Phase
 from benchrunner.core.scrub import scrub_files
 from benchrunner.core.text import plain
 
+CHECKING: tuple[Phase, ...] = ("check", "teardown")
+"""The phases after the measurement; a rank's result is in its file before it enters the first of them."""
 TAIL_BYTES = 64 * 1024
 TAIL_LINES = 40
 STACK = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*:$")
@@ -73,13 +76,26 @@ class Evidence:
         done = [status.state == "done" and status.result is not None for status in self.ranks.values()]
         return len(done) == self.world_size and all(done)
 
+    def is_measured(self) -> bool:
+        """Whether every rank's measurement is complete: all that was left to do were checks of it."""
+        kept = [status.result is not None and status.phase in CHECKING for status in self.ranks.values()]
+        return len(kept) == self.world_size and all(kept)
+
 
 def gather(
-    paths: AttemptPaths, world_size: int, *, code: int | None = None, stop: Stop | None = None, num_oom_kills: int = 0
+    paths: AttemptPaths,
+    world_size: int,
+    *,
+    marker: str = "",
+    code: int | None = None,
+    stop: Stop | None = None,
+    num_oom_kills: int = 0,
 ) -> Evidence:
-    """Read what the attempt left; host names are scrubbed from its files first."""
-    scrub_files((*paths.root.glob("rank*"), paths.agent_log))
+    """Read what the launch with this marker left; host names and secrets are taken out of the rank files first, and out
+    of what is read of the logs."""
+    scrub_files(path for path in paths.root.glob("rank*.json") if _is_readable(path))
     ranks, unreadable = read_ranks(paths, world_size)
+    ranks, foreign = _own(ranks, marker)
     exits, damaged = _read_exits(paths)
     return Evidence(
         world_size=world_size,
@@ -87,7 +103,7 @@ def gather(
         unreadable=unreadable,
         exits=exits,
         told_to_stop=_told_to_stop(paths, ranks),
-        damaged=damaged,
+        damaged=[*foreign, *damaged],
         beats={rank: read_beat(paths.beat(rank)) for rank in range(world_size)},
         tails=_read_tails(paths, world_size),
         code=code,
@@ -95,6 +111,12 @@ def gather(
         num_oom_kills=num_oom_kills,
         directory=paths.root.name,
     )
+
+
+def _is_readable(path: Path) -> bool:
+    with suppress(OSError):
+        return path.stat().st_size <= RANK_FILE_BYTES
+    return False
 
 
 def read_ranks(paths: AttemptPaths, world_size: int) -> tuple[dict[int, RankFile], dict[int, str]]:
@@ -109,6 +131,12 @@ def read_ranks(paths: AttemptPaths, world_size: int) -> tuple[dict[int, RankFile
         except DamagedFile as error:
             unreadable[rank] = str(error)
     return ranks, unreadable
+
+
+def _own(ranks: Mapping[int, RankFile], marker: str) -> tuple[dict[int, RankFile], list[str]]:
+    """The files of this launch, and a line on each that is of another: no measurement is made of those."""
+    own = {rank: status for rank, status in ranks.items() if status.marker == marker}
+    return own, [f"rank{rank}.json is of another launch" for rank in ranks if rank not in own]
 
 
 def _read_exits(paths: AttemptPaths) -> tuple[dict[int, int], list[str]]:

@@ -61,7 +61,8 @@ def judge(evidence: Evidence) -> Outcome:
         return _judge_results(evidence)
     outcome = _judge_death(evidence)
     outcome = _excuse(evidence, outcome) if outcome.status == "failed" else outcome
-    return replace(outcome, reason="; ".join([str(outcome.reason), *evidence.damaged]))
+    outcome = replace(outcome, reason="; ".join([str(outcome.reason), *evidence.damaged]))
+    return _judge_unchecked(evidence, outcome) if _died_checking(evidence, outcome) else outcome
 
 
 def _judge_death(evidence: Evidence) -> Outcome:
@@ -70,6 +71,8 @@ def _judge_death(evidence: Evidence) -> Outcome:
         return _accuse(evidence, suspects[0])
     if evidence.stop is not None:
         return STOPS[evidence.stop.kind](evidence)
+    if signum := _agent_signal(evidence.code):
+        return _judge_agent(evidence, signum)
     if suspects:
         return _accuse(evidence, suspects[0])
     return _judge_silence(evidence)
@@ -210,6 +213,35 @@ def _judge_silence(evidence: Evidence) -> Outcome:
     )
 
 
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
+
+
+def _agent_signal(code: int | None) -> int | None:
+    """The signal that ended the agent: it dies by it, or says 128 and more once it has ended its ranks."""
+    if code is None or 0 <= code <= 128:
+        return None
+    return -code if code < 0 else code - 128
+
+
+def _judge_agent(evidence: Evidence, signum: int) -> Outcome:
+    """The process that leads the ranks was ended by somebody else, and they went with it without a word."""
+    phase, lines = laggard(evidence)[1], evidence.tails.get("agent.log", ())
+    grounds: Grounds = {
+        "rank": None,
+        "file": _file(evidence, "agent.log"),
+        "lines": list(lines[-EVIDENCE_LINES:]),
+        "ranks": [_stand(evidence, rank) for rank in range(evidence.world_size)],
+    }
+    if signum == signal.SIGKILL and evidence.num_oom_kills > 0:
+        reason = f"the kernel killed the agent of the job in phase {phase} because the host ran out of memory"
+        return Outcome(
+            status="oom", reason_code="oom.host", reason=f"{reason}; its ranks went with it", evidence=grounds
+        )
+    how = "crashed with" if signum in CRASHES else "was ended from outside by"
+    reason = f"the agent of the job {how} {_signal_name(signum)}, in phase {phase}, and its ranks went with it"
+    return Outcome(status="failed", reason_code="failed.agent", reason=reason, evidence=grounds)
+
+
 # --- stopped by the runner -----------------------------------------------------------------------------------------
 
 
@@ -251,7 +283,7 @@ def laggard(evidence: Evidence) -> tuple[int, Phase]:
 
 def _waits(frames: Sequence[str]) -> int:
     """Whether a rank's stack is one of waiting for others: 2 surely, 1 perhaps (gradients are reduced in it), 0 no."""
-    if any("torch/distributed" in frame for frame in frames):
+    if any("torch/distributed" in frame or "validity/exchange" in frame for frame in frames):
         return 2
     return int(any("in _engine_run_backward" in frame or "torch/cuda/" in frame for frame in frames[:1]))
 
@@ -292,6 +324,21 @@ def _judge_results(evidence: Evidence) -> Outcome:
             if check["ok"] is False:
                 return _invalid(evidence, rank, name, check)
     return Outcome(status="ok")
+
+
+def _died_checking(evidence: Evidence, outcome: Outcome) -> bool:
+    """Whether the cell was measured and met its end in a check. What is not finite is a finding, and no such end."""
+    in_check = any(status.phase == "check" for status in evidence.ranks.values())
+    by_itself = outcome.status != "skipped" and outcome.reason_code != "failed.nonfinite"
+    return evidence.is_measured() and in_check and by_itself
+
+
+def _judge_unchecked(evidence: Evidence, death: Outcome) -> Outcome:
+    """What the checks had found by then stands; that the others said nothing is for the record's flags."""
+    found = _judge_results(evidence)
+    if found.status != "ok":
+        return found
+    return Outcome(status="ok", reason=f"measured, but not checked to the end: {death.reason}", evidence=death.evidence)
 
 
 def _invalid(evidence: Evidence, rank: int, name: str, check: Check) -> Outcome:

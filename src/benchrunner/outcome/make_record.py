@@ -4,11 +4,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from benchrunner.core.cell import Cell
+from benchrunner.core.checks import num_decided, undecided
 from benchrunner.core.environment import Environment
 from benchrunner.core.faults import VARIABLE
 from benchrunner.core.job_file import Machine
 from benchrunner.core.rank_file import RankFile
-from benchrunner.core.rank_result import Checks, RankError, RankResult
+from benchrunner.core.rank_result import Check, Checks, RankError, RankResult
 from benchrunner.core.record import PHASES, EarlierAttempt, Metrics, RankRow, Record
 from benchrunner.outcome import metrics
 from benchrunner.outcome.evidence import Evidence
@@ -42,12 +44,14 @@ NO_ATTEMPT = Attempt()
 def make_record(
     planned: PlannedCell, outcome: Outcome, evidence: Evidence | None = None, attempt: Attempt = NO_ATTEMPT
 ) -> Record:
-    """The row of a cell. Its headline numbers are there when every rank reached its end, whatever the verdict."""
+    """The row of a cell. Its headline numbers are there when every rank's measurement is complete and was judged."""
     cell = planned.cell
     results = [status.result for _, status in sorted(evidence.ranks.items()) if status.result] if evidence else []
-    complete = results if evidence and evidence.is_complete() else []
+    is_judged = evidence is not None and (evidence.is_complete() or outcome.status in ("ok", "invalid"))
+    complete = results if is_judged else []
     first = complete[0] if complete else RankResult()
-    flags = [*planned.flags, *outcome.flags, *attempt.flags, *(metrics.flags_of(cell, complete) if complete else [])]
+    checks = _merge_checks(complete)
+    flags = [*planned.flags, *outcome.flags, *attempt.flags, *(_flags(cell, complete, checks) if complete else [])]
     return Record(
         cell_id=cell.cell_id,
         config_digest=cell.config_digest,
@@ -69,12 +73,16 @@ def make_record(
         num_parameters=first.get("num_parameters"),
         num_trainable_parameters=first.get("num_trainable_parameters"),
         metrics=metrics.headline(cell, complete, attempt.hardware) if complete else Metrics(),
-        checks=_merge_checks(complete),
+        predicted=dict(planned.predicted) if planned.predicted else None,
+        checks=checks,
+        num_checks=len(checks) if complete else None,
+        num_checks_decided=num_decided(checks) if complete else None,
         ranks=[_rank_row(status) for _, status in sorted(evidence.ranks.items())] if evidence else [],
         environment=attempt.environment,
         devices_used=list(attempt.devices),
         ran_beside=list(attempt.beside),
         fault=attempt.fault,
+        repeat=planned.repeat,
     )
 
 
@@ -102,14 +110,25 @@ def _phases_s(evidence: Evidence | None) -> dict[str, float]:
     }
 
 
+def _flags(cell: Cell, results: Sequence[RankResult], checks: Checks) -> list[str]:
+    unverified = [f"unverified:{name}" for name in undecided(cell, checks)]
+    return [*metrics.flags_of(cell, results), *unverified]
+
+
 def _merge_checks(results: Sequence[RankResult]) -> Checks:
-    """Each check as the first rank on which it failed saw it, else as the first rank saw it."""
-    merged: Checks = {}
-    for result in results:
-        for name, check in result.get("checks", {}).items():
-            if name not in merged or (check["ok"] is False and merged[name]["ok"] is not False):
-                merged[name] = check
-    return merged
+    """Each check as the first rank on which it failed saw it; else as one that could not tell, or was not asked; else
+    as the first rank saw it.
+    """
+    names = dict.fromkeys(name for result in results for name in result.get("checks", {}))
+    return {name: min((_said(result, name) for result in results), key=_weight) for name in names}
+
+
+def _said(result: RankResult, name: str) -> Check:
+    return result.get("checks", {}).get(name, {"ok": None, "note": "a rank ended before it was asked"})
+
+
+def _weight(check: Check) -> int:
+    return {False: 0, None: 1, True: 2}[check["ok"]]
 
 
 def _rank_row(status: RankFile) -> RankRow:

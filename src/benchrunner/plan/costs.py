@@ -14,6 +14,9 @@ START_S = 10.0
 
 BUILD_S = 4.0
 """Imports of the compiler and of sharding: 2 to 4 s (reliability.md, small models)."""
+OPTIONAL_IMPORT_S = 10.0
+"""More where a library is imported that most cells do without: on a fresh GPU machine Lightning took 10 s, bitsandbytes
+3 s."""
 PARAMETERS_PER_S = 2e8
 """Every rank draws every parameter in full: 0.7 billion in 1.5 s on the host of H200s (reliability.md, build), and half
 as fast where ranks share the cores."""
@@ -32,8 +35,7 @@ AUTOTUNE_FACTOR = 4.0
 """`max-autotune` compiles and times many kernels for each one that it keeps."""
 
 BOUND_FACTOR = 2.0
-"""A step takes so many times its predicted time, which is a lower bound: Llama-2-7B 1.8 to 2.3 times on H200s, as a
-bare loop does (results/2026-11-21-h200-overhead.md)."""
+"""A step takes so many times its predicted time where that is a lower bound, as in plans of version 0.1.0."""
 
 FLOPS_PER_S = {"cuda": 1e13, "cpu": 5e9}
 """What a rank computes in a second where no step time is predicted: low for a GPU, a small model on 2 CPU cores."""
@@ -67,13 +69,24 @@ def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float
     warmup, measured, checked = num_steps(cell)
     return {
         "start": START_S,
-        "build": BUILD_S + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
+        "build": BUILD_S + _optional_imports_s(cell) + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
         "compile": FIRST_STEP_S + a_step_s + compiler_s(cell),
         "warmup": a_step_s * warmup,
         "measure": a_step_s * measured,
         "check": CHECK_S + a_step_s * checked,
         "teardown": TEARDOWN_S,
     }
+
+
+def _optional_imports_s(cell: Cell) -> float:
+    """Seconds for the libraries of the cell's engine, number format, compiler and optimizer beside torch."""
+    usual = (
+        cell.axes["engine"] == "native"
+        and cell.config.precision.backend == "torch"
+        and cell.axes["compile"] != "thunder"
+        and cell.axes["optimizer"] != "paged-adamw"
+    )
+    return 0.0 if usual else OPTIONAL_IMPORT_S
 
 
 def num_steps(cell: Cell) -> tuple[int, int, int]:
@@ -95,9 +108,10 @@ def compiler_s(cell: Cell) -> float:
 
 def step_s(planned: PlannedCell, device_type: str) -> float:
     """Seconds of a step, from its predicted time or else from its FLOPs; of `generate`, a sample."""
-    cell, bound_s = planned.cell, (planned.predicted or {}).get("step_time_s")
-    if bound_s is not None:
-        return BOUND_FACTOR * float(bound_s)
+    cell, predicted = planned.cell, planned.predicted or {}
+    seconds = predicted.get("step_time_s")
+    if seconds is not None:
+        return (BOUND_FACTOR if predicted.get("bound") == "lower" else 1.0) * float(seconds)
     flops = arithmetic.hardware_flops_per_step(cell.config, typical_sizes(cell))
     return flops / (FLOPS_PER_S[device_type] * cell.sizes.world_size) + _decoding_s(cell, device_type)
 

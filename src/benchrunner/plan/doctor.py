@@ -2,20 +2,25 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
+from benchrunner.core.cell import Cell
 from benchrunner.core.paths import config_dir
 from benchrunner.core.units import GIB
 from benchrunner.machine import environment
 from benchrunner.machine.hardware import PACKAGES, Hardware, detect, free_memory_bytes, read_nvml
 from benchrunner.plan.rules import Rules, load_rules
+from benchrunner.plan.verdict import Preflight
 
 EXAMINED = ("workload", "strategy", "precision", "compile", "activation_checkpointing", "engine", "optimizer")
 """The axes that are tried out, value by value."""
 
-WORKLOADS = ("train", "lora", "generate", "forward")
-"""A value counts as working when it works with one of these (nf4 cannot train, but finetunes)."""
+Line = tuple[str, str, str]
+"""yes | no, value, and why not or with what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,38 +29,93 @@ class Diagnosis:
 
     facts: list[tuple[str, str]]
     """(label, text)"""
-    axes: dict[str, list[tuple[str, str, str]]]
-    """Axis → lines (yes | no, value, reason)."""
+    axes: Mapping[str, list[Line]]
+    """Axis → lines; each is found when it is asked for."""
     warnings: list[str] = field(default_factory=list)
 
 
 def examine(machine: Hardware | None = None) -> Diagnosis:
     """Examine this machine (or a given one)."""
     machine = machine or detect()
-    rules = load_rules(config_dir() / "compat.yaml")
-    axes = {axis: axis_lines(axis, machine, rules) for axis in EXAMINED}
-    return Diagnosis(machine_facts(machine), axes, warnings(machine))
+    combinations = Combinations(machine, load_rules(config_dir() / "compat.yaml"))
+    return Diagnosis(machine_facts(machine), combinations, warnings(machine))
 
 
-def axis_lines(axis: str, machine: Hardware, rules: Rules) -> list[tuple[str, str, str]]:
-    """Every value of an axis: works or not on this machine with the debug model, and why not."""
+class Combinations(Mapping[str, list[Line]]):
+    """Every combination of the examined axes with the debug model; an axis is judged when it is asked for."""
+
+    def __init__(self, machine: Hardware, rules: Rules) -> None:
+        self._machine, self._rules = machine, rules
+        self._values = {axis: _options(axis) for axis in EXAMINED}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(EXAMINED)
+
+    def __len__(self) -> int:
+        return len(EXAMINED)
+
+    def __getitem__(self, axis: str) -> list[Line]:
+        return [self.judge(axis, value) for value in self._values[axis]]
+
+    def judge(self, axis: str, value: str) -> Line:
+        """Whether any combination with this value can run, the nearest to the usual options first; else why not."""
+        refused = None
+        for cell in self._cells:
+            if cell.axes[axis] == value:
+                verdict = self._preflight.decide(cell, None)
+                if verdict.verdict == "run":
+                    return "yes", value, _with(cell, axis)
+                refused = refused or verdict
+        assert refused is not None, f"{axis}={value} is in no combination"
+        return "no", value, f"{refused.reason_code}: {refused.reason}"
+
+    @cached_property
+    def _preflight(self) -> Preflight:
+        return Preflight(self._machine, self._rules, False, os.cpu_count() or 1)
+
+    @cached_property
+    def _cells(self) -> list[Cell]:
+        """All of them, those nearest to the usual options first."""
+        from benchrunner.config import hydra_app
+        from benchrunner.plan.planner import make_cells
+
+        overrides = [f"{axis}={','.join(values)}" for axis, values in self._values.items()]
+        cells = make_cells(hydra_app.expand(overrides, multirun=True).rows, self._machine)
+        usual = _usual()
+        return sorted(cells, key=lambda cell: sum(cell.axes[axis] != usual[axis] for axis in EXAMINED))
+
+
+def _options(axis: str) -> list[str]:
+    """The options of an axis, aliases apart."""
     from benchrunner.config import hydra_app
 
-    values = [option.name for option in hydra_app.list_options(axis) if option.alias_of is None]
-    return [judge_value(axis, value, machine, rules) for value in values]
+    return [option.name for option in hydra_app.list_options(axis) if option.alias_of is None]
 
 
-def judge_value(axis: str, value: str, machine: Hardware, rules: Rules) -> tuple[str, str, str]:
-    """(yes | no, value, reason); the value is tried with each of WORKLOADS until one works."""
+@cache
+def _usual() -> Mapping[str, str]:
+    """Axis → the option of a bare `bench`."""
     from benchrunner.config import hydra_app
-    from benchrunner.plan.planner import make_plan
 
-    workloads = (value,) if axis == "workload" else WORKLOADS
-    overrides = [f"workload={','.join(workloads)}", *([] if axis == "workload" else [f"{axis}={value}"])]
-    planned = make_plan(hydra_app.expand(overrides, multirun=True), machine, rules).cells
-    if any(cell.verdict == "run" for cell in planned):
-        return "yes", value, ""
-    return "no", value, f"{planned[0].reason_code}: {planned[0].reason}"
+    return hydra_app.expand([], multirun=False).rows[0].axes
+
+
+def _with(cell: Cell, axis: str) -> str:
+    """What the value needs beside it, where the usual options do not do."""
+    others = [f"{name}={cell.axes[name]}" for name in EXAMINED if name != axis and cell.axes[name] != _usual()[name]]
+    return f"with {' '.join(others)}" if others else ""
+
+
+def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What was found, for other programs: `bench doctor --json`."""
+    return {
+        "facts": dict(diagnosis.facts),
+        "axes": {
+            axis: [{"value": value, "works": works == "yes", "note": note or None} for works, value, note in lines]
+            for axis, lines in diagnosis.axes.items()
+        },
+        "warnings": list(diagnosis.warnings),
+    }
 
 
 def _is_cpu(machine: Hardware) -> bool:

@@ -1,9 +1,13 @@
 """The frozen matrix: every cell with its verdict, decided before anything runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from typing_extensions import TypedDict
 
 from benchrunner import __version__
 from benchrunner.core.cell import Cell
+from benchrunner.core.paths import place_of
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.verdict import Verdict
@@ -14,6 +18,20 @@ class PlannedCell(Verdict):
     """A cell and what was decided about it."""
 
     cell: Cell
+    repeat: int = 1
+    """Which process of the cell is meant, where it is measured in several. Not in the plan: it has each cell once."""
+
+    @property
+    def place(self) -> str:
+        """Where this process is kept under `cells/`."""
+        return place_of(self.cell.slug, self.repeat)
+
+
+class ModelCard(TypedDict):
+    """What the option file of a model says, where overrides changed the model."""
+
+    num_layers: int
+    num_parameters: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +42,7 @@ class Settings:
     launcher: LauncherConfig
     brake: int | None
     retries: int
+    repeats: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +57,24 @@ class Plan:
     created_at: str
     """ISO 8601, UTC."""
     benchrunner: str = __version__
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)
+    """Model → its card, of each model that overrides changed; a plan of an older version has none."""
 
     @property
     def settings(self) -> Settings:
         """What is one for the whole sweep. No matrix can vary it, so every cell's configuration says the same."""
         config = self.cells[0].cell.config
-        return Settings(out_dir=config.out_dir, launcher=config.launcher, brake=config.brake, retries=config.retries)
+        return Settings(
+            out_dir=config.out_dir,
+            launcher=config.launcher,
+            brake=config.brake,
+            retries=config.retries,
+            repeats=config.repeats,
+        )
+
+    def processes(self, repeats: int | None = None) -> list[PlannedCell]:
+        """Every process of every cell: all first ones, then all second ones, …; `repeats` None: as the sweep says."""
+        rounds = range(1, (repeats or self.settings.repeats) + 1)
+        return [
+            replace(planned, repeat=repeat) if repeat > 1 else planned for repeat in rounds for planned in self.cells
+        ]

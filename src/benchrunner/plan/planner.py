@@ -1,10 +1,11 @@
 """From composed rows to a plan: every cell made, sized and decided upon."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from benchrunner.core import arithmetic
 from benchrunner.core.cell import (
     Cell,
     config_digest,
@@ -12,11 +13,14 @@ from benchrunner.core.cell import (
     digest_section,
     identity,
     identity_overrides,
-    make_slug,
+    remember_by_identity,
+    unique_slug,
 )
+from benchrunner.core.schema import typed_section
 from benchrunner.machine.hardware import Hardware, usable_devices
+from benchrunner.plan.dry_runs import METHOD, apply_dry_runs
 from benchrunner.plan.expectation import read_expectations
-from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.plan import ModelCard, Plan, PlannedCell
 from benchrunner.plan.rules import Rule
 from benchrunner.plan.verdict import Preflight, Verdict
 
@@ -49,13 +53,33 @@ def make_plan(
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
     cells = make_cells(expansion.rows, hardware)
     verdicts = [preflight.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]
+    planned = [_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)]
     return Plan(
-        cells=[_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)],
+        cells=[_judged_again(one, preflight) for one in apply_dry_runs(planned, hardware)],
         hardware=hardware,
         sweep_name=expansion.sweep_name,
         arguments=list(expansion.arguments),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        cards=_cards(expansion),
     )
+
+
+def _judged_again(planned: PlannedCell, preflight: Preflight) -> PlannedCell:
+    """A dry run may know better than arithmetic whether a cell fits."""
+    if planned.verdict != "run" or planned.cell.config.predict.name != METHOD:
+        return planned
+    return _planned(planned.cell, preflight.judge_memory(planned.cell, planned))
+
+
+def _cards(expansion: "Expansion") -> dict[str, ModelCard]:
+    """What a model is without the overrides that changed it."""
+    changed = {row.axes["model"] for row in expansion.rows if any(key.startswith("model.") for key in row.overrides)}
+    return {name: _card(expansion.models[name]) for name in sorted(changed)}
+
+
+def _card(section: Mapping[str, Any]) -> ModelCard:
+    model = typed_section("model", section)
+    return {"num_layers": model.num_layers, "num_parameters": arithmetic.num_parameters(model)}
 
 
 def _planned(cell: Cell, verdict: Verdict) -> PlannedCell:
@@ -64,16 +88,14 @@ def _planned(cell: Cell, verdict: Verdict) -> PlannedCell:
 
 def make_cells(rows: Iterable["Row"], hardware: Hardware) -> list[Cell]:
     """The cells of the rows, with sizes for `hardware`; slugs are unique in the list."""
-    section_digest = _remember_by_identity(digest_section)
+    section_digest = remember_by_identity(digest_section)
     visible = usable_devices(hardware)
     slugs: set[str] = set()
     cells = []
     for row in rows:
         overrides = _ordered(row.overrides)
         cell_id = identity(row.axes, overrides)
-        slug = make_slug(row.axes, overrides, cell_id)
-        if slug in slugs:
-            slug = f"{slug[:-14]}-{cell_id[6:]}-{cell_id[:6]}"
+        slug = unique_slug(row.axes, overrides, cell_id, slugs)
         slugs.add(slug)
         cells.append(
             Cell(
@@ -92,15 +114,3 @@ def make_cells(rows: Iterable["Row"], hardware: Hardware) -> list[Cell]:
 def _ordered(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """What tells cells apart first, the settings of the whole sweep after it."""
     return {**identity_overrides(overrides), **overrides}
-
-
-def _remember_by_identity(function: Callable[[object], str]) -> Callable[[object], str]:
-    """Memoise on the identity of shared sections, which stay alive as long as the rows do."""
-    memo: dict[int, str] = {}
-
-    def remembered(value: object) -> str:
-        if id(value) not in memo:
-            memo[id(value)] = function(value)
-        return memo[id(value)]
-
-    return remembered

@@ -1,6 +1,7 @@
-"""Memory and time of a cell without running it: lower bounds and estimates from arithmetic and data-sheet peaks."""
+"""Memory and time of a cell without running it: what a plan says of it, by arithmetic."""
 
 from dataclasses import replace
+from typing import Literal, cast
 
 from typing_extensions import TypedDict
 
@@ -8,12 +9,11 @@ from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
 from benchrunner.core.parity_cell import small_scale
 from benchrunner.core.schema import Config
+from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
-
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 2}
-"""Bytes an activation by compute dtype: fp8 linears take and give bfloat16."""
-
-PEAK_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float8": "fp8"}
+from benchrunner.plan import formula_2023, what_if_2023
+from benchrunner.plan.memory import peak_of
+from benchrunner.plan.step_time import predict_step
 
 TRAINS = frozenset({"train", "lora", "adapter", "adapter_v2"})
 """Workloads whose step is forward, backward and update."""
@@ -21,32 +21,160 @@ TRAINS = frozenset({"train", "lora", "adapter", "adapter_v2"})
 CPU_CORE_FLOPS = 2e11
 """More than a core reaches on these models; a step that is hopeless at this speed is hopeless."""
 
+CONTEXT_BYTES = int(0.6 * GIB)
+"""What CUDA's context and libraries hold outside of the allocator; an assumption until a device is calibrated."""
+NCCL_BYTES = int(1.0 * GIB)
+"""The same of NCCL's channels between the devices of a host."""
+
+Fit = Literal["fits", "fits_with_retries", "tight", "does_not_fit"]
+"""fits_with_retries: the peak does, but not what the allocator would cache beside it: it gives back and tries again,
+which costs time. tight: the limit is within the margin."""
+
 
 class Prediction(TypedDict, total=False):
     """What is known of a cell before it runs."""
 
     method: str
+    """off | analytic | dry_run, or a formula's name."""
     bound: str
+    """lower: the peak is at least this | estimate: see `margin`."""
     peak_memory_bytes: int
+    """Of the allocator, on the device that needs most."""
+    lower_bound_bytes: int
+    """Parameters, gradients and optimizer state."""
     activation_bytes: int
+    """In plans before predictions were estimates: what came on top of the lower bound."""
+    margin: float
+    """The peak may be off by this share of itself."""
+    reserved_memory_bytes: int
+    """What the allocator would take from the device if it could: between the peak and this it fits by retries."""
+    capacity_bytes: int | None
+    """What the allocator may have: the device's memory or its emulated limit, less what lies outside of it."""
+    fit: Fit | None
+    phase: str
+    """Of the step, in which the peak is reached."""
     step_time_s: float | None
+    step_time_low_s: float | None
+    """The interval that should hold nine times out of ten."""
+    step_time_high_s: float | None
+    tokens_per_second_per_device: float | None
+    mfu: float | None
+    limited_by: str | None
+    """The resource that takes the largest part of the step."""
+    note: str
+    """Why another method than the one asked for was used."""
 
 
 def predict(cell: Cell, hardware: Hardware) -> Prediction:
-    """What can be said before running.
+    """What can be said before running, as `predict` in the cell's configuration chooses.
 
-    `peak_memory_bytes` and `step_time_s` are lower bounds (`bound: lower`); `activation_bytes` is an estimate of what
-    comes on top of the memory. A time is None where the device's peak is unknown or the workload has no steps.
+    A time is None where the device's peak is unknown or the workload has no steps.
     """
     if cell.axes["workload"] == "parity":
         cell = small_scale(cell)
+    lower = arithmetic.memory_lower_bound_bytes(cell.config, cell.sizes)
+    prediction: Prediction = {"method": "off", "bound": "lower", "peak_memory_bytes": lower, "lower_bound_bytes": lower}
+    if cell.config.predict.name == "off":
+        return prediction
+    if cell.config.predict.formula == formula_2023.NAME:
+        formula = cast(Prediction, what_if_2023.predict(cell, hardware))
+        return with_fit(prediction | formula, cell, hardware)
+    prediction |= {"method": "analytic", **_memory(cell, lower), **_time(cell, hardware)}
+    return with_fit(prediction, cell, hardware)
+
+
+def _memory(cell: Cell, lower: int) -> Prediction:
+    peak = peak_of(cell.config, cell.sizes)
     return {
-        "method": "analytic",
-        "bound": "lower",
-        "peak_memory_bytes": arithmetic.memory_lower_bound_bytes(cell.config, cell.sizes),
-        "activation_bytes": activation_bytes(cell.config, cell.sizes),
-        "step_time_s": step_time_s(cell.config, typical_sizes(cell), hardware),
+        "bound": "estimate",
+        "peak_memory_bytes": max(peak.total_bytes, lower),
+        "margin": margin_of(cell),
+        "phase": peak.phase,
     }
+
+
+def _time(cell: Cell, hardware: Hardware) -> Prediction:
+    sizes = typical_sizes(cell)
+    step = predict_step(cell.config, sizes, hardware)
+    if step is None:
+        return {"step_time_s": None}
+    tokens = sizes.global_batch_size * sizes.seq_len / sizes.world_size
+    return {
+        "step_time_s": step.seconds,
+        "step_time_low_s": step.low_s,
+        "step_time_high_s": step.high_s,
+        "tokens_per_second_per_device": tokens / step.seconds,
+        "mfu": utilization(cell.config, sizes, hardware, step.seconds),
+        "limited_by": step.limited_by,
+    }
+
+
+def utilization(config: Config, sizes: Sizes, hardware: Hardware, step_s: float) -> float | None:
+    """MFU as the results define it: Σ FLOPs of a dtype ÷ its peak ÷ time; None where a peak is unknown."""
+    parts = arithmetic.flops_by_dtype(config, sizes)
+    peaks = hardware.peak_flops
+    if any(not peaks.get(dtype) for dtype in parts):
+        return None
+    return sum(flops / peaks[dtype] for dtype, flops in parts.items()) / (step_s * sizes.world_size)
+
+
+def margin_of(cell: Cell) -> float:
+    """How far off the peak may be: what was left on 231 published cells (docs/results), rounded up."""
+    axes, config = cell.axes, cell.config
+    if axes["compile"] == "thunder" or config.workload.lengths != "fixed" or config.compile.dynamic:
+        return 0.40
+    if axes["workload"] == "generate":
+        return 0.12
+    if axes["workload"] != "train" or config.precision.backend != "torch":
+        return 0.08
+    return 0.04
+
+
+# --- does it fit
+
+
+def with_fit(prediction: Prediction, cell: Cell, hardware: Hardware) -> Prediction:
+    """The prediction with the memory that it is judged by, and the judgement."""
+    capacity = capacity_bytes(cell, hardware)
+    return {**prediction, "capacity_bytes": capacity, "fit": judge(prediction, capacity)}
+
+
+def judge(prediction: Prediction, capacity: int | None) -> Fit | None:
+    """Whether the peak, give or take its margin, is within the capacity; None where that is unknown."""
+    if capacity is None:
+        return None
+    peak, margin = prediction["peak_memory_bytes"], prediction.get("margin", 0.0)
+    if peak * (1 - margin) > capacity:
+        return "does_not_fit"
+    if peak * (1 + margin) > capacity:
+        return "tight"
+    return "fits" if prediction.get("reserved_memory_bytes", 0) <= capacity else "fits_with_retries"
+
+
+def memory_bytes(cell: Cell, hardware: Hardware) -> int | None:
+    """All memory of one rank: the device's or its emulated limit, on a CPU a rank's share of the RAM."""
+    whole = hardware.memory_bytes
+    if whole is not None and hardware.device_type == "cpu":
+        whole //= cell.sizes.devices
+    limit_gib = cell.config.memory_limit_gib
+    limits = [value for value in (whole, int(limit_gib * GIB) if limit_gib else None) if value is not None]
+    return min(limits, default=None)
+
+
+def capacity_bytes(cell: Cell, hardware: Hardware) -> int | None:
+    """What the allocator may have: on a GPU, less what the process holds outside of it."""
+    whole = memory_bytes(cell, hardware)
+    return whole if whole is None or hardware.device_type == "cpu" else max(whole - outside_bytes(cell, hardware), 0)
+
+
+def outside_bytes(cell: Cell, hardware: Hardware) -> int:
+    """Device memory of the process that is not the allocator's: context, libraries, and NCCL between several."""
+    context = hardware.calibration.get("context_bytes", CONTEXT_BYTES)
+    nccl = hardware.calibration.get("nccl_bytes", NCCL_BYTES) if cell.sizes.world_size > 1 else 0
+    return int(context + nccl)
+
+
+# --- sizes and bounds
 
 
 ALPACA_LENGTH = 110
@@ -58,79 +186,6 @@ def typical_sizes(cell: Cell) -> Sizes:
     workload, longest = cell.config.workload, cell.sizes.seq_len
     means = {"uniform": (workload.min_length + longest) // 2, "alpaca": min(ALPACA_LENGTH, longest)}
     return replace(cell.sizes, seq_len=means.get(workload.lengths, longest))
-
-
-def activation_bytes(config: Config, sizes: Sizes) -> int:
-    """Estimate of the activations of one pass, one device: Σ kept blocks + the working set of one block + head.
-
-    Training keeps `block_bytes` for a block that is not checkpointed and its input, tokens·d_model·b, for one that is.
-    Without a backward pass only one block and the head are alive.
-    """
-    model, tokens = config.model, sizes.micro_batch_size * sizes.seq_len
-    element = ELEMENT_BYTES.get(config.precision.compute_dtype, 4)
-    block = block_bytes(config, sizes, element)
-    kept = 0
-    if config.workload.name in TRAINS:
-        checkpointed = len(arithmetic.checkpointed_blocks(model.num_layers, config.activation_checkpointing))
-        kept = (model.num_layers - checkpointed) * block + checkpointed * tokens * model.d_model * element
-    return kept + block + head_bytes(config, tokens, element)
-
-
-def block_bytes(config: Config, sizes: Sizes, element: int) -> int:
-    """Activations that one block keeps for its backward: tokens·b·(6·d + 2·d_kv + m·d_ff), m = 4 gated, 2 else.
-
-    Six of width d: the inputs of both norms, both norms' outputs, the queries and the attention output. Attention
-    that writes its scores (math, explicit) adds 2·batch·heads·T² elements.
-    """
-    model, tokens = config.model, sizes.micro_batch_size * sizes.seq_len
-    kv_width = model.d_model // model.num_heads * model.num_kv_heads
-    wide = (4 if model.mlp == "swiglu" else 2) * model.d_ff
-    elements = tokens * (6 * model.d_model + 2 * kv_width + wide)
-    if config.attention in ("math", "explicit"):
-        elements += 2 * tokens * model.num_heads * sizes.seq_len
-    return int(elements * element)
-
-
-def head_bytes(config: Config, tokens: int, element: int) -> int:
-    """Logits and their gradient in the compute dtype and one float32 copy: rows·V·(2·b + 4), rows by loss chunk."""
-    rows = min(tokens, config.workload.loss_chunk_tokens or tokens)
-    return int(rows * config.model.vocab_size * (2 * element + 4))
-
-
-def step_time_s(config: Config, sizes: Sizes, hardware: Hardware) -> float | None:
-    """Roofline: the largest of compute, memory and communication time, as if they overlapped perfectly."""
-    if config.workload.name not in TRAINS:
-        return None
-    compute = compute_time_s(config, sizes, hardware)
-    if compute is None:
-        return None
-    return max(compute, traffic_time_s(config, sizes, hardware), communication_time_s(config, sizes, hardware))
-
-
-def compute_time_s(config: Config, sizes: Sizes, hardware: Hardware) -> float | None:
-    """Executed FLOPs (recomputation included) ÷ (world size × peak of the compute dtype)."""
-    peak = hardware.peak_flops.get(PEAK_NAMES.get(config.precision.compute_dtype, ""))
-    return arithmetic.hardware_flops_per_step(config, sizes) / (sizes.world_size * peak) if peak else None
-
-
-def traffic_time_s(config: Config, sizes: Sizes, hardware: Hardware) -> float:
-    """Parameters, gradients and optimizer state read and written once each ÷ memory bandwidth."""
-    bandwidth = hardware.memory_bandwidth_bytes_per_second
-    return 2 * arithmetic.memory_lower_bound_bytes(config, sizes) / bandwidth if bandwidth else 0.0
-
-
-def communication_time_s(config: Config, sizes: Sizes, hardware: Hardware) -> float:
-    """Bytes that a device sends in ring collectives ÷ interconnect bandwidth; P is the size of the trained weights.
-
-    DDP: an all-reduce, 2·P·(n−1)/n. Stage 2 and 3: a reduce-scatter, P·(n−1)/n, and one or two all-gathers of as much.
-    """
-    bandwidth, ranks = hardware.interconnect_bytes_per_second, sizes.world_size
-    strategy = config.strategy
-    if not bandwidth or ranks == 1 or strategy.kind == "single":
-        return 0.0
-    trained = arithmetic.num_trainable_parameters(config.model, config.workload)
-    passes = 3 if strategy.stage == 3 else 2
-    return passes * trained * 2 * (ranks - 1) / ranks / bandwidth
 
 
 def cpu_time_s(config: Config, sizes: Sizes, num_cores: int) -> float:

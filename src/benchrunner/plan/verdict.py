@@ -23,7 +23,8 @@ class Verdict:
     reason: str | None = None
     """One sentence; None only for `run`."""
     flags: list[str] = field(default_factory=list)
-    """`probe:<rule>`: ruled out, but run by `compat=probe`. `memory_tight`: an estimate says it may not fit."""
+    """`probe:<rule>`: ruled out, but run by `compat=probe`. `memory_tight`: an estimate says it may not fit.
+    `oom_audit`: it says that it will not, and the cell is run to audit it."""
     predicted: predict.Prediction | None = None
     evidence: Grounds | None = None
     """The rule and its evidence."""
@@ -60,13 +61,29 @@ class Preflight:
             reason = check(cell, predicted)
             if reason:
                 return Verdict(verdict="skipped", reason_code=code, reason=reason, flags=flags, predicted=predicted)
-        if self._is_tight(cell, predicted):
+        passed = Verdict(flags=flags, predicted=predicted)
+        return passed if cell.config.predict.name == "dry_run" else self.judge_memory(cell, passed)
+
+    def judge_memory(self, cell: Cell, passed: Verdict) -> Verdict:
+        """The verdict on a cell that passed everything else, by its predicted peak: skipped, flagged, or as it is."""
+        predicted, flags = passed.predicted or predict.Prediction(), list(passed.flags)
+        reason = self._will_not_fit(cell, predicted)
+        if reason:
+            code = "skipped.predicted_oom"
+            return Verdict(verdict="skipped", reason_code=code, reason=reason, flags=flags, predicted=predicted)
+        if predicted.get("fit") in ("fits_with_retries", "tight", "does_not_fit"):
             flags.append("memory_tight")
+        if cell.config.predict.skip_oom and predicted.get("fit") == "does_not_fit":
+            flags.append("oom_audit")
         return Verdict(flags=flags, predicted=predicted)
 
     def _predict(self, cell: Cell) -> predict.Prediction:
-        sections = ("model", "workload", "strategy", "precision", "activation_checkpointing", "optimizer", "generate")
-        key = (*(id(getattr(cell.config, name)) for name in sections), cell.config.attention, cell.sizes)
+        sections = (
+            "model", "workload", "strategy", "precision", "compile", "activation_checkpointing", "engine", "optimizer",
+            "generate", "predict",
+        )  # fmt: skip
+        own = cell.config.attention, cell.config.memory_limit_gib, cell.sizes
+        key = (*(id(getattr(cell.config, name)) for name in sections), *own)
         if key not in self.predictions:
             self.predictions[key] = predict.predict(cell, self.hardware)
         return self.predictions[key]
@@ -91,7 +108,7 @@ class Preflight:
         )
 
     def _lacks_memory(self, cell: Cell, predicted: predict.Prediction) -> str | None:
-        limit, needed = self._memory_bytes(cell), predicted["peak_memory_bytes"]
+        limit, needed = predict.memory_bytes(cell, self.hardware), predicted["lower_bound_bytes"]
         if limit is None or needed <= limit:
             return None
         whose = "a rank's share of the RAM is" if self.hardware.device_type == "cpu" else "the device has"
@@ -99,18 +116,26 @@ class Preflight:
             whose = "memory_limit_gib is"
         return f"parameters, gradients and optimizer state alone need {_size(needed)} a device, {whose} {_size(limit)}"
 
-    def _memory_bytes(self, cell: Cell) -> int | None:
-        """Memory of one rank."""
-        whole = self.hardware.memory_bytes
-        if whole is not None and self.hardware.device_type == "cpu":
-            whole //= cell.sizes.devices
-        limit_gib = cell.config.memory_limit_gib
-        limits = [value for value in (whole, int(limit_gib * GIB) if limit_gib else None) if value is not None]
-        return min(limits, default=None)
+    def _will_not_fit(self, cell: Cell, predicted: predict.Prediction) -> str | None:
+        """`predict.skip_oom`: an estimate beyond its margin is enough, but for the cells that audit it."""
+        options = cell.config.predict
+        if not options.skip_oom or predicted.get("fit") != "does_not_fit" or is_audited(cell):
+            return None
+        peak, margin, capacity = (
+            predicted["peak_memory_bytes"],
+            predicted.get("margin", 0.0),
+            predicted["capacity_bytes"],
+        )
+        assert capacity is not None
+        return (
+            f"predicted by {predicted['method']} to need {_size(peak)} a device, give or take {margin:.0%}, "
+            f"where {_size(capacity)} are left for it (predict.skip_oom=false runs it)"
+        )
 
-    def _is_tight(self, cell: Cell, predicted: predict.Prediction) -> bool:
-        limit = self._memory_bytes(cell)
-        return limit is not None and predicted["peak_memory_bytes"] + predicted["activation_bytes"] > limit
+
+def is_audited(cell: Cell) -> bool:
+    """Whether a cell that is predicted not to fit is run all the same, to see whether that is true."""
+    return int(cell.cell_id, 16) % int(cell.config.predict.audit_every) == 0
 
 
 def _count(number: int, noun: str) -> str:

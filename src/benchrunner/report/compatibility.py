@@ -131,14 +131,13 @@ class Pair:
 
     @property
     def _runs(self) -> str:
-        """The mark with its counts: `✓ 3/4`, or `✓ 2 · ✗ rule 1 · – not run 1` when cells disagree."""
+        """The mark with its counts: `✓ 3/4`, or `✓ 2 · ✗ rule 1 · – not run 1` when cells disagree or wait."""
         if self.mark in ("not_in_sweep", "not_run"):
             return MARKS[self.mark]
-        if self.mark == "mixed":
+        if self.mark == "mixed" or self.kinds["not_run"]:
             found = [(_SHORT.get(kind, kind), self.kinds[kind]) for kind in KINDS if self.kinds[kind]]
             return " · ".join(f"{text} {count}" for text, count in found) + self._doubt
-        decided = self.num_cells - self.kinds["not_run"]
-        return f"{MARKS[self.mark]} {decided}/{self.num_cells}{self._doubt}"
+        return f"{MARKS[self.mark]} {self.num_cells}/{self.num_cells}{self._doubt}"
 
     @property
     def _doubt(self) -> str:

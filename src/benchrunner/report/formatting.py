@@ -1,16 +1,18 @@
 """Tables as people read them: rounded numbers with units in the heading, only the columns that tell rows apart."""
 
 import math
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pandas as pd
 
 from benchrunner.core.units import GIB
-from benchrunner.report.results import IDENTIFYING, NONE, varying
+from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying
 
 UNKNOWN = "–"
+
+PLANTED = "fault:"
+"""Begins the flag of a cell that a fault was planted in."""
 
 Format = Callable[[float], str]
 
@@ -27,6 +29,8 @@ MEASURED: dict[str, tuple[str, Format]] = {
     "peak_memory_reserved_bytes": ("reserved GiB", lambda value: f"{value / GIB:.2f}"),
     "num_alloc_retries": ("alloc retries", lambda value: f"{value:.0f}"),
     "compile_time_s": ("compile s", lambda value: significant(value, 3)),
+    "memory_error": ("predicted peak %", lambda value: f"{value:+.1%}".rstrip("%")),
+    "step_time_error": ("predicted step %", lambda value: f"{value:+.1%}".rstrip("%")),
     "energy_j_per_step": ("J/step", lambda value: significant(value)),
     "parity_gradient_error": ("gradient error", lambda value: f"{value:.2g}"),
     "parity_cosine": ("1 − cosine", lambda value: f"{max(1 - value, 0):.2g}"),
@@ -35,6 +39,7 @@ MEASURED: dict[str, tuple[str, Format]] = {
 """Column of results.csv → heading and format of the printed table."""
 
 HEADINGS = {
+    "model_label": "model",
     "activation_checkpointing": "checkpointing",
     "micro_batch_size": "micro-batch",
     "global_batch_size": "global batch",
@@ -43,10 +48,6 @@ HEADINGS = {
     "reason_code": "code",
     "num_cells": "cells",
 }
-
-
-IN_COLUMNS = frozenset({"micro_batch_size", "global_batch_size", "seq_len", "devices", "nodes"})
-"""Settings that other columns show as numbers."""
 
 
 def significant(value: float, digits: int = 4) -> str:
@@ -72,8 +73,19 @@ def measured_table(results: pd.DataFrame) -> pd.DataFrame:
     for name, (heading, form) in MEASURED.items():
         if ok[name].notna().any():
             frame[heading] = [_format(value, form) for value in ok[name]]
+    if (ok["checks"] != NONE).any():
+        frame["checks"] = ok["checks"].to_numpy()
+    if (ok["workload"] == "parity").any():
+        frame["tolerance"] = [_tolerance(*pair) for pair in zip(ok["workload"], ok["parity_tolerance"], strict=True)]
     frame["flags"] = ok["flags"].to_numpy()
     return frame.reset_index(drop=True)
+
+
+def _tolerance(workload: str, text: str) -> str:
+    """What the errors of a parity cell are held to; the workloads beside it have none."""
+    if workload != "parity":
+        return UNKNOWN
+    return "none measured yet" if text == NONE else text
 
 
 def unmeasured_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +99,8 @@ def unmeasured_table(results: pd.DataFrame) -> pd.DataFrame:
 
 def unknown_metrics(results: pd.DataFrame) -> list[str]:
     """Headings that the measured table lacks, of the ones that every reader looks for where something is timed."""
-    ok = results[(results["status"] == "ok") & (results["workload"] != "parity")]
+    timed = (results["workload"] != "parity") & ~results["flags"].str.contains(PLANTED)
+    ok = results[(results["status"] == "ok") & timed]
     expected = ("tokens_per_second_per_device", "mfu", "peak_memory_allocated_bytes")
     return [MEASURED[name][0] for name in expected if len(ok) and not ok[name].notna().any()]
 
@@ -104,18 +117,20 @@ def labels(results: pd.DataFrame, part: pd.DataFrame | None = None) -> pd.DataFr
     if "global_batch_size" in names and _follows(results):
         names.remove("global_batch_size")
     columns = {HEADINGS.get(name, name): [str(value) for value in part[name]] for name in names if name != "settings"}
-    said = _own_settings(results) if "settings" in names else {}
+    said = _own_settings(results, names) if "settings" in names else {}
     if any(said.values()):
         columns["settings"] = [said[text] or NONE for text in part["settings"]]
-    return pd.DataFrame(columns or {"model": part["model"].tolist()})
+    return pd.DataFrame(columns or {"model": part["model_label"].tolist()})
 
 
-def _own_settings(results: pd.DataFrame) -> dict[str, str]:
-    """Settings → those of them that neither all rows share nor a column of its own shows."""
-    words = {text: [] if text == NONE else shlex.split(text) for text in results["settings"].unique()}
+def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:
+    """Settings → those of them that neither all rows share nor a column (`names`) of its own shows."""
+    words = {text: setting_words(text) for text in results["settings"].unique()}
     shared = set.intersection(*map(set, words.values()))
+    on_one_node = bool((results["nodes"] == 1).all()) if "nodes" in results else False
+    shown = {NUM_LAYERS, "micro_batch_size", "seq_len", *names, *(["devices"] if on_one_node else [])}
     return {
-        text: " ".join(word for word in own if word not in shared and word.partition("=")[0] not in IN_COLUMNS)
+        text: " ".join(word for word in own if word not in shared and word.partition("=")[0] not in shown)
         for text, own in words.items()
     }
 

@@ -5,12 +5,17 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from benchrunner.report import formatting
+from benchrunner.core.text import single_line
+from benchrunner.report import formatting, page
+from benchrunner.report.cell_details import packed_details
 from benchrunner.report.content import Tables
+from benchrunner.report.expectations import expectations_table
 from benchrunner.report.markdown import LEGEND, is_numeric
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+HERE = Path(__file__).parent
 
+FIRST_ROWS = 100
+"""Of a large sweep, that the browser lays out before the script takes over."""
 
 LONGEST_WORD = 60
 """Characters that stay on one line of the page."""
@@ -19,25 +24,48 @@ LONGEST_WORD = 60
 def to_html(tables: Tables) -> str:
     """The report as one page: everything inside it, nothing loaded, every text escaped."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: single_line(value) if isinstance(value, str) else value,
     )
-    sections = [
-        ("Measured", formatting.measured_table(tables.results)),
-        ("Not measured", formatting.unmeasured_table(tables.results)),
-        ("Reasons", formatting.as_text(tables.reasons)),
-    ]
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    table, reasons = page.cell_table(tables), formatting.as_text(tables.reasons)
+    return environment.from_string(_file("report.html.jinja")).render(
         tables=tables,
-        sections=[(title, frame, _kinds(frame)) for title, frame in sections if len(frame)],
+        table=table,
+        state="partial" if tables.banner or any(row.is_waiting for row in tables.rows) else "complete",
+        first_rows=len(table.rows) if table.files else FIRST_ROWS,
+        kinds=_kinds(table),
+        counts=page.counts(tables),
+        glyphs=page.GLYPHS,
+        sentences=page.sentences(tables),
+        heat=page.heat(table),
+        memory=page.memory_picture(tables),
+        batches=page.batch_picture(tables),
+        details=packed_details(tables.rows, tables.roots),
+        reasons=reasons,
+        reason_kinds=[_kind(reasons.iloc[:, index]) for index in range(len(reasons.columns))],
+        expected=expectations_table(tables.expectations),
         legend=LEGEND,
+        style=_file("report.css"),
+        script=_file("report.js"),
     )
 
 
-def _kinds(frame: pd.DataFrame) -> list[str]:
+def _file(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _kinds(table: page.CellTable) -> list[str]:
     """How each column is set: numbers to the right, words on one line, longer text wrapped."""
-    columns = [frame.iloc[:, index] for index in range(len(frame.columns))]
-    return ["number" if is_numeric(column) else _kind_of_text(column) for column in columns]
+    columns = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.headings)
+    kinds = [_kind(pd.Series(column, dtype="object")) for column in columns]
+    first = 1 + len(table.labels)
+    return ["number" if first <= place < first + len(table.measures) else kind for place, kind in enumerate(kinds)]
 
 
-def _kind_of_text(column: pd.Series) -> str:
-    return "word" if max(len(str(value)) for value in column) <= LONGEST_WORD else "text"
+def _kind(column: pd.Series) -> str:
+    if is_numeric(column):
+        return "number"
+    return "word" if max((len(str(value)) for value in column), default=0) <= LONGEST_WORD else "text"

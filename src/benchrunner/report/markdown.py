@@ -1,32 +1,32 @@
 """Tables → Markdown. Text from logs can break none of it."""
 
 import re
+from collections.abc import Collection
 
 import pandas as pd
 
-from benchrunner.core.text import single_line
+from benchrunner.core.text import escape_markdown as escape_text
 from benchrunner.report import formatting
 from benchrunner.report.compatibility import Matrix
 from benchrunner.report.content import Block, Tables
-
-_MARKDOWN = re.compile(r"([\\`*\[\]|~$])|(?<!\w)(_)|(_)(?!\w)")
-"""What Markdown would read as markup; an underscore inside a word is none."""
+from benchrunner.report.expectations import expectations_table
 
 
-_HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+def escape_markdown(value: str) -> str:
+    """`value` as it stands, in any place of a Markdown table; never a blank."""
+    return escape_text(value) or formatting.UNKNOWN
 
 
-def escape_markdown(text: str) -> str:
-    """`text` as it stands, in any place of a Markdown table."""
-    escaped = _MARKDOWN.sub(lambda hit: "\\" + hit[0], single_line(text).translate(_HTML))
-    return re.sub(r"(https?)(://)", r"\1&#58;//", escaped) or formatting.UNKNOWN
-
-
-def to_markdown(frame: pd.DataFrame, *, index: str | None = None) -> str:
-    """A Markdown table; `index` is the heading of the index column, None: no such column."""
+def to_markdown(
+    frame: pd.DataFrame, *, index: str | None = None, bold: Collection[tuple[int, str]] = frozenset()
+) -> str:
+    """A Markdown table; `index` is the heading of the index column (None: no such column), `bold` (line, heading)s."""
     shown = frame if index is None else frame.rename_axis(index).reset_index()
     lines = [shown.columns.tolist(), *shown.to_numpy().tolist()]
     cells = [[escape_markdown(str(value)) for value in line] for line in lines]
+    for line, heading in bold:
+        place = lines[0].index(heading)
+        cells[line + 1][place] = f"**{cells[line + 1][place]}**"
     widths = [max(3, *(len(line[column]) for line in cells)) for column in range(len(shown.columns))]
     right = [index is None and is_numeric(shown.iloc[:, column]) for column in range(len(widths))]
     rule = [("-" * (width - 1) + ":") if numeric else "-" * width for width, numeric in zip(widths, right, strict=True)]
@@ -48,16 +48,48 @@ def is_numeric(column: pd.Series) -> bool:
 
 def results_markdown(tables: Tables) -> str:
     """results.md."""
-    parts = [f"# Results: {escape_markdown(tables.title)}", *map(escape_markdown, tables.summary)]
-    parts += _section("Measured", formatting.measured_table(tables.results))
+    parts = [f"# Results: {escape_markdown(tables.title)}", *_banner(tables), *map(escape_markdown, tables.summary)]
+    parts += [escape_markdown(line) for line in dict.fromkeys(table.above for table in tables.published)]
+    for table in tables.published:
+        parts += _section(escape_markdown(table.title), table.frame)
+        parts += ["\n".join(f"- {escape_markdown(note)}" for note in table.notes)] if table.notes else []
+    parts += _section("Expected", expectations_table(tables.expectations))
+    ordered = by_group(tables.results)
+    measured, best = formatting.measured_table(ordered), best_of_groups(ordered)
+    parts += ["## Measured", to_markdown(measured, bold=best)] if len(measured) else []
     parts += _section("Not measured", formatting.unmeasured_table(tables.results))
     parts += _notes(tables)
     return "\n\n".join([*parts, *map(_environment, tables.environments)]) + "\n"
 
 
+SPEED = "tokens_per_second_per_device"
+GROUP = ["model_label", "workload"]
+"""What one number may be compared within."""
+
+
+def by_group(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows by model and workload, in the order in which these appear, and of each the fastest first."""
+    place = results.groupby(GROUP, sort=False).ngroup()
+    speed = results[SPEED].astype("float64").fillna(-1.0)
+    return (
+        results.assign(_place=place, _speed=-speed)
+        .sort_values(["_place", "_speed"], kind="stable")
+        .drop(columns=["_place", "_speed"])
+    )
+
+
+def best_of_groups(ordered: pd.DataFrame) -> list[tuple[int, str]]:
+    """(line, heading) of the fastest cell of each group of several, among those that are ok."""
+    ok = ordered[ordered["status"] == "ok"].reset_index(drop=True)
+    groups = [part for _, part in ok[ok[SPEED].notna()].groupby(GROUP, sort=False) if len(part) > 1]
+    heading = formatting.MEASURED[SPEED][0]
+    return [(part.index.tolist()[int(part[SPEED].astype(float).to_numpy().argmax())], heading) for part in groups]
+
+
 def compatibility_markdown(tables: Tables) -> str:
     """compatibility.md."""
-    parts = [f"# Compatibility: {escape_markdown(tables.title)}", LEGEND]
+    parts = [f"# Compatibility: {escape_markdown(tables.title)}", *_banner(tables)]
+    parts += [*map(escape_markdown, tables.summary), LEGEND]
     for matrix in tables.matrices:
         parts += _matrix(matrix)
     parts += _section("Reasons", formatting.as_text(tables.reasons))
@@ -72,6 +104,10 @@ LEGEND = (
     " combination at small scale with fp32 (right, wrong, or unjudged where no tolerance was measured); running is not"
     " computing the right thing."
 )
+
+
+def _banner(tables: Tables) -> list[str]:
+    return [f"**{escape_markdown(text)}**" for text in tables.banner]
 
 
 def _section(title: str, frame: pd.DataFrame) -> list[str]:

@@ -73,6 +73,8 @@ class PublishedTable:
     """A table as it is printed: every field a text."""
 
     title: str
+    above: str
+    """Who published it, what it was measured on, and how ours differs."""
     frame: pd.DataFrame
     notes: list[str]
     """Why a line has no number of ours, line by line, and the command that fills it where it was not run."""
@@ -99,7 +101,8 @@ def load_layout(name: str) -> Layout:
 
 def published_tables(layout: Layout, rows: Sequence[Row], hardware: Hardware) -> list[PublishedTable]:
     """The tables of a layout, filled from the rows of one sweep or of several."""
-    return [_fill(table, rows, hardware) for table in layout.tables]
+    above = f"{layout.title}. Published: {layout.source}, on {layout.machine}. Ours differs: {deviations(layout.name)}"
+    return [_fill(table, above, rows, hardware) for table in layout.tables]
 
 
 def deviations(name: str) -> str:
@@ -133,7 +136,7 @@ def _read_line(line: list[Any], num_labels: int, num_columns: int, common: Mappi
 # --- filled ---------------------------------------------------------------------------------------------------------
 
 
-def _fill(table: TableLayout, rows: Sequence[Row], hardware: Hardware) -> PublishedTable:
+def _fill(table: TableLayout, above: str, rows: Sequence[Row], hardware: Hardware) -> PublishedTable:
     texts, notes = [], []
     for line in table.lines:
         meant = [row for row in rows if line.cells.has(row.planned.cell, hardware)]
@@ -141,7 +144,7 @@ def _fill(table: TableLayout, rows: Sequence[Row], hardware: Hardware) -> Publis
         note = _why_not(meant)
         notes += [f"{', '.join(label for label in line.labels if label)}: {note}"] if note else []
     headings = [*table.labels, *(heading for column in table.columns for heading in _headings(column))]
-    return PublishedTable(title=table.title, frame=pd.DataFrame(texts, columns=headings), notes=notes)
+    return PublishedTable(title=table.title, above=above, frame=pd.DataFrame(texts, columns=headings), notes=notes)
 
 
 def _headings(column: Column) -> list[str]:

@@ -13,11 +13,17 @@ import pandas as pd
 from benchrunner.core import arithmetic
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import format_value
-from benchrunner.core.record import Metrics, Record
-from benchrunner.plan.plan import PlannedCell
+from benchrunner.core.checks import num_decided
+from benchrunner.core.record import PHASES, Metrics, Phase, Record
+from benchrunner.plan.plan import ModelCard, PlannedCell
 
 NO_RECORD = "skipped.interrupted"
 """The code of a cell that was to be run and has no record: the sweep is still running, or was stopped before it."""
+
+UNDECIDED = frozenset({NO_RECORD, "skipped.budget", "skipped.brake", "skipped.disk"})
+"""Codes of cells that the sweep did not get to; `bench resume` runs them."""
+
+NUM_LAYERS = "model.num_layers"
 
 NONE = "none"
 """What a text column says where there is nothing to say (an empty field would be a blank)."""
@@ -35,6 +41,31 @@ class Row:
     torch: str | None
     problem: str | None = None
     """Why the record file could not be used."""
+    card: ModelCard | None = None
+    """Of the model, where overrides changed it."""
+    commit: str | None = None
+    """Of the checkout that the sweep was begun with."""
+
+    @property
+    def model(self) -> str:
+        """The model as it ran: `llama2-7b (2 of 32 layers)`."""
+        name, layers = self.planned.cell.axes["model"], self.planned.cell.config.model.num_layers
+        if NUM_LAYERS not in self.planned.cell.overrides:
+            return name
+        whole = f" of {self.card['num_layers']}" if self.card else ""
+        return f"{name} ({layers}{whole} layers)"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the cell was to run and nobody can say yet what becomes of it."""
+        return self.planned.verdict == "run" and self.status == "skipped" and self.reason_code in UNDECIDED
+
+    @property
+    def log_folder(self) -> str:
+        """Where the logs of its last attempt are, from the sweep's directory; `none` when it was never launched."""
+        if self.record is None or not self.record.attempt:
+            return NONE
+        return f"cells/{self.record.slug}/attempt-{self.record.attempt}"
 
     @property
     def status(self) -> str:
@@ -99,8 +130,42 @@ def _settings(row: Row) -> str:
     return shlex.join(f"{key}={format_value(value)}" for key, value in changed) or NONE
 
 
+def _phase(name: Phase) -> Callable[[Row], float | None]:
+    return lambda row: row.record.phases_s.get(name) if row.record else None
+
+
+def _commit(row: Row) -> str:
+    environment = row.record.environment if row.record else None
+    git = environment.get("git") if environment else None
+    return (git or {}).get("commit") or row.commit or "unknown"
+
+
+def _parity_tolerance(row: Row) -> str:
+    check = row.record.checks.get("parity") if row.record else None
+    return str(check["expected"]) if check and check.get("expected") is not None else NONE
+
+
 def _predicted_bytes(row: Row) -> int | None:
     return (row.planned.predicted or {}).get("peak_memory_bytes")
+
+
+def _predicted(name: str) -> Callable[[Row], float | None]:
+    return lambda row: (row.planned.predicted or {}).get(name)  # type: ignore[return-value]
+
+
+def _memory_error(row: Row) -> float | None:
+    """Predicted ÷ measured − 1 of a device's peak; None for a lower bound, and on CPU, whose peak is a process's."""
+    predicted, measured = row.planned.predicted or {}, row.metrics.get("peak_memory_allocated_bytes")
+    if not measured or predicted.get("bound") != "estimate" or row.metrics.get("memory_scope") == "process":
+        return None
+    return predicted["peak_memory_bytes"] / measured - 1
+
+
+def _step_time_error(row: Row) -> float | None:
+    """Predicted ÷ measured − 1; None for a lower bound."""
+    predicted, measured = row.planned.predicted or {}, row.metrics.get("step_time_median_s")
+    seconds = predicted.get("step_time_s")
+    return seconds / measured - 1 if seconds and measured and predicted.get("bound") == "estimate" else None
 
 
 COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
@@ -171,14 +236,45 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "parity_gradient_error": ("float", _metric(lambda m: m.get("parity_gradient_error"))),
     "parity_cosine": ("float", _metric(lambda m: m.get("parity_cosine"))),
     "parity_curve_error": ("float", _metric(lambda m: m.get("parity_curve_error"))),
+    "predicted_by": ("text", lambda row: (row.planned.predicted or {}).get("method") or NONE),
+    "predicted_step_time_s": ("float", _predicted("step_time_s")),
+    "memory_error": ("float", _memory_error),
+    "step_time_error": ("float", _step_time_error),
+    "checks": ("text", lambda row: _checks(row)),
+    "num_checks_decided": ("int", lambda row: _num_checks(row)[0]),
+    "num_checks": ("int", lambda row: _num_checks(row)[1]),
 }
 """Column → its kind and where it comes from. Other programs read them: append, never rename or reorder."""
+
+COLUMNS |= {
+    **{f"phase_{phase}_s": ("float", _phase(phase)) for phase in PHASES},
+    "started_at": ("text", lambda row: (row.record.started_at if row.record else None) or NONE),
+    "log_folder": ("text", lambda row: row.log_folder),
+    "commit": ("text", _commit),
+    "model_label": ("text", lambda row: row.model),
+    "parity_tolerance": ("text", _parity_tolerance),
+    "is_waiting": ("text", lambda row: "yes" if row.is_waiting else "no"),
+}
+
+SETTING = "config."
+"""Before the dotted key, the name of a column that some sweeps have: a setting that overrides vary there."""
 
 _DTYPES = {"text": "object", "int": "Int64", "float": "Float64"}
 
 
+def _num_checks(row: Row) -> tuple[int | None, int | None]:
+    """How many checks said yes or no, and how many there were; None where the cell was not measured."""
+    checks = row.record.checks if row.record else {}
+    return (num_decided(checks), len(checks)) if checks or (row.record and row.record.num_checks) else (None, None)
+
+
+def _checks(row: Row) -> str:
+    decided, checks = _num_checks(row)
+    return NONE if checks is None else f"{decided}/{checks}"
+
+
 def command_of(row: Row) -> str:
-    """What repeats this cell when pasted into a shell."""
+    """What repeats the cell when it is pasted into a shell."""
     if row.record and row.record.command:
         return row.record.command
     return shlex.join(["bench", *row.planned.cell.as_overrides()])
@@ -191,6 +287,20 @@ def results_table(rows: Sequence[Row], names: Iterable[str] = tuple(COLUMNS)) ->
         kind, value_of = COLUMNS[name]
         columns[name] = pd.Series([_number(value_of(row), kind) for row in rows], dtype=_DTYPES[kind])
     return pd.DataFrame(columns)
+
+
+def varied_settings(rows: Sequence[Row]) -> pd.DataFrame:
+    """A column for each leaf that overrides vary between the rows, as `config.KEY`; texts as overrides read them."""
+    changed = dict.fromkeys(key for row in rows for key in row.planned.cell.overrides)
+    columns = {key: [_setting(row, key) for row in rows] for key in changed}
+    return pd.DataFrame({SETTING + key: texts for key, texts in columns.items() if len(set(texts)) > 1}, dtype="object")
+
+
+def _setting(row: Row, key: str) -> str:
+    value: Any = row.planned.cell.config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+    return format_value(getattr(value, "name", value))
 
 
 def _number(value: Any, kind: str) -> Any:
@@ -208,7 +318,8 @@ def varying(results: pd.DataFrame, names: Iterable[str]) -> list[str]:
 
 
 IDENTIFYING = (
-    *AXES,
+    "model_label",
+    *AXES[1:],
     "micro_batch_size",
     "global_batch_size",
     "seq_len",
@@ -223,8 +334,32 @@ IDENTIFYING = (
 def constant_text(results: pd.DataFrame) -> str:
     """What all rows have in common, e.g. `model debug, workload train`; empty where nothing is."""
     moving = set(varying(results, IDENTIFYING))
-    names = [name for name in (*AXES, "seq_len", "world_size") if name not in moving]
-    return ", ".join(f"{name} {results[name].iloc[0]}" for name in names if len(results))
+    names = [name for name in (*IDENTIFYING[: len(AXES)], *SIZES) if name not in moving]
+    return ", ".join(f"{SHARED_AS.get(name, name)} {results[name].iloc[0]}" for name in names if len(results))
+
+
+SIZES = ("micro_batch_size", "global_batch_size", "seq_len", "world_size")
+SHARED_AS = {
+    "model_label": "model",
+    "micro_batch_size": "micro-batch",
+    "global_batch_size": "global batch",
+    "seq_len": "seq len",
+    "world_size": "world",
+}
+"""Column → what it is called where all rows share its value."""
+
+
+def shared_settings(results: pd.DataFrame) -> list[str]:
+    """The overrides that every row has and that `constant_text` does not say, e.g. `measure.steps=5`."""
+    words = [setting_words(text) for text in results["settings"].unique()]
+    said = {NUM_LAYERS, *(name for name in SIZES if name not in varying(results, SIZES))}
+    every = [word for word in words[0] if all(word in own for own in words)] if words else []
+    return [shlex.quote(word) for word in every if word.partition("=")[0] not in said]
+
+
+def setting_words(text: str) -> list[str]:
+    """The column `settings` → its overrides."""
+    return [] if text == NONE else shlex.split(text)
 
 
 def count_statuses(results: pd.DataFrame) -> Mapping[str, int]:

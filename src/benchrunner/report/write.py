@@ -1,10 +1,11 @@
 """A sweep's directory → its tables and files, from plan and records alone: also half-finished, also several at once."""
 
+import os
 import shlex
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from benchrunner.core.environment import Environment
 from benchrunner.core.files import write_text
@@ -13,11 +14,16 @@ from benchrunner.machine import environment
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.report import csv_file, html, markdown
 from benchrunner.report.content import Block, Tables, make_tables
+from benchrunner.report.expectations import judge_expectations
+from benchrunner.report.published import layout_names, load_layout, published_tables
 from benchrunner.report.results import Row
 from benchrunner.store.environment_file import read_environment
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_record
 from benchrunner.store.runs import Run, read_runs, usage_line
+
+STOPPED_BY = {"brake": "the circuit breaker: cells failed alike", "disk": "the disk is full"}
+"""What ended a run early → in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +40,96 @@ class MeasuredSweep:
     @property
     def title(self) -> str:
         """`<sweep>/<stamp>`."""
-        return f"{self.plan.sweep_name}/{self.paths.root.name}"
+        return f"{self.plan.sweep_name}/{self.paths.name}"
+
+    @property
+    def banner(self) -> str | None:
+        """What is missing of the sweep, why, and what runs it; None when every cell has its verdict."""
+        waiting = [row for row in self.rows if row.is_waiting]
+        if not waiting:
+            return None
+        count = f"{len(waiting)} of {len(self.rows)} cells have no verdict"
+        why = _why_waiting(self.runs[-1] if self.runs else None, {row.reason_code for row in waiting})
+        return f"PARTIAL: {count}: {why}. To run them: bench resume {shlex.quote(str(self.paths.root))}"
 
 
-def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None) -> Tables:
+def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None, layout: str | None = None) -> Tables:
     """Rebuild every table and write the files.
 
     Args:
         sweeps: directories with a plan.json.
-        out: where to; None: into the sweep itself, and for several into `<out_dir>/merged/<stamp>`.
+        out: where to; None: into the sweep itself, and for several into `<out_dir>/merged/<stamp>` of the first.
+        layout: of the published tables to print first; None: of the tables that the sweep itself reproduces, if any.
 
     Raises:
         SweepDirError: a directory that is no sweep.
+        ConfigError: no such layout.
     """
-    read = [read_sweep(paths) for paths in sweeps]
-    tables = tables_of(read)
-    target = out or (sweeps[0] if len(read) == 1 else _merged_paths(read[0]))
-    write_tables(tables, target)
+    tables, target = make_report(sweeps, layout)
+    write_tables(tables, out or target)
     return tables
 
 
-def tables_of(sweeps: Sequence[MeasuredSweep]) -> Tables:
-    """The tables of one sweep, or of several merged."""
+def make_report(sweeps: Sequence[SweepPaths], layout: str | None = None) -> tuple[Tables, SweepPaths]:
+    """Every table, and where its files belong.
+
+    Raises:
+        SweepDirError: a directory that is no sweep.
+        ConfigError: no such layout.
+    """
+    read = [read_sweep(paths) for paths in sweeps]
+    target = sweeps[0] if len(read) == 1 else _merged_paths(read[0])
+    return tables_of(read, target, layout), target
+
+
+def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths | None = None, layout: str | None = None) -> Tables:
+    """The tables of one sweep, or of several merged, with links from where they are written (None: the first)."""
     rows, merge_notes = merge_rows([row for sweep in sweeps for row in sweep.rows])
     notes = [note for sweep in sweeps for note in sweep.notes]
     title = " + ".join(sweep.title for sweep in sweeps)
-    return make_tables(title, rows, [*notes, *merge_notes], [_block(sweep) for sweep in sweeps])
+    banner = [f"{_of(sweep, sweeps)}{sweep.banner}" for sweep in sweeps if sweep.banner]
+    hardware, named = sweeps[0].plan.hardware, layout or _own_layout(sweeps)
+    return make_tables(
+        title,
+        rows,
+        [*notes, *merge_notes],
+        [_block(sweep) for sweep in sweeps],
+        banner,
+        _roots(sweeps, target or sweeps[0].paths),
+        published_tables(load_layout(named), rows, hardware) if named else (),
+        judge_expectations(rows, hardware) if len({sweep.plan.sweep_name for sweep in sweeps}) == 1 else (),
+    )
+
+
+def _own_layout(sweeps: Sequence[MeasuredSweep]) -> str | None:
+    """The layout that has the name of all these sweeps."""
+    names = {sweep.plan.sweep_name for sweep in sweeps}
+    return next(iter(names)) if len(names) == 1 and names <= set(layout_names()) else None
+
+
+def _roots(sweeps: Sequence[MeasuredSweep], target: SweepPaths) -> dict[str, str]:
+    places = {sweep.title: os.path.relpath(sweep.paths.root, target.root) for sweep in sweeps}
+    return {title: "" if place == "." else f"{place}/" for title, place in places.items()}
+
+
+def _of(sweep: MeasuredSweep, sweeps: Sequence[MeasuredSweep]) -> str:
+    """Which of several sweeps a sentence is about."""
+    return f"{sweep.title}: " if len(sweeps) > 1 else ""
+
+
+def _why_waiting(last: Run | None, codes: set[str]) -> str:
+    """Why cells of a sweep have no verdict, by what its last run left and what the cells say."""
+    if last is not None and last.interrupted_by is not None:
+        return f"the sweep was interrupted by {_signal_name(last.interrupted_by)}"
+    if last is not None and last.stopped_by is not None:
+        return f"the sweep was stopped early ({STOPPED_BY.get(last.stopped_by, last.stopped_by)})"
+    if codes <= {"skipped.budget"}:
+        return "they did not fit the budget"
+    return "the sweep is still running, or bench was killed" if last is None else "they were not reached"
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def write_tables(tables: Tables, target: SweepPaths) -> None:
@@ -83,11 +153,12 @@ def read_sweep(paths: SweepPaths) -> MeasuredSweep:
     """
     plan = load_plan(paths.root)
     notes: list[str] = _foreign(paths, plan)
-    rows = [_read_row(paths, plan, planned, notes) for planned in plan.cells]
+    found, damage = read_environment(paths)
+    commit = ((found or Environment()).get("git") or {}).get("commit")
+    rows = [_read_row(paths, plan, planned, notes, commit) for planned in plan.cells]
     runs, problem = read_runs(paths)
     notes += [problem] if problem else []
-    found, problem = read_environment(paths)
-    notes += [f"{paths.environment.name} is damaged: {problem}"] if problem else []
+    notes += [f"{paths.environment.name} is damaged: {damage}"] if damage else []
     return MeasuredSweep(paths, plan, rows, [*notes, *_run_notes(runs)], found or Environment(), runs)
 
 
@@ -96,18 +167,20 @@ def _run_notes(runs: Sequence[Run]) -> list[str]:
     return [note for run in runs[-1:] for note in run.notes]
 
 
-def _read_row(paths: SweepPaths, plan: Plan, planned: PlannedCell, notes: list[str]) -> Row:
+def _read_row(paths: SweepPaths, plan: Plan, planned: PlannedCell, notes: list[str], commit: str | None) -> Row:
     record, problem = read_record(paths.cell(planned.cell.slug).record, planned)
     if problem:
         notes.append(problem)
     return Row(
         planned=planned,
         record=record,
-        sweep=f"{plan.sweep_name}/{paths.root.name}",
+        sweep=f"{plan.sweep_name}/{paths.name}",
         hardware=plan.hardware.name,
         device_name=plan.hardware.device_name,
         torch=plan.hardware.torch,
         problem=problem,
+        card=plan.cards.get(planned.cell.axes["model"]),
+        commit=commit,
     )
 
 
@@ -144,8 +217,10 @@ def _rank(row: Row) -> tuple[bool, bool, str]:
 
 
 def _merged_paths(first: MeasuredSweep) -> SweepPaths:
+    """Beside the first sweep, wherever that is now: no file says where to write."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    return SweepPaths(Path(first.plan.settings.out_dir) / "merged" / stamp)
+    home = first.paths.root.resolve().parent
+    return SweepPaths((home.parent if home.name == first.plan.sweep_name else home) / "merged" / stamp)
 
 
 def _block(sweep: MeasuredSweep) -> Block:

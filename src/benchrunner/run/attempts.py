@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Sequence
 
+from benchrunner.core.environment import Environment
 from benchrunner.core.faults import format_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.job import Job
@@ -26,10 +27,13 @@ class Attempts:
         self._paths, self._hardware, self._options = paths, hardware, options
         self._pool, self._names_devices = pool, names_devices
 
-    def next_job(self, planned: PlannedCell, places: tuple[int, ...]) -> Job:
-        """The job that runs a cell once more, on these places of the pool."""
-        place = self._paths.cell(planned.cell.slug)
-        number = place.num_attempts() + 1
+    def next_job(self, planned: PlannedCell, places: tuple[int, ...], above: int = 0) -> Job:
+        """The job that runs a cell once more, on these places of the pool; `above`: the attempt that its record is of.
+
+        It is never numbered like another one that left anything.
+        """
+        place = self._paths.cell(planned.place)
+        number = max(above, place.last_attempt()) + 1
         nodes, devices = self._pool.located(places)
         return Job(
             cell=planned.cell,
@@ -54,5 +58,13 @@ def attempt_of(job: Job, wall_s: float, beside: Sequence[str] = ()) -> Attempt:
         beside=beside,
         fault=format_fault(job.fault),
         hardware=job.hardware,
-        environment={"variables": environment.variables(job_environment(job, os.environ))},
+        environment=_environment_of(job),
     )
+
+
+def _environment_of(job: Job) -> Environment:
+    """The variables that it got; none where that cannot be told, which is why it could not be started."""
+    try:
+        return {"variables": environment.variables(job_environment(job, os.environ))}
+    except (OSError, RuntimeError):  # no working directory; no home
+        return {}

@@ -23,12 +23,15 @@ UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def parse_duration(text: str, flag: str = "--budget") -> float:
-    """`45m`, `1h30m`, `90s` or `90` as seconds.
+    """`45m`, `1h30m` or `90s` as seconds; `flag` is named where it is something else.
 
     Raises:
-        UsageError: anything else, or nothing.
+        UsageError: anything else, a number without its unit, or nothing.
     """
-    found = re.fullmatch(r"(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m)?(?:(?P<s>[\d.]+)s?)?", text.strip())
+    number = text.strip()
+    if re.fullmatch(r"[\d.]+", number):
+        raise UsageError(f"{flag}: {number!r} has no unit; write {number}m, {number}s or {number}h")
+    found = re.fullmatch(r"(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m)?(?:(?P<s>[\d.]+)s)?", text.strip())
     try:
         total_s = sum(float(value) * UNITS[unit] for unit, value in found.groupdict().items() if value) if found else 0
     except ValueError:

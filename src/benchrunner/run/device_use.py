@@ -53,6 +53,7 @@ class DeviceUse:
         """Whether a job is told which devices are its own."""
         self.utilization = Utilization(self.pool.num_devices if is_local else 0)
         self._progress = progress
+        self._what = "the cores of this machine" if hardware.device_type == "cpu" else "devices"
         self._draining: list[Draining] = []
         self._contended_since_s: float | None = None
         self._is_contention_reported = False
@@ -124,5 +125,5 @@ class DeviceUse:
         elif self._contended_since_s is None:
             self._contended_since_s = now_s
         elif not self._is_contention_reported and now_s >= self._contended_since_s + CONTENTION_NOTICE_S:
-            self._progress.report("waiting for devices that another bench of yours uses")
+            self._progress.report(f"waiting for {self._what} that another bench of yours uses")
             self._is_contention_reported = True

@@ -16,11 +16,13 @@ from benchrunner.run import resume
 from benchrunner.run.allocations import Allocations
 from benchrunner.run.claims import Claims
 from benchrunner.run.clock import now_utc
+from benchrunner.run.events import Events
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import Ledger
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import record_decided
 from benchrunner.run.progress import Progress
+from benchrunner.run.repeats import Repeats
 from benchrunner.run.request import make_request
 from benchrunner.store.claims_round import latest_round, next_round
 from benchrunner.store.records import read_record, read_records
@@ -77,6 +79,7 @@ def follow_plan(
             follower = Follower(plan, paths, allocator, options, how)
             summary = follower.run()
             if summary is not None:
+                follower.events.end(summary.counts, summary.exit_code)
                 follower.ledger.keep_run(summary, started_at)
             return summary
     except filelock.Timeout as error:
@@ -91,13 +94,14 @@ class Follower:
     ) -> None:
         self.plan, self.paths, self.options, self.how = plan, paths, options, how
         self.clock, self.progress = options.clock, Progress(options.clock)
-        records, problems = read_records(plan.cells, paths)
+        self.events = Events(options.events)
+        records, problems = read_records(plan.processes(options.repeats), paths)
         for problem in problems:
             self.progress.note(problem)
         self.ledger = Ledger(paths, records, {}, [])
         self.allocations = Allocations(allocator, paths, plan.settings.launcher.name)
         self.left: dict[str, PlannedCell] = {}
-        """Slug → cell without a verdict of this round."""
+        """Place → cell without a verdict of this round."""
         self._claims: Claims
         self._round = 1
         self._num_left_before = 0
@@ -109,6 +113,7 @@ class Follower:
     def run(self) -> ExitSummary | None:
         """Follow until every cell has its verdict, somebody asks for a stop, or nobody works any more."""
         self._take_stock()
+        self.events.begin(len(self.left), self.paths.root)
         if self.left and not self.allocations.states and not self.how.only_watch:
             self._submit()
         if self.how.detach:
@@ -128,8 +133,9 @@ class Follower:
         """Adopt what runs; else a new round begins, in which only the cells count that are left and selected."""
         adopted = self.allocations.adopt()
         fault = format_fault(parse_fault(self.options.fault))
+        processes = self.plan.processes(self.options.repeats)
         cells = resume.left_to_do(
-            self.plan.cells, self.ledger.records, self.plan.hardware, fault, keep_inferred=self.options.infer
+            processes, self.ledger.records, self.plan.hardware, fault, keep_inferred=self.options.infer
         )
         if not self.how.only_watch:
             record_decided(self.plan, cells, self.ledger)
@@ -140,12 +146,18 @@ class Follower:
             self._round = next_round(self.paths)
         self._claims = Claims(self.paths.claims(self._round), "follower", lambda worker: False)
         self._claims.look()
-        chosen = [one for one in cells if self.options.selection.takes(one, self.ledger.records.get(one.cell.slug))]
+        chosen = self._chosen(cells)
         if not adopted:
             for planned in set_apart(cells, chosen):
-                self._claims.finish(planned.cell.slug)
-        self.left = {one.cell.slug: one for one in chosen if one.cell.slug not in self._claims.finished}
+                self._claims.finish(planned.place)
+        self.left = {one.place: one for one in chosen if one.place not in self._claims.finished}
         self._num_left_before = len(self.left)
+
+    def _chosen(self, cells: Iterable[PlannedCell]) -> list[PlannedCell]:
+        """Those that this run is about, but for repeats that no worker would start."""
+        takes, records = self.options.selection.takes, self.ledger.records
+        repeats = Repeats(records.values())
+        return [one for one in cells if takes(one, records.get(one.place)) and repeats.refusal(one, 0.0) is None]
 
     def _submit(self) -> None:
         request = make_request(self.plan, list(self.left.values()), self.paths, self.options, self._round)
@@ -159,8 +171,8 @@ class Follower:
     def _look(self) -> None:
         """Report new records; now and then, ask the cluster."""
         self._claims.look()
-        for slug in sorted(self._claims.finished & self.left.keys()):
-            self._report(self.left.pop(slug))
+        for place in sorted(self._claims.finished & self.left.keys()):
+            self._report(self.left.pop(place))
         now_s = self.clock.now()
         if now_s >= self._polled_s + POLL_INTERVAL_S:
             self._polled_s = now_s
@@ -168,16 +180,19 @@ class Follower:
             self._say(f"allocations: {self.allocations.describe()}")
             if self._is_all_taken():
                 self._cancel_waiting()
-        at_work = {slug for worker in read_workers(self.paths) if worker.state == "working" for slug in worker.running}
-        self.progress.report_running([one for slug, one in self.left.items() if slug in at_work])
+        at_work = {
+            place for worker in read_workers(self.paths) if worker.state == "working" for place in worker.running
+        }
+        self.progress.report_running([place for place in self.left if place in at_work])
 
     def _report(self, planned: PlannedCell) -> None:
-        record, problem = read_record(self.paths.cell(planned.cell.slug).record, planned)
+        record, problem = read_record(self.paths.cell(planned.place).record, planned)
         if problem:
             self.progress.note(problem)
         if record is not None:
-            self.ledger.records[record.slug] = record
+            self.ledger.records[record.place] = record
             self.progress.report_finished(record)
+            self.events.finished(record)
 
     def _say(self, line: str) -> None:
         if line != self._said:
@@ -185,7 +200,7 @@ class Follower:
             self.progress.report(line)
 
     def _is_all_taken(self) -> bool:
-        return all(self._claims.owner(slug) is not None for slug in self.left)
+        return all(self._claims.owner(place) is not None for place in self.left)
 
     def _cancel_waiting(self) -> None:
         """What waits in the queue would find nothing to do."""
@@ -237,17 +252,21 @@ class Follower:
             self.allocations.poll()
 
     def _conclude(self, planned: PlannedCell, is_interrupted: bool) -> None:
+        """A further process of a cell that was not measured leaves no record."""
+        if planned.repeat > 1:
+            return
         if is_interrupted:
             outcome = Outcome(
                 status="skipped", reason_code="skipped.interrupted", reason="bench was told to stop before it ended"
             )
         else:
-            outcome = self._outcome(planned.cell.slug)
+            outcome = self._outcome(planned.place)
         self.ledger.skip(planned, outcome)
+        self.events.finished(self.ledger.records[planned.place])
 
-    def _outcome(self, slug: str) -> Outcome:
+    def _outcome(self, place: str) -> Outcome:
         """By the allocation that had the cell, else by the last one that ended."""
-        owner = self._claims.owner(slug)
+        owner = self._claims.owner(place)
         worker = read_worker(self.paths, owner) if owner else None
         job = worker.job if worker and worker.job in self.allocations.states else self.allocations.last()
         state = self.allocations.states.get(job)
@@ -264,6 +283,7 @@ class Follower:
         return self.ledger.summarise(
             self.plan.cells,
             signum,
+            fail_on=self.options.fail_on,
             busy_share=sum(shares) / len(shares) if shares else None,
             concurrency=sum(at_once) if at_once else None,
             stopped_by=stopped_by,
@@ -279,5 +299,5 @@ class Follower:
 
 def set_apart(cells: Iterable[PlannedCell], chosen: Iterable[PlannedCell]) -> list[PlannedCell]:
     """The cells that were not chosen."""
-    slugs = {planned.cell.slug for planned in chosen}
-    return [planned for planned in cells if planned.cell.slug not in slugs]
+    places = {planned.place for planned in chosen}
+    return [planned for planned in cells if planned.place not in places]

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,11 +16,11 @@ from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome
 from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt, earlier_attempts, make_record
 from benchrunner.plan.plan import PlannedCell
-from benchrunner.store.runs import ExitSummary, add_run
+from benchrunner.store.runs import BAD_STATUSES, ExitSummary, add_run
 
 
 class Ledger:
-    """Slug → record."""
+    """Place → record: see `PlannedCell.place`."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Ledger:
         """Make and keep the record of a cell. Never raises: what goes wrong becomes the cell's verdict."""
         if attempt.number:
             known: Environment = {**self.environment, **attempt.environment}
-            earlier = earlier_attempts(self.records.get(planned.cell.slug), attempt.number)
+            earlier = earlier_attempts(self.records.get(planned.place), attempt.number)
             attempt = replace(attempt, environment=known, flags=self.flags, earlier=earlier)
         try:
             record = make_record(planned, outcome, evidence, attempt)
@@ -67,22 +67,27 @@ class Ledger:
         except OSError as error:  # a full disk loses this record, and no other
             verdict = broken("write", "the record could not be written", error)
             record = make_record(planned, verdict, None, attempt)
-            self.records[record.slug] = record
+            self.records[record.place] = record
         return record
 
     def skip(self, planned: PlannedCell, outcome: Outcome) -> None:
         """A cell is not started; a verdict that it had from an attempt before stays."""
-        before = self.records.get(planned.cell.slug)
+        before = self.records.get(planned.place)
         if before is None or before.attempt == 0:
             self.conclude(planned, outcome, sync=False)
 
-    def summarise(self, cells: Iterable[PlannedCell], interrupted_by: int | None, **more: Any) -> ExitSummary:
-        """Counts over all cells of the plan."""
-        records = [self.records.get(planned.cell.slug) for planned in cells]
+    def summarise(
+        self, cells: Iterable[PlannedCell], interrupted_by: int | None, *, fail_on: Collection[str] = (), **more: Any
+    ) -> ExitSummary:
+        """Counts over all cells of the plan, and which of the statuses and codes `fail_on` there are."""
+        worst = {record.slug: record for record in self.records.values() if record.status in BAD_STATUSES}
+        records = [worst.get(planned.cell.slug) or self.records.get(planned.place) for planned in cells]
+        happened = {word for record in records if record for word in (record.status, record.reason_code)}
         return ExitSummary(
             counts=dict(Counter(record.status if record else "skipped" for record in records)),
             num_attempted=sum(record is not None and record.attempt > 0 for record in records),
             interrupted_by=interrupted_by,
+            unwanted=[word for word in fail_on if word in happened],
             **more,
         )
 
@@ -92,8 +97,8 @@ class Ledger:
             add_run(self.paths, summary, started_at)
 
     def _keep(self, record: Record, *, sync: bool = True) -> None:
-        self.records[record.slug] = record
-        path = self.paths.cell(record.slug).record
+        self.records[record.place] = record
+        path = self.paths.cell(record.place).record
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record_to_dict(record), sync=sync)
 

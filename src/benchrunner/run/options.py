@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchrunner.core.environment import Environment
 from benchrunner.core.faults import VARIABLE, Fault, parse_fault
@@ -42,6 +43,14 @@ class RunOptions:
     clock: Clock = field(default_factory=SystemClock)
     budget_s: float | None = None
     """Start no cell that is expected not to end within so many seconds, the most informative first; None: run all."""
+    events: Path | None = None
+    """Where lines of JSON about the run are added; None: nowhere."""
+    fail_on: tuple[str, ...] = ()
+    """Statuses and reason codes that make the run fail, beside the ones that always do."""
+    repeats: int | None = None
+    """In so many processes each cell is measured; None: as the sweep says."""
+    overrides: tuple[str, ...] = ()
+    """Settings of the run that are others than the plan's, for the loops that run elsewhere; here they are in it."""
     infer: bool = True
     """Let a micro-batch that ran out of device memory decide the larger ones of the same cell."""
     selection: Selection = field(default_factory=Selection)

@@ -10,8 +10,8 @@ from benchrunner.plan.plan import PlannedCell
 SIZE_KEYS = ("micro_batch_size", "global_batch_size", "seq_len", "devices", "nodes")
 """Settings that count as the sizes which they lead to."""
 
-
 Items = frozenset[tuple[str, object]]
+"""Names with their values."""
 
 
 def order_by_information(cells: Iterable[PlannedCell], costs_s: Mapping[str, float]) -> list[PlannedCell]:
@@ -52,9 +52,14 @@ def _pairs(own: Items) -> set[frozenset[tuple[str, object]]]:
 
 def _distinguishing_items(cells: list[PlannedCell]) -> list[tuple[PlannedCell, Items]]:
     """Each cell with its values that not all cells have."""
-    everything = [frozenset(_items(planned.cell)) for planned in cells]
+    everything = [items_of(planned.cell) for planned in cells]
     shared = frozenset.intersection(*everything) if everything else frozenset()
     return [(planned, own - shared) for planned, own in zip(cells, everything, strict=True)]
+
+
+def items_of(cell: Cell) -> Items:
+    """Everything that can tell the cell from another: options, sizes and changed leaves, each with its value."""
+    return frozenset(_items(cell))
 
 
 def _items(cell: Cell) -> Iterable[tuple[str, object]]:

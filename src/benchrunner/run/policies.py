@@ -12,6 +12,7 @@ from benchrunner.run.circuit_breaker import CircuitBreaker
 from benchrunner.run.infer_oom import OomInference
 from benchrunner.run.options import RunOptions
 from benchrunner.run.policy import Policy
+from benchrunner.run.repeats import Repeats
 from benchrunner.run.retries import Retries
 
 
@@ -54,10 +55,10 @@ class Policies:
 
 def make_policies(plan: Plan, records: Mapping[str, Record], hardware: Hardware, options: RunOptions) -> Policies:
     """What follows for a cell from others is asked before what stops the sweep, and that before what time is left."""
-    policies: list[Policy] = [Retries(plan.settings.retries)]
+    policies: list[Policy] = [Retries(plan.settings.retries), Repeats(records.values())]
     if options.infer:
         policies.append(OomInference(plan.cells, _comparable(records, options)))
-    policies.append(CircuitBreaker(plan.settings.brake))
+    policies.append(CircuitBreaker(plan.settings.brake, plan.cells))
     if options.budget_s is not None:
         policies.append(Budget(options.budget_s, options.clock.now(), hardware.device_type))
     return Policies(policies)

@@ -5,6 +5,7 @@ Every cell of the plan has its record after this, or waits in the queue, or was 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, groupby
 
 from benchrunner.core.faults import format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
@@ -16,7 +17,9 @@ from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.attempts import Attempts
+from benchrunner.run.circuit_breaker import FAILURE_STATUSES
 from benchrunner.run.device_use import DeviceUse
+from benchrunner.run.events import Events
 from benchrunner.run.ledger import Ledger
 from benchrunner.run.options import RunOptions
 from benchrunner.run.order import order_by_information, smaller_first, smaller_first_in_place
@@ -43,6 +46,7 @@ class Prepared:
     ledger: Ledger
     progress: Progress
     source: Source
+    events: Events
 
 
 def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptions) -> Prepared:
@@ -57,13 +61,14 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
     devices = DeviceUse(hardware, options, progress, launcher)
     policies = make_policies(plan, ledger.records, hardware, options)
     source = _source(paths, ledger, policies, progress, hardware, options)
-    verdicts = Verdicts(ledger, progress, policies, options, source)
+    events = Events(options.events)
+    verdicts = Verdicts(ledger, progress, policies, options, events, source)
     left = _selected(plan, ledger, hardware, options)
     record_decided(plan, left, ledger)
     if options.share is None:  # else an attempt without a record may be at work, elsewhere
         left = _without_finished(left, paths, ledger, verdicts, progress)
         left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
-    queue = _line_up(left, devices, hardware, options, source)
+    queue = _line_up(left, _failed_before(ledger), devices, hardware, options, source)
     _conclude_impossible(queue, devices, verdicts)
     return Prepared(
         queue=queue,
@@ -74,6 +79,7 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
         ledger=ledger,
         progress=progress,
         source=source,
+        events=events,
     )
 
 
@@ -100,9 +106,9 @@ def _conclude_impossible(queue: Queue, devices: DeviceUse, verdicts: Verdicts) -
 def _open_ledger(plan: Plan, paths: SweepPaths, options: RunOptions, progress: Progress) -> Ledger:
     """The records so far, and the environment that further ones are made in; what is damaged is noted."""
     now = options.environment or environment.collect()
-    records, problems = read_records(plan.cells, paths)
+    records, problems = read_records(plan.processes(options.repeats), paths)
     settled, flags, notes = environment_file.settle_environment(
-        paths, now, records, resume=options.resume, mix=options.mix
+        paths, now, records, resume=options.resume, mix=options.mix, same_commit=options.repeats is not None
     )
     for note in (*problems, *notes, *filter(None, [read_runs(paths)[1]])):
         progress.note(note)
@@ -112,13 +118,14 @@ def _open_ledger(plan: Plan, paths: SweepPaths, options: RunOptions, progress: P
 def _selected(plan: Plan, ledger: Ledger, hardware: Hardware, options: RunOptions) -> list[PlannedCell]:
     """The cells without a verdict that is kept, of those that this run is about."""
     fault = format_fault(parse_fault(options.fault))
-    left = resume.left_to_do(plan.cells, ledger.records, hardware, fault, keep_inferred=options.infer)
-    return [planned for planned in left if options.selection.takes(planned, ledger.records.get(planned.cell.slug))]
+    processes = plan.processes(options.repeats)
+    left = resume.left_to_do(processes, ledger.records, hardware, fault, keep_inferred=options.infer)
+    return [planned for planned in left if options.selection.takes(planned, ledger.records.get(planned.place))]
 
 
 def record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> None:
     """The verdicts of the plan itself."""
-    known = {planned.cell.slug for planned in left} | set(ledger.records)
+    known = {planned.place for planned in left} | set(ledger.records)
     decided = [planned for planned in plan.cells if planned.verdict != "run"]
     ledger.decided(planned for planned in decided if planned.cell.slug not in known)
 
@@ -129,7 +136,7 @@ def _without_finished(
     """Conclude the attempts that reached their end although bench did not live to write their records."""
     left = []
     for planned in cells:
-        record = ledger.records.get(planned.cell.slug)
+        record = ledger.records.get(planned.place)
         found = resume.recover(planned, paths, known=record.attempt if record else 0, note=progress.note)
         if found is None:
             left.append(planned)
@@ -153,12 +160,27 @@ def _without_hopeless(
     return left
 
 
+def _failed_before(ledger: Ledger) -> frozenset[str]:
+    """The cells that are tried again: after the others, which may be healthy and are not to wait for them."""
+    return frozenset(slug for slug, record in ledger.records.items() if record.status in FAILURE_STATUSES)
+
+
 def _line_up(
-    cells: list[PlannedCell], devices: DeviceUse, hardware: Hardware, options: RunOptions, source: Source
+    cells: list[PlannedCell],
+    last: frozenset[str],
+    devices: DeviceUse,
+    hardware: Hardware,
+    options: RunOptions,
+    source: Source,
 ) -> Queue:
-    """Smaller micro-batches before larger ones; under a budget the most informative cells first."""
+    """Smaller micro-batches before larger ones; under a budget the most informative cells first.
+
+    All that in each round: repeats of a cell are spread over the sweep, so that their spread holds what drifts.
+    """
+    rounds = [list(members) for _, members in groupby(cells, key=lambda planned: planned.repeat)]
     if options.budget_s is None:
-        return Queue(smaller_first(cells), devices.pool, gate=source)
+        ordered = [smaller_first(members) for members in rounds]
+        return Queue(chain.from_iterable(ordered), devices.pool, last=last, gate=source)
     costs_s = {planned.cell.slug: expected_cell_s(planned, hardware.device_type) for planned in cells}
-    ordered = smaller_first_in_place(order_by_information(cells, costs_s))
-    return Queue(ordered, devices.pool, largest_first=False, gate=source)
+    ordered = [smaller_first_in_place(order_by_information(members, costs_s)) for members in rounds]
+    return Queue(chain.from_iterable(ordered), devices.pool, largest_first=False, last=last, gate=source)

@@ -9,7 +9,7 @@ from rich.status import Status
 from rich.text import Text
 
 from benchrunner.core.record import Record
-from benchrunner.plan.plan import PlannedCell
+from benchrunner.core.text import visible
 from benchrunner.run.clock import Clock
 
 STATUS_WIDTH = 11
@@ -51,17 +51,18 @@ class Progress:
         if self._status is None:
             line = f"{line}  {pace(self._num_done, total, self._elapsed_s())}"
         self.report(line)
+        for more in where_to_look(record):
+            self.report(more)
 
-    def report_running(self, running: Sequence[PlannedCell]) -> None:
-        """What is going on now, on the live line."""
+    def report_running(self, running: Sequence[str]) -> None:
+        """What is going on now, on the live line: each running cell in a few plain words."""
         if self._status is not None:
-            slugs = [planned.cell.slug for planned in running]
             now = pace(self._num_done, self._num_cells, self._elapsed_s())
-            self._status.update(Text(f"{now}; running {shorten(slugs)}"))
+            self._status.update(Text(f"{now}; running {shorten(running)}"))
 
     def report(self, text: str) -> None:
         """A line for whoever watches."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line for whoever watches, and for whoever reads the tables."""
@@ -80,8 +81,16 @@ def finished_line(record: Record, number: int, total: int) -> str:
     wall = "" if record.wall_s is None else f"  ({format_duration(record.wall_s)})"
     fault = f"  [fault {record.fault}]" if record.fault else ""
     what = headline(record) if record.status == "ok" else f"{record.reason_code}: {record.reason}"
+    process = "" if record.repeat == 1 else f" (process {record.repeat})"
     counter = f"[{number:>{len(str(total))}}/{total}]"
-    return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}  {what}{wall}{fault}"
+    return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}{process}  {what}{wall}{fault}"
+
+
+def where_to_look(record: Record) -> list[str]:
+    """After a cell that was run and is no result: its logs, and what repeats it."""
+    if record.status in ("ok", "skipped") or not record.attempt:
+        return []
+    return [f"    log: cells/{record.slug}/attempt-{record.attempt}/", f"    rerun: {record.command}"]
 
 
 def headline(record: Record) -> str:
@@ -111,7 +120,9 @@ def _parity_errors(record: Record) -> list[str]:
     gradient, curve = record.metrics.get("parity_gradient_error"), record.metrics.get("parity_curve_error")
     if gradient is None or curve is None:
         return []
-    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats"]
+    limits = record.checks.get("parity", {"ok": None}).get("expected")
+    allowed = "no tolerance measured yet" if limits is None else str(limits)
+    return [f"gradient error {gradient:.2g}", f"curve error {curve:.2g} nats", f"({allowed})"]
 
 
 def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:
@@ -121,9 +132,10 @@ def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:
     return f"{num_done}/{num_cells} done, {format_duration(elapsed_s)} elapsed{left}"
 
 
-def shorten(slugs: Sequence[str]) -> str:
-    """The first two of what is running."""
-    return (", ".join(slugs[:2]) + (f" and {len(slugs) - 2} more" if len(slugs) > 2 else "")) or "nothing"
+def shorten(running: Sequence[str]) -> str:
+    """The first two of what is running, those of which there is something to say before the others."""
+    first = sorted(running, key=lambda described: "(" not in described)
+    return (", ".join(first[:2]) + (f" and {len(first) - 2} more" if len(first) > 2 else "")) or "nothing"
 
 
 def estimate_left_s(done: int, total: int, elapsed_s: float) -> float | None:

@@ -61,7 +61,8 @@ def most_devices(cells: Iterable[PlannedCell]) -> int:
 
 def _command(paths: SweepPaths, options: RunOptions, number: int, time_min: int) -> list[str]:
     words = [sys.executable, "-m", "benchrunner", "work", str(paths.root.resolve())]
-    words += [f"--round={number}", f"--time={time_min * 60 - LEAVE_S:.0f}s"]
+    words += [*options.overrides, f"--round={number}", f"--time={time_min * 60 - LEAVE_S:.0f}s"]
     words += ["--mix"] if options.mix else []
     words += [] if options.infer else ["--no-infer"]
+    words += [] if options.repeats is None else [f"--repeats={options.repeats}"]
     return words + ([f"--budget={options.budget_s:.0f}s"] if options.budget_s is not None else [])

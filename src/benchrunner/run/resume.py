@@ -8,12 +8,13 @@ from benchrunner.core.errors import DamagedFile
 from benchrunner.core.job_file import JobFile, read_job
 from benchrunner.core.paths import AttemptPaths, SweepPaths
 from benchrunner.core.record import Record
-from benchrunner.launch.processes import kill_marked
+from benchrunner.launch.processes import is_watched, kill_marked
 from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.machine.hardware import Hardware
 from benchrunner.outcome.evidence import Evidence, gather
 from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.run.log_cleaner import clean_logs
 
 KEPT_STATUSES = frozenset({"ok", "invalid", "oom", "unsupported"})
 """Statuses that a resumed sweep keeps; the others run again."""
@@ -43,7 +44,7 @@ def left_to_do(
         return record is not None and is_kept(record, fault) and (keep_inferred or "inferred" not in record.flags)
 
     runnable = [planned for planned in cells if planned.verdict == "run" or _has_devices_now(planned, hardware)]
-    return [planned for planned in runnable if not is_settled(records.get(planned.cell.slug))]
+    return [planned for planned in runnable if not is_settled(records.get(planned.place))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,22 +81,32 @@ def recover(
 
     Whatever the attempt left running or in its cold cache is removed.
     """
-    place = paths.cell(planned.cell.slug)
-    number = place.num_attempts()
+    place = paths.cell(planned.place)
+    number = place.last_attempt()
     if number <= known:
         return None
     attempt = place.attempt(number)
     drop_cold_cache(attempt)
     try:
         job = read_job(attempt.cell)
+        _require_own(job, planned)
+        if is_watched(job["marker"]):  # this is a copy of a sweep that is being run
+            return None
         kill_marked(job["marker"])
-        evidence = gather(attempt, planned.cell.sizes.world_size)
+        clean_logs(attempt)
+        evidence = gather(attempt, planned.cell.sizes.world_size, marker=job["marker"])
         return (evidence, _attempt(number, job, attempt)) if evidence.is_complete() else None
     except DamagedFile as error:
-        note(f"cells/{planned.cell.slug}/{attempt.root.name}/{attempt.cell.name} is damaged: {error}")
+        note(f"cells/{planned.place}/{attempt.root.name}/{attempt.cell.name} is damaged: {error}")
     except OSError:  # killed before it wrote it: nothing to take over
         pass
     return None
+
+
+def _require_own(job: JobFile, planned: PlannedCell) -> None:
+    for name in ("cell_id", "config_digest"):
+        if (found := job["cell"].get(name)) != getattr(planned.cell, name):
+            raise DamagedFile(f"its cell's {name} is {found}, the plan's {getattr(planned.cell, name)}")
 
 
 def _attempt(number: int, job: JobFile, paths: AttemptPaths) -> Attempt:

@@ -18,8 +18,8 @@ class Retries(Policy):
 
     def rerun(self, planned: PlannedCell, outcome: Outcome) -> str | None:
         """See Policy."""
-        slug = planned.cell.slug
-        if outcome.reason_code != RETRIED_CODE or self._num_done[slug] >= self._most:
+        place = planned.place
+        if outcome.reason_code != RETRIED_CODE or self._num_done[place] >= self._most:
             return None
-        self._num_done[slug] += 1
-        return f"{outcome.reason}; trying again ({self._num_done[slug]} of {self._most})"
+        self._num_done[place] += 1
+        return f"{outcome.reason}; trying again ({self._num_done[place]} of {self._most})"

@@ -151,7 +151,7 @@ def make_pool(hardware: Hardware, *, is_local: bool, locks: Locks | None = None,
         return NodesPool(num_nodes, hardware.num_devices if hardware.device_type == "cuda" else 1)
     if not is_local:
         return SlotPool(REMOTE_SLOTS)
-    return Pool(hardware.num_devices, locks) if hardware.device_type == "cuda" else SlotPool(1)
+    return Pool(hardware.num_devices, locks) if hardware.device_type == "cuda" else SlotPool(1, locks)
 
 
 class Gate(Protocol):
@@ -165,7 +165,8 @@ class Gate(Protocol):
 
 
 class Queue:
-    """Cells that wait: largest first, in the given order among equals; or wholly in the given order.
+    """Cells that wait: largest first, in the given order among equals; or wholly in the given order. Repeats
+    wait behind all first processes.
 
     A cell that fits may overtake the first one that does not, but only as often as there are devices: then whatever
     becomes free is kept for it. So every cell comes to the head in its turn, and none starves. Between sweeps the
@@ -175,13 +176,21 @@ class Queue:
     """
 
     def __init__(
-        self, cells: Iterable[PlannedCell], pool: Pool, *, largest_first: bool = True, gate: Gate | None = None
+        self,
+        cells: Iterable[PlannedCell],
+        pool: Pool,
+        *,
+        largest_first: bool = True,
+        last: Collection[str] = (),
+        gate: Gate | None = None,
     ) -> None:
+        """`last`: places of the cells that wait for all others."""
         self.pool = pool
         self._gate = gate
         self._waiting = list(cells)
         if largest_first:
-            self._waiting.sort(key=lambda planned: -pool.need(planned))
+            self._waiting.sort(key=lambda planned: (planned.repeat, -pool.need(planned)))
+        self._waiting.sort(key=lambda planned: planned.place in last)
         self._head: PlannedCell | None = None
         """The first that did not fit last time."""
         self._num_overtaken = 0
@@ -216,14 +225,14 @@ class Queue:
         """Take out the cells that will not run, and return each with what `doom_of` says of it."""
         found = [(planned, doom_of(planned)) for planned in self._waiting if self._is_open(planned)]
         doomed = [(planned, doom) for planned, doom in found if doom is not None and self._is_passed(planned)]
-        self.forget({planned.cell.slug for planned, _ in doomed})
+        self.forget({planned.place for planned, _ in doomed})
         return doomed
 
-    def forget(self, slugs: Collection[str]) -> list[PlannedCell]:
+    def forget(self, places: Collection[str]) -> list[PlannedCell]:
         """Take out cells that others have concluded."""
-        found = [planned for planned in self._waiting if planned.cell.slug in slugs] if slugs else []
+        found = [planned for planned in self._waiting if planned.place in places] if places else []
         if found:
-            self._waiting = [planned for planned in self._waiting if planned.cell.slug not in slugs]
+            self._waiting = [planned for planned in self._waiting if planned.place not in places]
         return found
 
     def _is_open(self, planned: PlannedCell) -> bool:

@@ -52,7 +52,7 @@ class SharedSource(Source):
         self._looked_s: float | None = None
         self._expected_s: dict[str, float] = {}
         self._seen: set[str] = set()
-        """Slugs of finished cells that were learned from."""
+        """Places of finished cells that were learned from."""
         self._attendance.begin()
         self._claims.look()
 
@@ -60,21 +60,21 @@ class SharedSource(Source):
 
     def is_open(self, planned: PlannedCell) -> bool:
         """See Source: a cell that is free, or ours, and is expected to end in time."""
-        return self._claims.is_open(planned.cell.slug) and self._is_in_time(planned)
+        return self._claims.is_open(planned.place) and self._is_in_time(planned)
 
     def take(self, planned: PlannedCell) -> bool:
         """See Source. A cell whose last owner had come to its end, but for the record, is concluded here and now."""
-        slug = planned.cell.slug
-        if self._claims.owner(slug) == self._mine:
+        place = planned.place
+        if self._claims.owner(place) == self._mine:
             return True
-        return self._claims.take(slug, self._paths.cell(slug).num_attempts()) and not self._is_over(planned)
+        return self._claims.take(place, self._paths.cell(place).last_attempt()) and not self._is_over(planned)
 
     # --- the loop
 
     def conclude(self, planned: PlannedCell) -> None:
         """See Source."""
-        self._seen.add(planned.cell.slug)
-        self._claims.finish(planned.cell.slug)
+        self._seen.add(planned.place)
+        self._claims.finish(planned.place)
 
     def is_given_back(self, outcome: Outcome, *, is_stopped: bool) -> bool:
         """See Source: what the end of this allocation cut short says nothing of the cell."""
@@ -87,7 +87,7 @@ class SharedSource(Source):
             return
         self._looked_s = now_s
         self._claims.look()
-        for worker in {owner for planned in queue if (owner := self._claims.owner(planned.cell.slug))} - {self._mine}:
+        for worker in {owner for planned in queue if (owner := self._claims.owner(planned.place))} - {self._mine}:
             self._attendance.look(worker, now_s)
         for planned in queue.forget(self._claims.finished):
             self._learn(planned)
@@ -98,7 +98,7 @@ class SharedSource(Source):
 
     def has_more(self, queue: Queue) -> bool:
         """See Source: not while all that waits is in the hands of workers that are seen to be alive."""
-        owners = (self._claims.owner(planned.cell.slug) for planned in queue if self._is_in_time(planned))
+        owners = (self._claims.owner(planned.place) for planned in queue if self._is_in_time(planned))
         return any(owner is None or owner == self._mine or not self._attendance.is_alive(owner) for owner in owners)
 
     def leave(self, utilization: Utilization, notes: Sequence[str]) -> None:
@@ -114,36 +114,36 @@ class SharedSource(Source):
         """Asked for every waiting cell in every turn."""
         if self._ends_s is None:
             return True
-        slug = planned.cell.slug
-        if slug not in self._expected_s:
-            self._expected_s[slug] = expected_cell_s(planned, self._device_type)
-        return self._clock.now() + self._expected_s[slug] <= self._ends_s
+        place = planned.place
+        if place not in self._expected_s:
+            self._expected_s[place] = expected_cell_s(planned, self._device_type)
+        return self._clock.now() + self._expected_s[place] <= self._ends_s
 
     def _learn(self, planned: PlannedCell) -> None:
-        slug = planned.cell.slug
-        if slug not in self._seen and (record := self._record(planned)) is not None:
-            self._seen.add(slug)
-            self._ledger.records[slug] = record
+        place = planned.place
+        if place not in self._seen and (record := self._record(planned)) is not None:
+            self._seen.add(place)
+            self._ledger.records[place] = record
             self._policies.learn(planned, record)
 
     def _record(self, planned: PlannedCell) -> Record | None:
-        record, problem = read_record(self._paths.cell(planned.cell.slug).record, planned)
+        record, problem = read_record(self._paths.cell(planned.place).record, planned)
         if problem:
             self._progress.note(problem)
         return record
 
     def _is_over(self, planned: PlannedCell) -> bool:
         """Whether a worker that has gone had measured the cell it had, and what it could not do any more is done."""
-        slug, record = planned.cell.slug, self._record(planned)
-        num_attempts, before = self._paths.cell(slug).num_attempts(), self._claims.before(slug)
-        if record is not None and before is not None and before["attempts"] < record.attempt == num_attempts:
+        place, record = planned.place, self._record(planned)
+        last_attempt, before = self._paths.cell(place).last_attempt(), self._claims.before(place)
+        if record is not None and before is not None and before["attempts"] < record.attempt == last_attempt:
             self._learn(planned)
-            self._claims.finish(slug)
+            self._claims.finish(place)
             return True
         found = resume.recover(planned, self._paths, known=record.attempt if record else 0, note=self._progress.note)
         if found is None:
             return False
         self._progress.report_finished(self._ledger.conclude(planned, judge(found[0]), *found))
         self._learn(planned)
-        self._claims.finish(slug)
+        self._claims.finish(place)
         return True

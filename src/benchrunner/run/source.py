@@ -33,7 +33,7 @@ class Source:
         return False
 
     def attend(self, now_s: float, queue: Queue, running: Sequence[str]) -> None:
-        """A turn of the loop begins; `running` are slugs."""
+        """A turn of the loop begins; `running` are places."""
 
     def require_membership(self) -> None:
         """Before a verdict is written."""

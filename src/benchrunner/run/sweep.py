@@ -3,6 +3,7 @@
 It never raises for a cell: whatever goes wrong with one becomes that cell's record.
 """
 
+from contextlib import AbstractContextManager
 from functools import partial
 
 import filelock
@@ -14,14 +15,16 @@ from benchrunner.launch.job import Launcher
 from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
+from benchrunner.outcome.make_record import NO_ATTEMPT
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.attempts import attempt_of
-from benchrunner.run.clock import Clock, now_utc
+from benchrunner.run.clock import now_utc
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
+from benchrunner.run.log_cleaner import LogCleaner
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import Prepared, prepare
-from benchrunner.run.watch import Running
+from benchrunner.run.watch import Running, describe_running
 from benchrunner.store import runs
 from benchrunner.store.runs import ExitSummary
 
@@ -42,30 +45,52 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     parse_fault(options.fault)
     started_at = now_utc()
     try:
-        with filelock.FileLock(paths.lock, timeout=0):
-            sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options.clock)
-            summary = sweep.run(plan)
+        with _lock(paths):
+            sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
+            sweep.events.begin(len(sweep.queue), paths.root)
+            try:
+                summary = sweep.run(plan)
+            finally:
+                launcher.close()
+            sweep.events.end(summary.counts, summary.exit_code)
             sweep.ledger.keep_run(summary, started_at)
             return summary
     except filelock.Timeout as error:
         raise SweepDirError(f"{paths.root}: another bench is running this sweep") from error
 
 
+def _lock(paths: SweepPaths) -> AbstractContextManager[object]:
+    """Held while the sweep runs.
+
+    Raises:
+        SweepDirError: nothing can be written there.
+        filelock.Timeout: somebody else holds it.
+    """
+    try:
+        return filelock.FileLock(paths.lock, timeout=0).acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        raise SweepDirError(f"{paths.root}: cannot be written: {error.strerror or error}") from error
+
+
 class Sweep:
     """One run over a plan."""
 
-    def __init__(self, prepared: Prepared, launcher: Launcher, clock: Clock) -> None:
+    def __init__(self, prepared: Prepared, launcher: Launcher, options: RunOptions) -> None:
         self.queue, self.attempts, self.devices = prepared.queue, prepared.attempts, prepared.devices
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
         self.ledger, self.progress, self.source = prepared.ledger, prepared.progress, prepared.source
-        self.launcher, self.clock = launcher, clock
+        self.launcher, self.clock, self.fail_on = launcher, options.clock, options.fail_on
+        self.events = prepared.events
+        self.cleaner = LogCleaner()
         self.running: list[Running] = []
-        self._asked_after, self._asked_s = 0, clock.now()
+        self._asked_after, self._asked_s = -1, self.clock.now()  # so they are asked before anything starts
         self._interrupts = Interrupts(self._kill_all)
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.devices, self._interrupts, self.progress.begin(len(self.queue)):
+        with self.cleaner, self.devices, self._interrupts, self.progress.begin(len(self.queue)):
             while (self.running or self.source.has_more(self.queue)) and not self._interrupts.is_asked:
                 self.turn()
             self._wind_down()
@@ -75,7 +100,7 @@ class Sweep:
 
     def turn(self) -> None:
         """Everything once: what is not to run, what is to end, what starts, what has ended."""
-        self.source.attend(self.clock.now(), self.queue, [run.job.cell.slug for run in self.running])
+        self.source.attend(self.clock.now(), self.queue, [run.planned.place for run in self.running])
         self._refuse_what_policies_rule_out()
         self._end_what_may_not_go_on()
         self._start_what_fits()
@@ -109,7 +134,8 @@ class Sweep:
 
     def _watch(self) -> None:
         """Wait a moment, then look at every running cell once."""
-        self.progress.report_running([run.planned for run in self.running])
+        now_s = self.clock.now()
+        self.progress.report_running([describe_running(run, now_s) for run in self.running])
         self.clock.sleep(POLL_INTERVAL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())
@@ -125,14 +151,17 @@ class Sweep:
     # --- a cell's life
 
     def _start(self, planned: PlannedCell, places: tuple[int, ...]) -> None:
-        job, now_s = self.attempts.next_job(planned, places), self.clock.now()
+        job, now_s = None, self.clock.now()
+        known = self.ledger.records.get(planned.place)
         try:
+            job = self.attempts.next_job(planned, places, above=known.attempt if known else 0)
             handle = self.launcher.start(job)
         except Exception as error:  # a cell never takes the sweep down
             self.devices.give_back(places)
             outcome = broken("launch", "the job could not be started", error)
-            self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0))
+            self.verdicts.conclude(planned, outcome, None, attempt_of(job, 0.0) if job else NO_ATTEMPT)
             return
+        self.events.started(planned.cell.slug, job.attempt, places)
         run = Running(planned=planned, job=job, handle=handle, places=places, started_s=now_s)
         run.meet(self.running)
         self.running.append(run)
@@ -144,6 +173,7 @@ class Sweep:
         self.devices.end(run, now_s)
         drop_cold_cache(run.job.paths)
         outcome, evidence = _judge(run, code)
+        self.cleaner.clean(run.job.paths)
         self.devices.learn(run, outcome)
         attempt = attempt_of(run.job, now_s - run.started_s, beside=sorted(run.beside))
         if self.source.is_given_back(outcome, is_stopped=self._is_stopped_by_then(outcome)):
@@ -191,6 +221,7 @@ class Sweep:
         return self.ledger.summarise(
             plan.cells,
             signum,
+            fail_on=self.fail_on,
             busy_share=busy_share,
             concurrency=concurrency,
             stopped_by=self.policies.stopped_by,

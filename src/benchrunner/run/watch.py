@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from benchrunner.core.heartbeat import read_beat
+from benchrunner.core.log_cap import LogCap
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.record import PHASES, Phase
 from benchrunner.launch.job import Handle, Job
@@ -17,8 +18,14 @@ LOOK_INTERVAL_S = 0.5
 DUMP_DELAY_S = 1.0
 """From asking the ranks for their stacks to ending them."""
 
+SILENCE_S = 30.0
+"""After so long without a new phase or step of any rank the live line says so."""
+
 STUCK_GRACE_S = 10.0
-"""A job is ended so long after one of its ranks failed, should torchrun not have managed to."""
+"""A job is ended when one of its ranks has been seen as failed, gone or unreadable for so long, look after look."""
+
+REREAD_S = 5.0
+"""So long a rank file that cannot be read is read again after its job has gone: on a network disk that may pass."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,7 +40,9 @@ class Running:
     started_s: float
     looked_s: float = 0.0
     failed_s: float | None = None
-    """When a rank was first seen to have failed."""
+    """Since when every look has seen a rank that failed, has gone or cannot be read; None: the last one saw none."""
+    ended_s: float | None = None
+    """When the job was first seen to have gone."""
     stop: Stop | None = None
     terminate_s: float | None = None
     """When the job is to be told to end."""
@@ -41,12 +50,16 @@ class Running:
     """The cells that ran at the same time, if only for a moment."""
     limits_s: Mapping[str, float] = field(init=False)
     """Phase → seconds without progress."""
+    _logs: LogCap = field(init=False)
+    _statuses: dict[int, RankFile] = field(default_factory=dict)
+    """Rank → what its file said when it could last be read."""
     _seen: Mapping[int, tuple[Phase, int]] | None = None
     """Rank → its phase and steps, when something last changed."""
     _progress_s: float = 0.0
     """When that was."""
 
     def __post_init__(self) -> None:
+        self._logs = LogCap(self.job.paths.logs(self.planned.cell.sizes.world_size))
         self.limits_s = phase_limits_s(self.planned, str(self.job.hardware["device_type"]))
 
     def meet(self, others: "Iterable[Running]") -> None:
@@ -58,8 +71,9 @@ class Running:
     def step(self, now_s: float) -> int | None:
         """Look once; the job's exit code when it has gone, else None."""
         code = self.handle.poll()
+        self._logs.trim()
         if code is not None:
-            return code
+            return code if self._may_be_judged(now_s) else None
         if self.stop is None and now_s >= self.looked_s + LOOK_INTERVAL_S:
             self.looked_s = now_s
             self._look(now_s)
@@ -67,6 +81,14 @@ class Running:
             self.terminate_s = None
             self.handle.terminate()
         return None
+
+    def silence_s(self, now_s: float) -> float:
+        """Seconds since a rank last entered a phase or issued a step, as far as anybody has looked."""
+        return now_s - self._progress_s if self._seen is not None and self.stop is None else 0.0
+
+    def silent_phase(self) -> Phase:
+        """Where the rank is that the others wait for."""
+        return self._last_phase(self._seen or {})
 
     def interrupt(self, kind: str = "interrupted") -> None:
         """End the job because the sweep is to end; `kind`: interrupted | budget."""
@@ -78,17 +100,19 @@ class Running:
         """What the job left, once it has gone."""
         world_size = self.planned.cell.sizes.world_size
         kills = self.handle.num_oom_kills()
-        return gather(self.job.paths, world_size, code=code, stop=self.stop, num_oom_kills=kills)
+        return gather(
+            self.job.paths, world_size, marker=self.job.marker, code=code, stop=self.stop, num_oom_kills=kills
+        )
 
     def _look(self, now_s: float) -> None:
         if self.handle.is_waiting():  # in somebody else's queue
             self.started_s = now_s
             return
-        statuses, num_unreadable = self._rank_files()
+        statuses, is_unreadable = self._rank_files()
         gone = self._silent_ranks(statuses)
-        failed = num_unreadable > 0 or any(status.state == "error" for status in statuses)
-        if self.failed_s is None and (failed or gone):
-            self.failed_s = now_s
+        failed = is_unreadable or bool(gone) or any(status.state == "error" for status in statuses)
+        # One look proves nothing: a file or a process that cannot be read now may be there again the next time.
+        self.failed_s = None if not failed else now_s if self.failed_s is None else self.failed_s
         if self.failed_s is not None and now_s >= self.failed_s + STUCK_GRACE_S:
             self.stop, self.terminate_s = Stop(kind="stuck", gone=gone), now_s
         elif overdue := self._overdue(statuses, now_s):
@@ -97,10 +121,18 @@ class Running:
             self.terminate_s = now_s + DUMP_DELAY_S
             self.handle.dump_stacks()
 
-    def _rank_files(self) -> tuple[list[RankFile], int]:
-        """The rank files that can be read, and how many cannot."""
+    def _may_be_judged(self, now_s: float) -> bool:
+        """Whether every rank file that was ever seen can be read, or has had its time to become readable."""
+        self.ended_s = now_s if self.ended_s is None else self.ended_s
         known, unreadable = read_ranks(self.job.paths, self.planned.cell.sizes.world_size)
-        return list(known.values()), len(unreadable)
+        is_whole = not unreadable and known.keys() >= self._statuses.keys()
+        return is_whole or now_s >= self.ended_s + REREAD_S
+
+    def _rank_files(self) -> tuple[list[RankFile], bool]:
+        """What every rank's file said when it could last be read, and whether one cannot be read now."""
+        known, unreadable = read_ranks(self.job.paths, self.planned.cell.sizes.world_size)
+        self._statuses |= known
+        return list(self._statuses.values()), bool(unreadable)
 
     def _silent_ranks(self, statuses: list[RankFile]) -> frozenset[int]:
         """The ranks that have gone without a word."""
@@ -113,17 +145,31 @@ class Running:
         whole_s = float(self.planned.cell.config.timeout_s)
         if now_s >= self.started_s + whole_s:
             return whole_s, None
-        seen = {status.rank: (_stage(status), read_beat(self.job.paths.beat(status.rank))) for status in statuses}
+        seen = {status.rank: (_stage(status), self._steps(status.rank)) for status in statuses}
         if seen != self._seen:
             self._seen, self._progress_s = seen, now_s
         phase = self._last_phase(seen)
         return (self.limits_s[phase], phase) if now_s >= self._progress_s + self.limits_s[phase] else None
+
+    def _steps(self, rank: int) -> int:
+        """Steps issued so far; a count that cannot be read now is no progress when it can be read again."""
+        before = self._seen[rank][1] if self._seen and rank in self._seen else 0
+        return max(before, read_beat(self.job.paths.beat(rank)))
 
     def _last_phase(self, seen: Mapping[int, tuple[Phase, int]]) -> Phase:
         """The phase of the rank furthest behind: the others wait for it. A rank without a file has not started."""
         if len(seen) < self.planned.cell.sizes.world_size:
             return PHASES[0]
         return min((stage for stage, _ in seen.values()), key=PHASES.index)
+
+
+def describe_running(run: Running, now_s: float) -> str:
+    """The job's cell and, once it has been silent for long, for how long, where, and what it is given."""
+    silence_s = run.silence_s(now_s)
+    if silence_s < SILENCE_S:
+        return run.job.cell.slug
+    phase = run.silent_phase()
+    return f"{run.job.cell.slug} (no sign of life for {silence_s:.0f} of {run.limits_s[phase]:.0f} s, in {phase})"
 
 
 def _stage(status: RankFile) -> Phase:

@@ -18,4 +18,8 @@ def work_on(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunOp
         ConfigError: BENCH_FAULT is no fault.
     """
     parse_fault(options.fault)
-    return Sweep(prepare(plan, paths, launcher, options), launcher, options.clock).run(plan)
+    sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
+    try:
+        return sweep.run(plan)
+    finally:
+        launcher.close()

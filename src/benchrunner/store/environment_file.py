@@ -19,11 +19,21 @@ COMPARED_VALUES: dict[str, Callable[[Environment], str | None]] = {
 }
 """What must be equal for two numbers to stand in one table → where the environment says it."""
 
+COMMIT: dict[str, Callable[[Environment], str | None]] = {"commit": lambda found: found.get("git", {}).get("commit")}
+
 
 def settle_environment(
-    paths: SweepPaths, now: Environment, records: Mapping[str, Record], *, resume: bool, mix: bool
+    paths: SweepPaths,
+    now: Environment,
+    records: Mapping[str, Record],
+    *,
+    resume: bool,
+    mix: bool,
+    same_commit: bool = False,
 ) -> tuple[Environment, list[str], list[str]]:
     """The environment of the records to be made, their flags, and what a reader must know.
+
+    With `same_commit`, another commit of this program is something else too.
 
     A damaged file is replaced: by what a record was measured with, or where there is none by what is here.
 
@@ -33,7 +43,7 @@ def settle_environment(
     found, problem = read_environment(paths)
     before = found or next((record.environment for record in records.values() if record.environment), now)
     notes = _replace(paths, before, problem) if found is None else []
-    changes = environment_changes(before, now) if resume else []
+    changes = environment_changes(before, now, same_commit=same_commit) if resume else []
     if not changes:
         return before, [], notes
     if not mix:
@@ -61,7 +71,11 @@ def _replace(paths: SweepPaths, environment: Environment, problem: str | None) -
     return [f"{name} is damaged and was replaced: {problem}"] if problem else []
 
 
-def environment_changes(before: Environment, now: Environment) -> list[str]:
-    """What makes numbers of two environments incomparable: `torch 2.11, here 2.13`, …"""
-    pairs = {name: (read(before), read(now)) for name, read in COMPARED_VALUES.items()}
+def environment_changes(before: Environment, now: Environment, *, same_commit: bool = False) -> list[str]:
+    """What makes numbers of two environments incomparable: `torch 2.11, here 2.13`, …
+
+    `same_commit`: further processes of the same cells are to come, and are of the same program then.
+    """
+    compared = {**COMPARED_VALUES, **(COMMIT if same_commit else {})}
+    pairs = {name: (read(before), read(now)) for name, read in compared.items()}
     return [f"{name} {old or 'none'}, here {new or 'none'}" for name, (old, new) in pairs.items() if old != new]

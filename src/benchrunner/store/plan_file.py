@@ -19,12 +19,14 @@ from benchrunner.core.cell import (
     identity_overrides,
 )
 from benchrunner.core.errors import DamagedFile, OtherVersion, SweepDirError, UsageError
-from benchrunner.core.files import read_json, write_text
+from benchrunner.core.files import decode, read_bytes, write_text
 from benchrunner.core.paths import PLAN, SweepPaths
-from benchrunner.core.schema import REQUIRED, SECTIONS, Config
+from benchrunner.core.schema import REQUIRED, SECTIONS, Config, typed_section
+from benchrunner.core.secrets import exposed_variable
 from benchrunner.core.text import first_line
 from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.store.plan_check import require_as_planned
 from benchrunner.store.plan_form import CellEntry, PlanFile
 
 SCHEMA_VERSION = 1
@@ -45,11 +47,14 @@ def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
         UsageError: the place cannot be written.
     """
     home = Path(out_dir) / plan.sweep_name
+    if not str(home).isprintable():
+        raise UsageError(f"out_dir: {str(home)!r} holds a line break or another character that cannot be printed")
     stamp = datetime.fromisoformat(plan.created_at).strftime("%Y%m%dT%H%M%SZ")
     temporary = home / f".tmp-{stamp}-{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
         text = json.dumps(plan_to_dict(plan), separators=(",", ":"), allow_nan=False, default=asdict)
+        _require_no_secret(text)
         write_text(temporary / PLAN, f"{text}\n")
         final = _rename_exclusively(temporary, home, stamp)
         _point_latest(Path(out_dir), final)
@@ -58,6 +63,14 @@ def write_plan(plan: Plan, out_dir: str | os.PathLike[str]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def _require_no_secret(text: str) -> None:
+    """A plan is read again to the letter, so nothing in it can be redacted."""
+    if name := exposed_variable(text):
+        raise UsageError(
+            f"the overrides hold what the environment variable {name} holds, and every table would show it"
+        )
 
 
 def _rename_exclusively(temporary: Path, home: Path, stamp: str) -> Path:
@@ -93,7 +106,10 @@ def load_plan(directory: str | os.PathLike[str]) -> Plan:
     """
     path = SweepPaths(Path(directory)).plan
     try:
-        return plan_from_dict(read_json(path, PlanFile, limit_bytes=PLAN_BYTES, version=SCHEMA_VERSION))
+        text = read_bytes(path, limit_bytes=PLAN_BYTES)
+        plan = plan_from_dict(decode(text, PlanFile, limit_bytes=PLAN_BYTES, version=SCHEMA_VERSION))
+        require_as_planned((planned.cell for planned in plan.cells), plan.hardware, json.loads(text))
+        return plan
     except FileNotFoundError as error:
         raise SweepDirError(f"{directory}: not a sweep: cannot read {PLAN} ({error.strerror})") from error
     except OtherVersion as error:
@@ -121,6 +137,7 @@ def plan_to_dict(plan: Plan) -> PlanFile:
         "settings": settings,
         "cells": [_cell_entry(planned, common, settings, sections) for planned in plan.cells],
         "sections": sections.values,
+        "cards": dict(plan.cards),
     }
 
 
@@ -190,12 +207,13 @@ def plan_from_dict(data: PlanFile) -> Plan:
         arguments=data["words"],
         created_at=data["created_at"],
         benchrunner=data["benchrunner"],
+        cards=data.get("cards", {}),
     )
 
 
 def _require_values(data: PlanFile) -> None:
     """A key of a section that has no default has to be there."""
-    shared = {key: [value] for key, value in data["common"].items() if key in SECTIONS}
+    shared = {key: [value] for key, value in _shared(data).items() if key in SECTIONS}
     missing = [
         f"{key}.{name}"
         for key, sections in (*shared.items(), *data["sections"].items())
@@ -211,7 +229,7 @@ def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
     if not SLUG.fullmatch(entry["slug"]):
         raise DamagedFile(f"cells: {entry['slug']!r} is no slug")
     own = {key: data["sections"][key][place] for key, place in entry.get("options", {}).items()}
-    config = Config(**{**data["common"], **entry.get("scalars", {}), **own})
+    config = Config(**{**_shared(data), **entry.get("scalars", {}), **own})
     cell = Cell(
         cell_id=entry["cell_id"],
         config_digest=entry["config_digest"],
@@ -230,6 +248,13 @@ def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
         predicted=entry.get("predicted"),
         evidence=entry.get("evidence"),
     )
+
+
+def _shared(data: PlanFile) -> dict[str, Any]:
+    """What all cells share; a section that an old plan has by its name alone becomes one."""
+    common: Mapping[str, Any] = data["common"]
+    named = {key: value for key, value in common.items() if key in SECTIONS and isinstance(value, str)}
+    return {**common, **{key: typed_section(key, name) for key, name in named.items()}}
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NotRequired
 from typing_extensions import TypedDict
 
 from benchrunner.core.record import Grounds
-from benchrunner.core.schema import SECTIONS, Config
+from benchrunner.core.schema import SECTIONS, Config, PredictConfig
 from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.plan import ModelCard
 from benchrunner.plan.predict import Prediction
 from benchrunner.plan.verdict import Decision
 
@@ -19,7 +20,8 @@ else:
     _SCALARS = {item.name: item.type for item in fields(Config) if item.name not in SECTIONS}
     Scalars = TypedDict("Scalars", _SCALARS, total=False)
     Sections = TypedDict("Sections", {name: list[kind] for name, kind in SECTIONS.items()}, total=False)
-    Common = TypedDict("Common", {**_SCALARS, **SECTIONS}, total=False)
+    # `predict` was a name alone in plans of 0.1.0.
+    Common = TypedDict("Common", {**_SCALARS, **SECTIONS, "predict": PredictConfig | str}, total=False)
 
 
 class CellEntry(TypedDict):
@@ -58,3 +60,5 @@ class PlanFile(TypedDict):
     cells: list[CellEntry]
     sections: Sections
     """Key of the configuration → the different sections that cells have there."""
+    cards: NotRequired[dict[str, ModelCard]]
+    """Model → its card, of each model that overrides changed."""

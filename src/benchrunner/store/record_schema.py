@@ -25,7 +25,7 @@ def record_schema() -> dict[str, Any]:
         "description": "One cell's verdict and what was measured; docs/metrics.md defines the metrics.",
         "type": "object",
         "properties": properties,
-        "required": [field.name for field in dataclasses.fields(Record)],
+        "required": [field.name for field in dataclasses.fields(Record) if field.name != "repeat"],
         "additionalProperties": False,
         "allOf": [_reason_unless_ok()],
         "$defs": made["$defs"],

@@ -28,7 +28,7 @@ class WorkerFile:
     """ISO 8601, UTC."""
     num_devices: int = 0
     running: list[str] = field(default_factory=list)
-    """Slugs."""
+    """Places: see `PlannedCell.place`."""
     busy_share: float | None = None
     concurrency: float | None = None
     notes: list[str] = field(default_factory=list)

@@ -1,1 +1,1 @@
-"""What runs under torchrun: the only importer of torch."""
+"""What runs in the processes of a cell: the only importer of torch."""

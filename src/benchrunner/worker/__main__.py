@@ -1,4 +1,4 @@
-"""One rank: `python -m benchrunner.worker <attempt directory>`, started by torchrun through `agent.py`.
+"""One rank: forked by the agent, or `python -m benchrunner.worker <attempt directory>`, started by torchrun.
 
 Whatever happens, the rank file says so, and a rank that failed leaves at once: one that lingers in a destructor keeps
 the others waiting in a collective.
@@ -21,7 +21,7 @@ from benchrunner.core.cell import cell_from_dict
 from benchrunner.core.errors import Unsupported
 from benchrunner.core.faults import parse_fault
 from benchrunner.core.files import write_json
-from benchrunner.core.job_file import JobFile, read_own_job
+from benchrunner.core.job_file import MARKER_VARIABLE, JobFile, read_own_job
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.rank_result import ErrorKind, MemoryAtDeath, RankError, RankResult
@@ -61,7 +61,8 @@ def main(attempt_dir: str) -> None:
     paths = AttemptPaths(Path(attempt_dir))
     _own_streams(paths, rank)
     die_with_parent(AGENT_VARIABLE)
-    status = RankFile(rank=rank, pid=os.getpid(), phase_started_at=time.time())
+    marker = os.environ.get(MARKER_VARIABLE, "")
+    status = RankFile(rank=rank, pid=os.getpid(), marker=marker, phase_started_at=time.time())
     code = os.EX_IOERR
     try:
         code = _run_to_its_end(paths, status, started_s)
@@ -99,6 +100,7 @@ def _own_streams(paths: AttemptPaths, rank: int) -> None:
 def _run(context: "Context") -> None:
     context.phase("build")
     context.init_process_group()
+    _limit_memory(context)
     with uncollected():
         measure = load_workload(context.cell.axes["workload"])
         refusals = _compiler_refusals(context)
@@ -107,6 +109,12 @@ def _run(context: "Context") -> None:
     context.phase("teardown")
     context.destroy_process_group()
     context.finish()
+
+
+def _limit_memory(context: "Context") -> None:
+    from benchrunner.worker.measure.memory_limit import apply_limit
+
+    apply_limit(context)
 
 
 def _compiler_refusals(context: "Context") -> AbstractContextManager[object]:
@@ -214,7 +222,15 @@ def _memory() -> MemoryAtDeath:
         "reserved_bytes": stats.get("reserved_bytes.all.current"),
         "num_alloc_retries": stats.get("num_alloc_retries"),
         "num_ooms": stats.get("num_ooms"),
+        **_cap(),
     }
+
+
+def _cap() -> MemoryAtDeath:
+    """The allocator's cap where a smaller card was emulated."""
+    memory_limit = sys.modules.get("benchrunner.worker.measure.memory_limit")
+    cap = memory_limit.CAP if memory_limit else None
+    return {"cap_bytes": cap["cap_bytes"]} if cap else {}
 
 
 if __name__ == "__main__":

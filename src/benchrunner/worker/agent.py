@@ -1,7 +1,7 @@
-"""torchrun that dies with `bench`: `python -m benchrunner.worker.agent <attempt directory> <ranks>`.
+"""Leads a job's ranks and dies with `bench`: `python -m benchrunner.worker.agent <attempt directory> <ranks>`.
 
-Runs torch.distributed.run inside this process, so that the ranks' parent is the process that `bench` watches, and
-keeps the exit codes that torchrun saw, which its own exit code (always 1) and summary do not tell apart.
+Runs torch.distributed.run inside this process, or forks the ranks where torch is loaded already (`preloaded.py`), and
+keeps the exit codes of the ranks, which torchrun's own exit code (always 1) and summary do not tell apart.
 """
 
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchrunner.core.files import write_json
+from benchrunner.core.job_file import PARENT_VARIABLE
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.rank_file import ExitsFile
 from benchrunner.worker.imports import uncollected
 from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent
-
-PARENT_VARIABLE = "BENCH_PARENT_PID"
+from benchrunner.worker.ranks import Stopped, run_ranks
 
 
 def main(attempt_dir: str, num_ranks: str, *rendezvous: str) -> int:
@@ -25,23 +25,38 @@ def main(attempt_dir: str, num_ranks: str, *rendezvous: str) -> int:
 
     `rendezvous` holds torchrun's options for a job over several nodes; without them the job is this node's alone.
     """
-    die_with_parent(PARENT_VARIABLE)
-    os.environ[AGENT_VARIABLE] = str(os.getpid())
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored one would be inherited by every rank
+    _begin()
     with uncollected():
         from torch.distributed.elastic.multiprocessing import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    paths = AttemptPaths(Path(attempt_dir))
     try:
         run_torchrun(torchrun_words(attempt_dir, num_ranks, rendezvous))
     except ChildFailedError as failure:
         print(failure, file=sys.stderr)
-        _keep_exits(paths, {rank: child.exitcode for rank, child in failure.failures.items()})
+        _keep_exits(attempt_dir, {rank: child.exitcode for rank, child in failure.failures.items()})
         return 1
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     return 0
+
+
+def lead_forked(attempt_dir: str, num_ranks: int) -> int:
+    """The same in a process that was forked with torch loaded: its ranks are forked from it."""
+    _begin()
+    try:
+        exits = run_ranks(attempt_dir, num_ranks)
+    except Stopped as stopped:
+        return 128 + stopped.signum
+    if exits:
+        _keep_exits(attempt_dir, exits)
+    return int(bool(exits))
+
+
+def _begin() -> None:
+    die_with_parent(PARENT_VARIABLE)
+    os.environ[AGENT_VARIABLE] = str(os.getpid())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored one would be inherited by every rank
 
 
 def run_torchrun(words: list[str]) -> None:
@@ -64,11 +79,11 @@ def torchrun_words(attempt_dir: str, num_ranks: str, rendezvous: Sequence[str] =
     return [*meeting, *how, "-m", "benchrunner.worker", attempt_dir]
 
 
-def _keep_exits(paths: AttemptPaths, exits: dict[int, int]) -> None:
-    """In the order in which torchrun saw the ranks end, the ones that it ended itself last."""
+def _keep_exits(attempt_dir: str, exits: dict[int, int]) -> None:
+    """In the order in which the ranks were seen to end, the ones that were told to last."""
     node = int(os.environ.get("SLURM_NODEID", "0"))
     listed: ExitsFile = {"exits": [{"rank": rank, "code": code} for rank, code in exits.items()]}
-    write_json(paths.exits(node), listed)
+    write_json(AttemptPaths(Path(attempt_dir)).exits(node), listed)
 
 
 def leave(code: int) -> NoReturn:

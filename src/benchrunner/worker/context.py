@@ -15,6 +15,7 @@ from benchrunner.core.files import write_json
 from benchrunner.core.heartbeat import Heartbeat
 from benchrunner.core.job_file import Machine
 from benchrunner.core.rank_file import RankFile
+from benchrunner.core.rank_result import RankResult
 from benchrunner.core.record import Phase
 
 COLLECTIVE_SLACK_S = 120.0
@@ -66,6 +67,11 @@ class Context:
         self.save()
         for hear in self.on_phase:
             hear(name)
+
+    def keep(self, result: RankResult) -> None:
+        """The measurement is complete: it is in the rank file before anything that checks it can fail."""
+        self.status.result = result
+        self.phase("check")
 
     def beat(self) -> None:
         """Say that one more step was issued, so that the runner can tell slow from stuck."""

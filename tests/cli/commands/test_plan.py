@@ -41,3 +41,39 @@ def test_a_sweep_file_from_anywhere_is_planned(bench, tmp_path):
 
 def test_a_wrong_override_is_refused(refused):
     refused(["plan", "strategy=dpp"], r"did you mean ddp\?")
+
+
+H200 = "hardware=h200-sxm-141gb"
+
+
+def test_the_table_shows_the_prediction(bench):
+    code, out, _, _ = bench("plan", H200, "model=llama2-7b")
+    assert (code, "60.0 ± 4%" in out, "fits" in out, "matmul" in out) == (0, True, True, True)
+
+
+def test_predictions_can_be_switched_off(bench):
+    [cell] = json.loads(bench("plan", "--json", H200, "predict=off")[1])["cells"]
+    assert (cell["predicted"]["method"], cell["predicted"]["bound"]) == ("off", "lower")
+
+
+def test_one_cell_is_explained(bench):
+    code, out, _, _ = bench("plan", H200, "model=llama2-7b", "--explain", "1")
+    assert code == 0 and "Peak memory, reached in loss" in out and "beside the allocator" in out
+    assert bench("plan", "--explain", "9")[0] == 1
+
+
+def test_the_best_settings_that_fit_are_ranked(bench):
+    code, out, _, _ = bench(
+        "plan", H200, "model=llama2-7b", "micro_batch_size=1,2", "--maximise", "tokens/s", "--within", "80GiB"
+    )
+    assert code == 0 and out.startswith("the best ") and "does not fit" not in out
+    assert bench("plan", "--within", "80GiB")[0] == 1
+    assert bench("plan", H200, "--maximise", "tokens/s", "--within", "much")[0] == 1
+
+
+def test_a_predicted_oom_is_skipped_when_asked_for_but_for_the_audit(bench):
+    words = ["-m", H200, "model=llama2-7b", "micro_batch_size=8,9,10,11", "predict.skip_oom=true"]
+    cells = json.loads(bench("plan", "--json", *words, "predict.audit_every=1000")[1])["cells"]
+    assert {cell["reason_code"] for cell in cells} == {"skipped.predicted_oom"}
+    cells = json.loads(bench("plan", "--json", *words, "predict.audit_every=1")[1])["cells"]
+    assert [cell["verdict"] for cell in cells] == ["run"] * 4 and "oom_audit" in cells[0]["flags"]

@@ -1,5 +1,9 @@
 import pytest
 
+from benchrunner.cli import run_and_report
+from benchrunner.report import write
+from benchrunner.run import sweep as run_sweep
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -24,3 +28,32 @@ def test_lost_tables_are_written_again(bench, sweep, tmp_path):
     table.unlink()
     assert bench("report", sweep)[0] == 0
     assert table.read_text() == before
+
+
+def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(bench, sweep, monkeypatch):
+    def read_only(path, text, **more):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(write, "write_text", read_only)
+    code, out, err, _ = bench("report", sweep)
+    assert (code, "skipped.predicted_oom" in out) == (0, True)
+    assert f"bench: the tables cannot be written into {sweep}: Read-only file system\n" in err
+
+
+def test_tables_that_cannot_be_made_do_not_change_the_exit_code_of_a_sweep(bench, sweep, monkeypatch):
+    def broken(sweeps):
+        raise RuntimeError("no tables today")
+
+    monkeypatch.setattr(run_and_report, "show_report", broken)
+    code, out, err, _ = bench("resume", sweep)
+    assert (code, out) == (4, f"{sweep}\n")
+    assert "the tables cannot be made: RuntimeError: no tables today; bench report" in err
+
+
+def test_a_sweep_that_cannot_be_locked_is_one_error(bench, sweep, monkeypatch):
+    def read_only(self, *arguments, **more):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(run_sweep.filelock.FileLock, "acquire", read_only)
+    code, out, err, _ = bench("resume", sweep)
+    assert (code, out, err) == (1, "", f"bench: {sweep}: cannot be written: Read-only file system\n")

@@ -16,7 +16,7 @@ def sweep(tmp_path):
 
 def test_work_runs_what_is_there_and_prints_no_table(bench, sweep, monkeypatch):
     broken = FakeLauncher(lambda job: Script(raises=OSError("no more processes")))
-    monkeypatch.setattr(launchers, "job_launcher", lambda environ: broken)
+    monkeypatch.setattr(launchers, "job_launcher", lambda config, environ: broken)
     code, out, err, _ = bench("work", str(sweep))
     paths = SweepPaths(sweep)
     assert (code, out) == (0, "") and err.count("no more processes") == 2

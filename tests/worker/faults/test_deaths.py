@@ -1,6 +1,6 @@
 """Every way a rank can die, on every rank: real ranks, real collectives, and the verdict that they get.
 
-Most jobs are forked (`forked.py`), which costs a second each; the same faults go through torchrun under `slow`, and
+Jobs are forked as `bench` does it, which costs a second each; the same faults go through torchrun under `slow`, and
 through `bench` itself in benchmarks/faults.py.
 """
 
@@ -46,7 +46,7 @@ VERDICTS = {
 }
 """Fault → status, reason code and words of the reason."""
 
-HARMLESS = ("grandchild", "print_env", "clock_jump")
+HARMLESS = ("grandchild", "print_env", "clock_jump", "flood")
 HANGS = ("hang", "ignore_sigterm")
 QUIET = ("leave", "garbage")
 """torchrun takes an exit with code 0 for success; the runner alone sees that the rank has gone."""
@@ -61,7 +61,9 @@ def one_thread(monkeypatch):
 
 @pytest.fixture(scope="module")
 def forked():
-    return ForkLauncher()
+    launcher = ForkLauncher()
+    yield launcher
+    launcher.end()
 
 
 class LeapClock:
@@ -119,8 +121,8 @@ class Sight:
         return before == [rank.cpu_times()[:2] for rank in ranks]
 
 
-def run_fault(tmp_path, text, launcher):
-    """The record of a job of two ranks under this fault."""
+def run_fault(tmp_path, text, launcher, when_struck=None):
+    """The record of a job of two ranks under this fault; `when_struck` is called once it has struck."""
     fault = parse_fault(text)
     planned = plan_cell(make_cell(strategy="ddp", leaves=LEAVES | SHAPE))
     plan = Plan(cells=[planned], hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
@@ -128,6 +130,8 @@ def run_fault(tmp_path, text, launcher):
     sight = Sight(paths, fault)
     leaps_s = [DAYS_S] if fault.kind in HANGS else [1.0] * 30 if fault.kind in QUIET else []
     clock = LeapClock(leaps_s, sight.all_wait if fault.kind in HANGS else sight.has_left)
+    if when_struck is not None:
+        clock = LeapClock([0.0], lambda: sight.all_wait() and when_struck(sight))
     run_plan(plan, paths, launcher=launcher, options=RunOptions(environment=ENVIRONMENT, fault=text, clock=clock))
     attempt = paths.cell(planned.cell.slug).attempt(1)
     assert processes.marked_pids(json.loads(attempt.cell.read_text())["marker"]) == []
@@ -200,11 +204,23 @@ def test_a_rank_that_ignores_sigterm(tmp_path, forked):
     assert forked.handles[-1].pids() == []
 
 
+def kill_agent(sight):
+    psutil.Process(sight.statuses()[0]["pid"]).parent().kill()
+    return True
+
+
+def test_an_agent_that_is_killed_is_named_and_its_ranks_go_with_it(tmp_path, forked):
+    record = run_fault(tmp_path, "hang@0", forked, kill_agent)
+    assert (record["status"], record["reason_code"]) == ("failed", "failed.agent")
+    assert record["reason"].startswith("the agent of the job was ended from outside by SIGKILL, in phase build")
+    assert forked.handles[-1].pids() == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", DEATHS)
 def test_through_torchrun(tmp_path, kind, rank):
-    record = run_fault(tmp_path, f"{kind}@{rank}", LocalLauncher())
+    record = run_fault(tmp_path, f"{kind}@{rank}", LocalLauncher(preload=False))
     if kind in VERDICTS:
         check_death(record, kind, rank)
     elif kind in HANGS:

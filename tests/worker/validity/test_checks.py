@@ -42,10 +42,34 @@ LIES = {
     "first_loss": [f"zero_norm|{SMALL} strategy=single,fsdp_stage3"],
     "trains": [f"frozen|{SMALL} strategy=single,ddp,fsdp_stage3"],
     "shape": [f"wrong_shape|{SMALL} strategy=single,fsdp_stage2 activation_checkpointing=full"],
-    "work": [f"short_batch,same_data|{SMALL} strategy=ddp,fsdp_stage3"],
+    "work": [f"short_batch|{SMALL} strategy=ddp,fsdp_stage3", f"half_sequence|{SMALL} strategy=single,fsdp_stage3"],
+    "data": [
+        f"same_data,same_after_first|{SMALL} strategy=ddp,fsdp_stage3",
+        f"same_batch,one_micro_batch|{SMALL} global_batch_size=2",
+    ],
+    "formats": [
+        f"other_reduction|{SMALL} strategy=ddp,fsdp_stage2 precision=bf16-mixed",
+        f"other_storage|{SMALL} strategy=single,ddp precision=bf16-mixed",
+        f"other_recipe|{SMALL} precision=fp8-torchao precision.recipe=tensorwise,rowwise",
+        f"other_packing|{SMALL} workload=lora precision=nf4,nf4-dq",
+    ],
+    "mode": [f"eval_mode|{SMALL} workload=train,adapter_v2", f"no_dropout|{SMALL} model.dropout=0.1"],
 }
-ALSO = {"zero_norm": {"trains"}}
-"""Norms of zero are dead for other checks too; the table names the first."""
+LIES["sharded"].append(f"one_unit|{SMALL} {FSDP}")
+LIES["recompute"].append(f"other_checkpointing|{SMALL} activation_checkpointing=full")
+ALSO = {
+    "zero_norm": {"trains", "function"},
+    "frozen": {"function"},
+    "no_reduce": {"function"},
+    "no_recompute": {"work"},
+    "wrong_shape": {"work", "function"},
+    "other_checkpointing": {"work"},
+    "half_sequence": {"function"},
+    "short_batch": {"function"},
+    "other_packing": {"function"},
+    "other_recipe": {"function"},
+}
+"""Norms of zero are dead for other checks too, and work left out is work left out; the table names the first."""
 
 
 def run_job(cases, tmp_path_factory):
@@ -92,7 +116,8 @@ def test_what_applies_is_checked(results):
     judged = {
         strategy: {name for name, check in checks.items() if check["ok"]} for strategy, checks in by_strategy.items()
     }
-    everywhere = {"shape", "first_loss", "precision", "work", "trains", "recompute"}
+    everywhere = {"shape", "first_loss", "precision", "formats", "mode", "work", "data", "trains", "recompute"}
+    everywhere |= {"compiled", "function", "optimizer"}  # nothing is compiled under eager, and that is judged
     assert judged["single"] == everywhere
     assert judged["ddp"] == everywhere | {"gradients_reduced"}
     assert judged["fsdp_stage2"] == judged["fsdp_stage3"] == everywhere | {"gradients_reduced", "sharded"}
@@ -131,13 +156,22 @@ def test_compiled_cells_and_recompilation(tmp_path_factory):
     cases = [
         f"|{SMALL} compile=inductor strategy=single,ddp,fsdp_stage3 activation_checkpointing=none,full",
         f"|{SMALL} compile=inductor compile.scope=model strategy=single,ddp,fsdp_stage2",
-        f"recompile|{SMALL} compile=inductor strategy=single,ddp",
+        f"recompile,other_compiler|{SMALL} compile=inductor strategy=single,ddp",
+        f"half_sequence,eval_mode|{SMALL} compile=inductor compile.scope=model",
         f"no_recompute,no_reduce|{SMALL} compile=inductor strategy=ddp activation_checkpointing=full",
     ]
-    expected = {"": set(), "recompile": {"compiled"}, "no_recompute": {"recompute"}, "no_reduce": {"gradients_reduced"}}
+    expected = {
+        "": set(),
+        "recompile": {"compiled"},
+        "other_compiler": {"compiled"},
+        "half_sequence": {"work", "function"},
+        "eval_mode": {"mode"},
+        "no_recompute": {"recompute", "work"},
+        "no_reduce": {"gradients_reduced", "function"},
+    }
     for result in [result for rank in run_job(cases, tmp_path_factory) for result in rank]:
         assert failed(result) == expected[result["fault"]] and broken(result) == {}, result
-        assert result["checks"]["compiled"]["ok"] is (result["fault"] != "recompile")
+        assert result["checks"]["compiled"]["ok"] is ("compiled" not in expected[result["fault"]])
 
 
 def test_a_check_that_raises_says_so_and_is_no_verdict(monkeypatch):
@@ -155,6 +189,32 @@ def test_the_check_phase_shows_and_the_result_is_json():
     result = train.run(context)
     assert context.status.phase == "check"
     assert json.loads(json.dumps(result["checks"], allow_nan=False)) == result["checks"]
+
+
+def test_the_result_is_on_disk_before_the_checks_begin(monkeypatch):
+    context, seen = make_context(make_cell(*SMALL.split())), []
+
+    def look(evidence):
+        seen.append(json.loads(context.path.read_text()))
+        return Finding(ok=True)
+
+    monkeypatch.setitem(CHECKS, "shape", look)
+    train.run(context)
+    assert seen[0]["phase"] == "check" and seen[0]["result"]["step_times_s"]
+
+
+def test_what_was_found_is_on_disk_when_a_later_check_is_the_end(monkeypatch):
+    class End(BaseException):
+        pass
+
+    def end(evidence):
+        raise End
+
+    context = make_context(make_cell(*SMALL.split()))
+    monkeypatch.setitem(CHECKS, "work", end)
+    with pytest.raises(End):
+        train.run(context)
+    assert json.loads(context.path.read_text())["result"]["checks"]["shape"]["ok"] is True
 
 
 def test_a_finding_has_a_note_only_when_there_is_one():

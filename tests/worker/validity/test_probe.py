@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchrunner.worker.validity.probe import BUDGET_S, plan_probes, reduction_error
+from benchrunner.worker.validity.probe import BUDGET_S, Probes, check_budget_s, plan_probes, reduction_error
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,19 @@ def test_what_fits_the_budget(step_s, micro_steps, planned):
     probes, each = planned
     assert probes * each * step_s / micro_steps <= BUDGET_S
     assert probes * each <= 4 * micro_steps
+
+
+def test_the_budget_grows_with_the_window():
+    assert check_budget_s(2.0) == BUDGET_S and check_budget_s(200.0) == 40.0
+    assert plan_probes(8.0, 1, check_budget_s(160.0)) == (3, 1), "a step of 8 s is no reason to look at nothing"
+
+
+def test_a_probe_that_failed_leaves_what_stood_before_it():
+    probes = Probes(profile=object(), norms={"a": [1.0, 2.0]}, uniform=[{}, {}], mixed={})
+    probes.forget("the second probe failed on rank 1", num_done=1)
+    assert probes.profile and probes.norms == {"a": [1.0]} and len(probes.uniform) == 1 and probes.mixed is None
+    probes.forget("the profiled probe failed on rank 1")
+    assert probes.profile is None and probes.norms == {} and "rank 1" in probes.missing
 
 
 def gradients():

@@ -34,8 +34,15 @@ def test_a_product_within_a_product_counts_once():
 
 def test_an_emulated_product_has_the_format_of_what_it_emulates():
     inner = event("aten::mm", 2, 3, shapes=[(2, 3), (3, 5)], dtypes=["float", "float"])
-    found = count_events([event("aten::mm", 0, 9, **BF16), event("aten::_scaled_mm", 1, 8, **BF16), inner])
-    assert found.product_flops == {FLOAT8: 2 * 2 * 3 * 5}
+    scaled = event("aten::_scaled_mm", 1, 8, shapes=[(2, 3), (3, 5), (), ()], dtypes=["c10::BFloat16"] * 2)
+    found = count_events([event("aten::mm", 0, 9, **BF16), scaled, inner])
+    assert found.product_flops == {FLOAT8: 2 * 2 * 3 * 5} and found.scales == {"tensorwise": 1}
+
+
+def test_scales_are_told_by_their_shapes():
+    rowwise = event("aten::_scaled_mm", 0, 1, shapes=[(2, 3), (3, 5), (2, 1), (1, 5)], dtypes=["float8"])
+    other = event("aten::_scaled_mm", 2, 3, shapes=[(2, 3), (3, 5), (2, 3), (1, 5)], dtypes=["float8"])
+    assert count_events([rowwise, other]).scales == {"rowwise": 1, "[2, 3] and [1, 5]": 1}
 
 
 def test_threads_do_not_nest():

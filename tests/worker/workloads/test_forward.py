@@ -41,7 +41,16 @@ def test_logits_are_those_of_the_decoder():
         assert torch.equal(loop.logits(batch), built.decoder(batch[:, :-1]))
 
 
-@pytest.mark.parametrize(("fault", "check"), [("short_batch", "work"), ("zero_norm", "logits")])
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        ("short_batch", "work"),
+        ("half_blocks", "work"),
+        ("half_sequence", "work"),
+        ("same_batch", "data"),
+        ("zero_norm", "logits"),
+    ],
+)
 def test_lies_are_seen(fault, check):
     checks = run(fault=fault)["checks"]
     assert checks[check]["ok"] is False

@@ -93,9 +93,36 @@ def test_healthy_samples_pass_their_checks(result):
     }
 
 
+@pytest.mark.parametrize(
+    ("fault", "check"), [("half_blocks", "work"), ("recompute_prefix", "work"), ("same_batch", "data")]
+)
+def test_lies_are_seen(fault, check):
+    with planted(parse_fault(fault), context := make_context(make_cell(*SMALL))):
+        checks = generate.run(context)["checks"]
+    failed = {name for name, said in checks.items() if said["ok"] is False}
+    assert check in failed and failed <= {check, "function"}
+
+
+def test_a_sample_that_never_decodes_is_seen(monkeypatch):
+    """A loop that makes its tokens in another way than by a decode each."""
+
+    def sample(self, index):
+        self._last_prompt = self._prompts.pop(index)
+        self.consumed.append(self._last_prompt)
+        for mark in range(3):
+            self._timer.mark()
+            if mark < 2:
+                self.decoding.prefill(self._last_prompt)
+        self.decoding.progress.tokens.fill_(0)
+
+    monkeypatch.setattr(generate.GenerationLoop, "sample", sample)
+    work = generate.run(make_context(make_cell(*SMALL)))["checks"]["work"]
+    assert work["ok"] is False and work["observed"] == "2 prefills and 0 decodes"
+
+
 def test_a_token_too_few_is_seen():
-    check = make_loop(fault="short_batch").check_work()
-    assert (check["ok"], check["observed"]) == (False, "7")
+    output = make_loop(fault="short_batch").output()
+    assert (output.claimed, output.seen) == (8, 7)
 
 
 def test_where_the_prefill_makes_the_only_token_none_can_be_left_out():
@@ -107,7 +134,9 @@ def test_where_the_prefill_makes_the_only_token_none_can_be_left_out():
 @torch.inference_mode()
 def test_a_wrong_cache_is_seen(precision):
     loop = make_loop(f"precision={precision}")
-    assert loop.check_cache()["ok"]
+    loop._compare_cache()
+    assert loop.check_cache().ok
     for layer in loop.decoding.cache.layers:
         layer.values.copy_(layer.values.roll(1, dims=2))
-    assert not loop.check_cache()["ok"]
+    loop._compare_cache()
+    assert loop.check_cache().ok is False

@@ -13,7 +13,10 @@ from benchrunner.core.faults import parse_fault
 from benchrunner.core.files import write_json
 from benchrunner.core.parity_cell import small_scale
 from benchrunner.core.record import record_to_dict
+from benchrunner.worker.faults.lying_functions import NotCausal, WithoutPositions
 from benchrunner.worker.faults.plant import planted
+from benchrunner.worker.model import decoder
+from benchrunner.worker.model.layers import Attention
 from benchrunner.worker.workloads import parity
 from benchrunner.worker.workloads.parity import Difference, draw_task_step, judge, summarise
 from benchrunner.worker.workloads.parity_tolerances import FACTOR, KNOWN_GOOD, Errors, collect, tolerance
@@ -270,3 +273,12 @@ def test_errors_are_collected_from_records(tmp_path):
         "bf16": Errors(0.2, pytest.approx(0.1), 0.5),
         "fp8": Errors(0.3, pytest.approx(0.1), 0.5),
     }
+
+
+@pytest.mark.parametrize(("attention", "is_right"), [(Attention, True), (NotCausal, False), (WithoutPositions, False)])
+def test_what_the_reference_loop_shares_with_the_cell_is_judged_by_formulas(monkeypatch, attention, is_right):
+    monkeypatch.setattr(decoder, "Attention", attention)
+    context = make_context(small_scale(make_cell("workload=parity", "precision=fp32")))
+    ours = parity._loop(context)
+    worst = max(found.error for found in parity.compare_gradients(ours, parity.reference_loop(ours)))
+    assert (worst < 1e-5) is is_right

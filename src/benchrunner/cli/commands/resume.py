@@ -4,9 +4,22 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
-from benchrunner.cli.command import Command, Example, Flag, Operands
-from benchrunner.cli.directories import sweep_directory
-from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s, run_and_report
+from benchrunner.cli.command import ONLY, Command, Example, Flag, Operands
+from benchrunner.cli.directories import directory_and_overrides
+from benchrunner.cli.overrides import with_settings
+from benchrunner.cli.run_and_report import (
+    BUDGET,
+    EVENTS,
+    FAIL_ON,
+    JUNIT,
+    NO_INFER,
+    REPEATS,
+    budget_s,
+    events_file,
+    fail_on,
+    repeats,
+    run_and_report,
+)
 from benchrunner.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,8 +38,8 @@ def resume(arguments: Namespace) -> int:
     from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
-    directory = sweep_directory("resume", arguments.directories)
-    made = plan_file.load_plan(directory)
+    directory, overrides = directory_and_overrides("resume", arguments.directories)
+    made = with_settings(plan_file.load_plan(directory), overrides)
     require_cluster(made.settings.launcher.name, arguments)
     allocator = allocator_for(made.settings.launcher)
     options = RunOptions(
@@ -35,10 +48,17 @@ def resume(arguments: Namespace) -> int:
         selection=_selection(arguments, made),
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
+        fail_on=fail_on(arguments),
+        events=events_file(arguments),
+        repeats=repeats(arguments),
+        overrides=tuple(overrides),
     )
     if allocator is not None:
-        return follow_and_report(made, SweepPaths(directory), allocator, options, detach=arguments.detach)
-    return run_and_report(made, SweepPaths(directory), LocalLauncher(), options)
+        return follow_and_report(
+            made, SweepPaths(directory), allocator, options, arguments.junit, detach=arguments.detach
+        )
+    launcher = LocalLauncher(preload=made.settings.launcher.preload)
+    return run_and_report(made, SweepPaths(directory), launcher, options, arguments.junit)
 
 
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":
@@ -48,7 +68,7 @@ def _selection(arguments: Namespace, made: "Plan") -> "Selection":
     if unknown := sorted(statuses - set(RESUMED)):
         hint = did_you_mean(unknown[0], RESUMED)
         raise UsageError(f"--only: {unknown[0]!r} is not one of {', '.join(RESUMED)}{hint}: other verdicts are kept")
-    chosen = Selection(cells=tuple(filter(None, [arguments.cells])))
+    chosen = Selection(cells=tuple(filter(None, (arguments.cells or "").split(","))))
     if not any(chosen.takes(planned, None) for planned in made.cells):
         raise UsageError(f"--cells: no cell's name or id matches {arguments.cells!r}")
     return Selection(statuses=statuses, cells=chosen.cells)
@@ -56,19 +76,26 @@ def _selection(arguments: Namespace, made: "Plan") -> "Selection":
 
 COMMAND = Command(
     run=resume,
+    is_answer=False,
     summary="run what is missing or failed in a sweep directory",
-    details=f"The plan is the one that the directory holds. Verdicts other than {', '.join(RESUMED)} are kept.",
-    operands=Operands(name="directories", usage="DIR"),
+    details=f"The plan is the one that the directory holds. Verdicts other than {', '.join(RESUMED)} are kept. Settings"
+    " of the run (timeout_s, limits.*, retries, brake, exclusive, launcher.partition, …) may be others this time.",
+    operands=Operands(name="directories", usage="DIR [key=value …]"),
     flags=(
         Flag(names=("--mix",), help="even on other versions or devices; such records are flagged mixed_environment"),
         BUDGET,
         NO_INFER,
         DETACH,
-        Flag(names=("--only",), metavar="STATUS,…", help=f"those that ended so: {', '.join(RESUMED)}"),
-        Flag(names=("--cells",), metavar="GLOB", help="those of that name or id"),
+        FAIL_ON,
+        JUNIT,
+        EVENTS,
+        ONLY,
+        Flag(names=("--cells",), metavar="GLOB,…", help="those of such a name or id"),
+        REPEATS,
     ),
     examples=(
         Example(line="bench resume outputs/latest", meaning="what is missing or failed"),
         Example(line="bench resume --only timeout --cells '*fsdp*' outputs/latest"),
+        Example(line="bench resume outputs/latest timeout_s=7200 brake=null", meaning="with other settings of the run"),
     ),
 )

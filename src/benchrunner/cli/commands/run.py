@@ -6,7 +6,17 @@ from argparse import Namespace
 from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
 from benchrunner.cli.command import Command, Example
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
-from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s, run_and_report
+from benchrunner.cli.run_and_report import (
+    BUDGET,
+    EVENTS,
+    FAIL_ON,
+    JUNIT,
+    NO_INFER,
+    budget_s,
+    events_file,
+    fail_on,
+    run_and_report,
+)
 
 
 def run(arguments: Namespace) -> int:
@@ -19,21 +29,28 @@ def run(arguments: Namespace) -> int:
     from benchrunner.store import plan_file
 
     faults.parse_fault(os.environ.get(faults.VARIABLE))
-    options = RunOptions(budget_s=budget_s(arguments), infer=not arguments.no_infer)
+    options = RunOptions(
+        budget_s=budget_s(arguments),
+        infer=not arguments.no_infer,
+        fail_on=fail_on(arguments),
+        events=events_file(arguments),
+    )
     made = plan_overrides(arguments, launch=True)
     require_cluster(made.settings.launcher.name, arguments)
     allocator = allocator_for(made.settings.launcher)
     paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
     if allocator is not None:
-        return follow_and_report(made, paths, allocator, options, detach=arguments.detach)
-    return run_and_report(made, paths, LocalLauncher(), options)
+        return follow_and_report(made, paths, allocator, options, arguments.junit, detach=arguments.detach)
+    launcher = LocalLauncher(preload=made.settings.launcher.preload)
+    return run_and_report(made, paths, launcher, options, arguments.junit)
 
 
 COMMAND = Command(
     run=run,
+    is_answer=False,
     summary="run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
     operands=OVERRIDES,
-    flags=(MULTIRUN, BUDGET, NO_INFER, DETACH),
+    flags=(MULTIRUN, BUDGET, NO_INFER, DETACH, FAIL_ON, JUNIT, EVENTS),
     examples=(
         Example(line="bench", meaning="the debug model, one training cell"),
         Example(line="bench model=llama2-7b strategy=fsdp seq_len=2048", meaning="one cell"),

@@ -6,8 +6,9 @@ from argparse import Namespace
 from dataclasses import replace
 
 from benchrunner.cli.command import EXIT_OK, Command, Example, Flag, Operands
-from benchrunner.cli.directories import sweep_directory
-from benchrunner.cli.run_and_report import BUDGET, NO_INFER, budget_s
+from benchrunner.cli.directories import directory_and_overrides
+from benchrunner.cli.overrides import with_settings
+from benchrunner.cli.run_and_report import BUDGET, NO_INFER, REPEATS, budget_s, repeats
 from benchrunner.core.errors import UsageError
 
 
@@ -21,7 +22,8 @@ def work(arguments: Namespace) -> int:
     from benchrunner.store.claims_round import latest_round
     from benchrunner.store.plan_file import load_plan
 
-    paths = SweepPaths(sweep_directory("work", arguments.directories))
+    directory, overrides = directory_and_overrides("work", arguments.directories)
+    paths = SweepPaths(directory)
     share = Share(
         worker=uuid.uuid4().hex[:12],
         round=_number(arguments.round) or latest_round(paths),
@@ -29,12 +31,18 @@ def work(arguments: Namespace) -> int:
         time_s=_time_s(arguments),
     )
     options = RunOptions(
-        resume=True, mix=arguments.mix, budget_s=budget_s(arguments), infer=not arguments.no_infer, share=share
+        resume=True,
+        mix=arguments.mix,
+        budget_s=budget_s(arguments),
+        infer=not arguments.no_infer,
+        repeats=repeats(arguments),
+        share=share,
     )
-    made = load_plan(paths.root)
+    made = with_settings(load_plan(paths.root), overrides)
     if made.hardware.device_type == "cpu":  # also on a machine that has something better
         options = replace(options, hardware=resolve(made.cells[0].cell.config.hardware))
-    summary = work_on(made, paths, launcher=job_launcher(os.environ), options=options)
+    launcher = job_launcher(made.settings.launcher, os.environ)
+    summary = work_on(made, paths, launcher=launcher, options=options)
     return EXIT_OK if summary.interrupted_by is None else summary.exit_code
 
 
@@ -57,12 +65,13 @@ COMMAND = Command(
         "All must see the directory. It is what an allocation of a cluster runs, and can be started by hand on any "
         "number of machines; bench watch DIR shows how far they have come, bench report DIR makes the tables."
     ),
-    operands=Operands(name="directories", usage="DIR"),
+    operands=Operands(name="directories", usage="DIR [key=value …]"),
     flags=(
         Flag(names=("--time",), metavar="TIME", help="take no cell that is expected to end later than this, e.g. 2h"),
         BUDGET,
         NO_INFER,
         Flag(names=("--mix",), help="even on other versions or devices; such records are flagged mixed_environment"),
+        REPEATS,
         Flag(names=("--round",), metavar="N", help="which claims count; the newest ones without this"),
     ),
     examples=(Example(line="bench work outputs/latest", meaning="help to finish a sweep"),),

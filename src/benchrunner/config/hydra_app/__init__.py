@@ -4,18 +4,34 @@ Hydra composes every option once, on top of all fixed overrides; the product of 
 each row takes Hydra about 100 ms. No plug-in and no `hydra.main`: those would decide exit codes and directories for us.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchrunner.config.hydra_app.answers import Option, complete, list_groups, list_options, pass_through
 from benchrunner.config.hydra_app.loader import explained, opened
 from benchrunner.config.hydra_app.options import pieces_of
-from benchrunner.config.hydra_app.overrides import parse_overrides, read_overrides, require_multirun
+from benchrunner.config.hydra_app.overrides import (
+    meant_by_bare_word,
+    parse_overrides,
+    read_overrides,
+    require_multirun,
+)
 from benchrunner.config.hydra_app.sweeps import SWEEPS, compose_sweep, matrices_of, params_of, sweep_of
 from benchrunner.config.matrix import Row, build_rows
 
-__all__ = ["Expansion", "Option", "complete", "expand", "list_groups", "list_options", "pass_through"]
+__all__ = [
+    "Expansion",
+    "Option",
+    "complete",
+    "expand",
+    "list_groups",
+    "list_options",
+    "meant_by_bare_word",
+    "pass_through",
+    "read_values",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +43,8 @@ class Expansion:
     """The sweep file's stem, or `cli`."""
     arguments: list[str]
     """As given: `-m`, the sweep file, the overrides."""
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Model → the section of its option file alone."""
 
 
 def expand(overrides: Sequence[str], *, multirun: bool, sweep_file: Path | None = None) -> Expansion:
@@ -54,4 +72,16 @@ def expand(overrides: Sequence[str], *, multirun: bool, sweep_file: Path | None 
         rows = build_rows(matrices, pieces)
     name = sweep_file.stem if sweep_file else sweep or "cli"
     given = [*(["-m"] if multirun else []), *([str(sweep_file)] if sweep_file else []), *overrides]
-    return Expansion(rows=rows, sweep_name=name, arguments=given)
+    return Expansion(rows=rows, sweep_name=name, arguments=given, models=pieces.pristine["model"])
+
+
+def read_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Dotted key → its checked value, of overrides that compose nothing.
+
+    Raises:
+        UsageError: an override that is wrong in itself (`ConfigError` when it has a key), or has several values.
+    """
+    with opened() as loader, explained():
+        assignments = read_overrides(loader, parse_overrides(loader, overrides))
+        require_multirun(assignments)
+    return {key: assignment.values[0] for key, assignment in assignments.items()}

@@ -12,11 +12,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchrunner.config import keys
+from benchrunner.config import keys, synonyms
 from benchrunner.config.hydra_app.loader import first_lines, group_options, schema_node
 from benchrunner.core.axes import GROUPS, NOT_IDENTITY
 from benchrunner.core.cell import format_value
-from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
+from benchrunner.core.errors import ConfigError, UsageError
+from benchrunner.core.paths import config_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,32 @@ def parse_overrides(loader: ConfigLoader, texts: Sequence[str]) -> list[Override
     Raises:
         UsageError: one that it cannot read.
     """
+    _refuse_accidents(texts)
     return [_parse_one(loader, text) for text in texts]
+
+
+def _refuse_accidents(texts: Sequence[str]) -> None:
+    """What a shell makes of spaces and quotes, before the parser complains in its own terms."""
+    for text, after in zip(texts, [*texts[1:], ""], strict=False):
+        key, _, value = text.partition("=")
+        if value.startswith("="):
+            raise ConfigError(key, f"{text!r} has two equals signs; write {key}={value.lstrip('=')}")
+        if text.endswith(",") and "(" not in text:
+            whole = f"{text}{after}" if "=" not in after else text.rstrip(",")
+            raise ConfigError(key, f"{text!r} ends in a comma; a list has no spaces: {whole}")
+        if apart := re.findall(r"(?:^|\s)([+~\w./]+=[^\s'\"\[{(]+)(?=\s|$)", text)[1:]:
+            raise UsageError(
+                f"{text!r} is one quoted argument; write its overrides apart: {text.split()[0]} {apart[0]} …"
+            )
+        if key != key.strip() or value != value.strip():
+            raise ConfigError(key.strip(), f"{text!r} has spaces around it; write {key.strip()}={value.strip()}")
+        if "=" in text and not value and not text.startswith("~"):
+            raise ConfigError(key, f"{text!r} has no value; write {key}=VALUE")
 
 
 def _parse_one(loader: ConfigLoader, text: str) -> Override:
     if "=" not in text and not text.startswith("~"):
-        raise UsageError(f"{text!r} is neither key=value nor a flag; see bench --help")
+        raise UsageError(f"{text!r} is neither key=value nor a flag{meant_by_bare_word(text)}; see bench --help")
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides([text])[0]
     except HydraException as error:
@@ -48,6 +69,19 @@ def _parse_one(loader: ConfigLoader, text: str) -> Override:
         if re.search(r"=\s*interval\(", text):
             raise ConfigError(key, "interval() names no values; write a list or range(start,stop,step)") from error
         raise ConfigError(key, f"cannot read {text!r}: {first_lines(str(error))}") from error
+
+
+def meant_by_bare_word(word: str) -> str:
+    """A trailing ` (did you mean +sweeps=smoke?)` for the name of a sweep or of an option, or `key:value`."""
+    key, colon, value = word.partition(":")
+    if colon and key.isidentifier():
+        return f" (did you mean {key}={value}?)"
+    places = [group for group in ("sweeps", *GROUPS) if (config_dir() / group / f"{word}.yaml").is_file()]
+    known = [f"{'+' if group == 'sweeps' else ''}{group}={word}" for group in places]
+    known += [meant for group in GROUPS if not places and (meant := synonyms.option_meant(group, word))]
+    if word in GROUPS or synonyms.key_meant(word):
+        known.append(f"{word if word in GROUPS else synonyms.key_meant(word)}=VALUE")
+    return f" (did you mean {' or '.join(known[:2])}?)" if known else ""
 
 
 def read_overrides(loader: ConfigLoader, overrides: Sequence[Override]) -> dict[str, Assignment]:
@@ -125,7 +159,7 @@ def check_option(group: str, value: Any, options: Sequence[str], text: str) -> N
         raise ConfigError(group, f"{text}: name an option, and set its keys with {group}.KEY=value")
     name = format_value(value) if not isinstance(value, str) else value
     if name not in options:
-        raise ConfigError(group, f"no option {name!r}{did_you_mean(name, options)}; allowed: {', '.join(options)}")
+        raise ConfigError(group, f"no option {name!r}{synonyms.option_hint(group, name, options)}")
 
 
 def _leaf_assignment(override: Override, key: str, values: Sequence[Any]) -> Assignment:

@@ -14,6 +14,7 @@ from benchrunner.config import keys
 from benchrunner.config.hydra_app.loader import compose, first_lines, group_options
 from benchrunner.config.hydra_app.overrides import Assignment, check_option, parse_overrides, read_overrides
 from benchrunner.config.matrix import Matrix
+from benchrunner.config.synonyms import option_hint
 from benchrunner.core import paths
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.cell import format_value
@@ -41,8 +42,7 @@ def sweep_of(loader: ConfigLoader, overrides: Sequence[Override], sweep_file: Pa
     if override.type == OverrideType.CHANGE:
         raise ConfigError(SWEEPS, f"write +{override.input_line}")
     if value not in options:
-        hint = did_you_mean(str(value), options)
-        raise ConfigError(SWEEPS, f"no sweep {value!r}{hint}; allowed: {', '.join(options) or '(none)'}")
+        raise ConfigError(SWEEPS, f"no sweep {value!r}{option_hint(SWEEPS, str(value), options)}")
     return str(value)
 
 
@@ -88,11 +88,36 @@ def sweep_body(sweep: str) -> dict[str, Any]:
 def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
     """Name a wrong key or option of a sweep file before Hydra does it without a hint."""
     body = sweep_body(sweep)
+    _refuse_misplaced(body)
     for key in keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")}):
         keys.check_key(key)
     for group, name in filter(None, map(override_of, body.get("defaults", []))):
         if group in GROUPS:
             check_option(group, name, group_options(loader, group), f"override /{group}: {name}")
+
+
+MISPLACED = {
+    "params": "hydra.sweeper.params", "sweeper": "hydra.sweeper", "axes": "hydra.sweeper.params",
+    "matrix": "hydra.sweeper.params", "grid": "hydra.sweeper.params", "include": "sweep.include",
+    "exclude": "sweep.exclude", "overrides": "hydra.sweeper.params",
+}  # fmt: skip
+"""Top-level key of a sweep file that people write → where it belongs."""
+
+
+def _refuse_misplaced(body: Mapping[str, Any]) -> None:
+    """What people write in sweep files and Hydra would read as something else."""
+    for key, value in body.items():
+        if key in MISPLACED:
+            raise ConfigError(key, f"belongs under {MISPLACED[key]} in a sweep file (see sweeps/smoke.yaml)")
+        if key in GROUPS and not isinstance(value, Mapping):
+            names = ",".join(map(str, value)) if isinstance(value, list) else value
+            where = f"under hydra.sweeper.params write {key}: {names}"
+            raise ConfigError(key, f"{value!r} is no section; {where}, or under defaults: - override /{key}: OPTION")
+    params = (body.get("hydra") or {}).get("sweeper", {}) if isinstance(body.get("hydra") or {}, Mapping) else {}
+    for key, value in ((params or {}).get("params") or {}).items():
+        if isinstance(value, list):
+            text = ",".join(map(str, value))
+            raise ConfigError(str(key), f"a list of YAML is no sweep; write {key}: {text}")
 
 
 def override_of(entry: Any) -> tuple[str, Any] | None:

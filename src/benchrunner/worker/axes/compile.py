@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 import torch._dynamo
 import torch._inductor.config
+import torch._inductor.metrics
 from torch import nn
 
 from benchrunner.core.cell import Cell
@@ -145,6 +146,16 @@ def read_stats() -> CompileStats:
         num_cache_hits=int(hits),
         num_cache_misses=int(misses),
     )
+
+
+def compilers_at_work() -> list[str]:
+    """The compile options whose compiler produced code in this process, by its own counters."""
+    counters = torch._dynamo.utils.counters
+    # What comes from a cache is counted there; what generates code counts its kernels.
+    by_inductor = counters["inductor"] or counters["aot_autograd"]["autograd_cache_hit"]
+    found = {"inductor": bool(by_inductor) or torch._inductor.metrics.generated_kernel_count > 0}
+    found["thunder"] = thunder.num_programs() > 0
+    return [name for name, is_at_work in found.items() if is_at_work]
 
 
 def _first_line(text: str) -> str:

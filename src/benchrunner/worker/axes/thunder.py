@@ -209,6 +209,11 @@ def describe(options: CompileConfig) -> Choices:
     return {"thunder_executors": _programs[0].executors, "thunder_programs": len(_programs)}
 
 
+def num_programs() -> int:
+    """Programs that thunder traced."""
+    return sum(program.jitted._lc_cs.cache_misses > 0 for program in _programs)
+
+
 def trace_s() -> float:
     """Seconds that thunder spent tracing in this process; what its executors compile is not in it."""
     return sum(program.trace_s() for program in _programs)

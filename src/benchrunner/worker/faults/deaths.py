@@ -29,6 +29,9 @@ HOSTILE = (
 )
 """Breaks out of a Markdown table, a line, a page and a terminal, where it is let."""
 
+FLOOD = (b"x" * 127 + b"\n") * 512
+FLOOD_BYTES = 1 << 30
+
 FULL: Mapping[str, int] = {"free_bytes": 100 << 20, "total_bytes": 80 << 30, "allocated_bytes": 79 << 30}
 """The memory of the device that is pretended where there is none."""
 
@@ -230,6 +233,11 @@ def _grandchild(context: "Context") -> None:
     print(f"grandchild {child.pid}", file=sys.stderr, flush=True)
 
 
+def _flood(context: "Context") -> None:
+    for number in range(FLOOD_BYTES // len(FLOOD)):
+        os.write(1, b"%020d" % number + FLOOD[20:])
+
+
 def _print_env(context: "Context") -> None:
     for name, value in os.environ.items():
         print(f"{name}={value}", flush=True)
@@ -255,6 +263,7 @@ ACTS: dict[str, Callable[["Context"], None]] = {
     "clock_jump": _clock_jump,
     "ignore_sigterm": _ignore_sigterm,
     "grandchild": _grandchild,
+    "flood": _flood,
     "print_env": _print_env,
 }
 """Fault → act; a test holds its keys equal to those of `benchrunner.core.faults.DEATHS`."""

@@ -14,20 +14,18 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecision
 
-from benchrunner.core.arithmetic import PEFT_WORKLOADS
 from benchrunner.core.schema import ModelConfig
-from benchrunner.worker.axes import activation_checkpointing, compile, peft, strategy
+from benchrunner.worker.axes import activation_checkpointing, peft, strategy
 from benchrunner.worker.axes.optimizer import make_optimizer
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines import built, fabric_fsdp, fabric_precision
 from benchrunner.worker.engines.engine import ENGINES
-from benchrunner.worker.faults import lying_functions, lying_loops
+from benchrunner.worker.faults import lying_data, lying_functions, lying_labels, lying_loops, lying_work, needs
 from benchrunner.worker.faults.lying_models import falsify_linears, recompute_otherwise, stop_reducing
 from benchrunner.worker.faults.patch import Patch, applied, in_module, spared
 from benchrunner.worker.model import decoder, layers, weights
 from benchrunner.worker.model.decoder import Decoder
-from benchrunner.worker.steps import data
 from benchrunner.worker.workloads import forward, generate, parity, train
 
 Patches = Callable[[Context], list[Patch]]
@@ -41,63 +39,12 @@ def told(kind: str, context: Context) -> Iterator[None]:
         RuntimeError: the cell has nothing that the lie could strike.
     """
     lie = LIES[kind]
-    for need in lie.needs:
+    for need in lie.wants:
         if not need.is_met(context):
             raise RuntimeError(f"the fault {kind} found no {need.what}")
     patches = lie.patches(context)
     with applied([*patches, spared(parity, "reference_loop", patches)]):
         yield
-
-
-# --- what a lie needs ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a cell must have for a lie to strike it."""
-
-    what: str
-    is_met: Callable[[Context], bool]
-
-
-def _shards(context: Context) -> bool:
-    compiler = compile.COMPILERS[context.cell.axes["compile"]]
-    by_torch = not compiler.distributes(context.cell)
-    return by_torch and context.cell.config.strategy.kind == "fsdp" and context.world_size > 1
-
-
-def _swaps_linears(context: Context) -> bool:
-    return formats.PRECISIONS[context.cell.axes["precision"]].convert is not formats.keep_linears
-
-
-def _divides(context: Context) -> bool:
-    return context.cell.sizes.accumulation_steps > 1 or data.is_padded(context.cell)
-
-
-def _attends_in_groups(context: Context) -> bool:
-    return context.cell.config.model.num_kv_heads > 1
-
-
-def _clips(context: Context) -> bool:
-    return context.cell.config.optimizer.clip_norm is not None
-
-
-ROTARY = Need("rotary positions", lambda context: context.cell.config.model.positions == "rotary")
-SEVERAL_HEADS = Need("other key-value head", _attends_in_groups)
-ADAPTED = Need("adapter", lambda context: context.cell.config.workload.name in PEFT_WORKLOADS)
-CLIPPED = Need("clipping", _clips)
-BACKWARD = Need("backward pass", lambda context: built.has_gradients(context.cell))
-RANKS = Need("other rank", lambda context: context.world_size > 1)
-SHARDS = Need("parameters that torch shards over ranks", _shards)
-CHECKPOINTS = Need("checkpointed block", lambda context: context.cell.axes["activation_checkpointing"] != "none")
-LOW_PRECISION = Need(
-    "conversion to leave out", lambda context: _swaps_linears(context) or formats.mixed_by(context.cell) is not None
-)
-CONVERTED = Need("linear that a precision converted", _swaps_linears)
-WINDOW = Need("window of training steps", lambda context: context.cell.axes["workload"] != "parity")
-COMPILED = Need("compiled function", lambda context: context.cell.axes["compile"] != "eager")
-EAGER = Need("eager model", lambda context: context.cell.axes["compile"] == "eager")
-SHARES = Need("micro-steps to divide by", _divides)
 
 
 # --- what a lie does -------------------------------------------------------------------------------------------------
@@ -212,48 +159,90 @@ def _leave_out_last_layer(context: Context) -> list[Patch]:
     return [in_module(built, "Decoder", make)]
 
 
+def _halve_samples(context: Context) -> list[Patch]:
+    return [in_module(built, "Decoder", lying_work.HalfDecoder)]
+
+
+def _recompute_prefix(context: Context) -> list[Patch]:
+    return [in_module(generate, "Decoding", lying_work.RecomputingDecoding)]
+
+
+def _reduce_otherwise(context: Context) -> list[Patch]:
+    return [
+        *lying_labels.reduce_otherwise(context),
+        *_after_build(lying_work.reduce_in_bfloat16)(context),
+    ]
+
+
+def _repeat_first_step(context: Context) -> list[Patch]:
+    return [
+        *_in_training(lying_data.SameBatch)(context),
+        lying_loops.in_front(lying_data.SameForwardBatch, forward, "ForwardLoop"),
+        lying_loops.in_front(lying_data.SamePrompts, generate, "GenerationLoop"),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Lie:
     """A lie: the patches by which it is told in a rank, and what it needs there."""
 
     patches: Patches
-    needs: tuple[Need, ...] = ()
+    wants: tuple[needs.Need, ...] = ()
 
 
 LIES: dict[str, Lie] = {
-    "no_reduce": Lie(_after_build(stop_reducing), (BACKWARD, RANKS)),
-    "no_shard": Lie(_keep_whole, (SHARDS,)),
-    "no_recompute": Lie(_checkpoint_nothing, (BACKWARD, CHECKPOINTS)),
-    "no_convert": Lie(_convert_nothing, (LOW_PRECISION,)),
+    "no_reduce": Lie(_after_build(stop_reducing), (needs.BACKWARD, needs.RANKS)),
+    "no_shard": Lie(_keep_whole, (needs.SHARDS,)),
+    "no_recompute": Lie(_checkpoint_nothing, (needs.BACKWARD, needs.CHECKPOINTS)),
+    "no_convert": Lie(_convert_nothing, (needs.LOW_PRECISION,)),
     "zero_norm": Lie(_zero_norms),
-    "frozen": Lie(_in_training(lying_loops.Frozen), (BACKWARD,)),
+    "frozen": Lie(_in_training(lying_loops.Frozen), (needs.BACKWARD,)),
     "wrong_shape": Lie(_leave_out_last_layer),
-    "recompile": Lie(_in_training(lying_loops.Recompiling), (BACKWARD, WINDOW, COMPILED)),
+    "recompile": Lie(_in_training(lying_loops.Recompiling), (needs.BACKWARD, needs.WINDOW, needs.COMPILED)),
     "short_batch": Lie(_shorten),
-    "same_data": Lie(_in_training(lying_loops.WithSameData), (BACKWARD, RANKS)),
-    "double_reduce": Lie(_in_training(lying_loops.DoublyReduced), (BACKWARD, RANKS)),
-    "wrong_scale": Lie(_in_training(lying_loops.WronglyScaled), (BACKWARD, SHARES)),
-    "stale_recompute": Lie(_after_build(recompute_otherwise), (BACKWARD, EAGER, CHECKPOINTS)),
-    "wrong_linear": Lie(_after_build(falsify_linears), (EAGER, CONVERTED)),
+    "same_data": Lie(_in_training(lying_loops.WithSameData), (needs.BACKWARD, needs.RANKS)),
+    "half_sequence": Lie(_halve_samples, (needs.NO_GENERATION,)),
+    "empty_steps": Lie(_in_training(lying_work.EmptySteps), (needs.BACKWARD, needs.WINDOW)),
+    "half_blocks": Lie(_after_build(lying_work.leave_out_blocks), (needs.NO_BACKWARD,)),
+    "recompute_prefix": Lie(_recompute_prefix, (needs.GENERATION, needs.EAGER)),
+    "other_recipe": Lie(lying_labels.scale_otherwise, (needs.RECIPE,)),
+    "other_packing": Lie(lying_labels.pack_fp4, (needs.PACKED,)),
+    "other_storage": Lie(lying_labels.store_as_computed, (needs.MIXED,)),
+    "other_reduction": Lie(_reduce_otherwise, (needs.BACKWARD, needs.RANKS, needs.REDUCES_FLOAT32)),
+    "no_dropout": Lie(_after_build(lying_work.drop_nothing), (needs.BACKWARD, needs.DROPOUT)),
+    "eval_mode": Lie(_in_training(lying_work.EvalMode), (needs.BACKWARD,)),
+    "other_compiler": Lie(lying_labels.run_graphs_by_torch, (needs.INDUCTOR,)),
+    "compiled_eager": Lie(_after_build(lying_work.compile_blocks_anyway), (needs.EAGER, needs.WINDOW)),
+    "one_unit": Lie(lying_labels.gather_at_once, (needs.BACKWARD, needs.SHARDS)),
+    "other_checkpointing": Lie(lying_labels.checkpoint_every_second, (needs.BACKWARD, needs.ALL_CHECKPOINTED)),
+    "same_batch": Lie(_repeat_first_step),
+    "same_after_first": Lie(_in_training(lying_data.SameAfterFirst), (needs.BACKWARD, needs.RANKS, needs.WINDOW)),
+    "one_micro_batch": Lie(_in_training(lying_data.OneMicroBatch), (needs.BACKWARD, needs.MICRO_STEPS)),
+    "double_reduce": Lie(_in_training(lying_loops.DoublyReduced), (needs.BACKWARD, needs.RANKS)),
+    "wrong_scale": Lie(_in_training(lying_loops.WronglyScaled), (needs.BACKWARD, needs.SHARES)),
+    "stale_recompute": Lie(_after_build(recompute_otherwise), (needs.BACKWARD, needs.EAGER, needs.CHECKPOINTS)),
+    "wrong_linear": Lie(_after_build(falsify_linears), (needs.EAGER, needs.CONVERTED)),
     "not_causal": Lie(_with_attention(lying_functions.NotCausal)),
-    "no_positions": Lie(_with_attention(lying_functions.WithoutPositions), (ROTARY,)),
+    "no_positions": Lie(_with_attention(lying_functions.WithoutPositions), (needs.ROTARY,)),
     "short_window": Lie(_with_attention(lying_functions.ShortWindow)),
-    "wrong_heads": Lie(_with_attention(lying_functions.OtherHeads), (SEVERAL_HEADS,)),
+    "wrong_heads": Lie(_with_attention(lying_functions.OtherHeads), (needs.SEVERAL_HEADS,)),
     "no_attention": Lie(_with_attention(lying_functions.WithoutAttention)),
     "half_mlp": Lie(_with_half_mlps),
     "loud_adapter": Lie(
-        _with_adapters(LoRA=lying_functions.LouderLoRA, PromptedAttention=lying_functions.LouderPrompt), (ADAPTED,)
+        _with_adapters(LoRA=lying_functions.LouderLoRA, PromptedAttention=lying_functions.LouderPrompt),
+        (needs.ADAPTED,),
     ),
     "wrong_adapter": Lie(
-        _with_adapters(LoRA=lying_functions.LoRAOnKeys, PromptedAttention=lying_functions.PositionedPrompt), (ADAPTED,)
+        _with_adapters(LoRA=lying_functions.LoRAOnKeys, PromptedAttention=lying_functions.PositionedPrompt),
+        (needs.ADAPTED,),
     ),
-    "scaled_loss": Lie(_with_built(lying_functions.scale_loss), (BACKWARD,)),
-    "undivided_loss": Lie(_with_built(lying_functions.undo_shares), (BACKWARD, SHARES)),
-    "stopped_gradient": Lie(_with_attention(lying_functions.StoppedGradient), (BACKWARD,)),
-    "wrong_lr": Lie(_with_options(lr=lambda lr: lr / 2), (BACKWARD,)),
-    "no_decay": Lie(_with_options(weight_decay=lambda decay: 0.0), (BACKWARD,)),
-    "wrong_betas": Lie(_with_options(betas=lambda betas: (0.9, 0.95)), (BACKWARD,)),
-    "no_clipping": Lie(_with_built(lying_functions.clip_nothing), (BACKWARD, CLIPPED)),
-    "other_optimizer": Lie(_with_optimizer(lying_functions.other_class), (BACKWARD,)),
+    "scaled_loss": Lie(_with_built(lying_functions.scale_loss), (needs.BACKWARD,)),
+    "undivided_loss": Lie(_with_built(lying_functions.undo_shares), (needs.BACKWARD, needs.SHARES)),
+    "stopped_keys": Lie(_with_attention(lying_functions.StoppedGradient), (needs.BACKWARD,)),
+    "wrong_lr": Lie(_with_options(lr=lambda lr: lr / 2), (needs.BACKWARD,)),
+    "no_decay": Lie(_with_options(weight_decay=lambda decay: 0.0), (needs.BACKWARD,)),
+    "wrong_betas": Lie(_with_options(betas=lambda betas: (0.9, 0.95)), (needs.BACKWARD,)),
+    "no_clipping": Lie(_with_built(lying_functions.clip_nothing), (needs.BACKWARD, needs.CLIPPED)),
+    "other_optimizer": Lie(_with_optimizer(lying_functions.other_class), (needs.BACKWARD,)),
 }
 """Lie → how it is told; a test holds its keys equal to those of `benchrunner.core.faults.LIES`."""

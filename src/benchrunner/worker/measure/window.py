@@ -44,7 +44,8 @@ def measure(
         window = _window(context, steps, range(warmup + length, warmup + 2 * length), meter)
     window["compile"]["first_step_s"] = first_step_s
     if context.cell.axes["compile"] == "eager":
-        window["compile"] = {"first_step_s": first_step_s}
+        late = window["compile"]["num_window_recompiles"]
+        window["compile"] = {"first_step_s": first_step_s, "num_window_recompiles": late}
     return window
 
 

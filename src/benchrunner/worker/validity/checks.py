@@ -1,79 +1,113 @@
 """Is this cell what its label says? Checks after the window, on facts that were gathered once.
 
-A check that fails makes the cell invalid (`outcome.py`). One that raises or does not apply says None, never a status:
-a mistake of ours must not take a measurement away.
+A check that fails makes the cell invalid (`outcome/judge.py`). One that raises or does not apply says None, never a
+status: a mistake of ours must not take a measurement away. The result is in the rank file before they begin.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from benchrunner.core.rank_result import Checks, RankResult
+from benchrunner.core.rank_result import RankResult
 from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
-from benchrunner.worker.validity import checks_compute, checks_function, checks_model, checks_optimizer, checks_training
+from benchrunner.worker.validity import (
+    checks_compute,
+    checks_data,
+    checks_formats,
+    checks_function,
+    checks_mode,
+    checks_model,
+    checks_optimizer,
+    checks_training,
+    checks_work,
+)
+from benchrunner.worker.validity.exchange import Exchange, PeerSilent
 from benchrunner.worker.validity.finding import Evidence, Finding, unknown
-from benchrunner.worker.validity.probe import profile_once, run_probes
+from benchrunner.worker.validity.probe import Probes, run_probes
 from benchrunner.worker.validity.sampling import Samples, local, sample, sample_parameters
 
 if TYPE_CHECKING:
     from benchrunner.worker.steps.training_loop import TrainingLoop
 
-CHECKS: dict[str, Callable[[Evidence], Finding]] = {
+Check = Callable[[Evidence], Finding]
+
+CHECKS: dict[str, Check] = {
     "shape": checks_model.shape,
     "first_loss": checks_model.first_loss,
     "precision": checks_model.precision,
+    "formats": checks_formats.formats,
+    "mode": checks_mode.mode,
     "sharded": checks_model.sharded,
-    "work": checks_training.work,
+    "data": checks_data.data,
     "trains": checks_training.trains,
     "gradients_reduced": checks_training.gradients_reduced,
-    "recompute": checks_compute.recompute,
     "compiled": checks_compute.compiled,
+    "recompute": checks_compute.recompute,
+    "work": checks_work.work,
+    "steps": checks_data.steps,
     "function": checks_function.function,
     "optimizer": checks_optimizer.optimizer,  # the last: it makes a step more
 }
-"""Check → how it judges, in the order in which failures are reported."""
+"""Check → how it judges, in the order in which failures are reported. `core/checks.py` says which must decide where."""
 
 
-def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -> Checks:
-    """All checks of a training run; enters the phase `check`. `initial`: parameters before the first step."""
-    loop.context.phase("check")
+def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -> None:
+    """All checks of a training run, into `result`; enters the phase `check`. `initial`: parameters before any step."""
+    loop.context.keep(result)
+    exchange, num_steps = Exchange(loop.context), loop.num_steps
     facts = _facts_at_rest(loop.built)  # before a probe can change anything
-    consumed, final = tuple(loop.consumed), sample_parameters(loop.built.decoder)
+    batches, final = tuple(loop.consumed), sample_parameters(loop.built.decoder)
     evidence = Evidence(
         context=loop.context,
+        exchange=exchange,
         built=loop.built,
         result=result,
-        probes=run_probes(loop, result["step_times_s"]),
+        probes=run_probes(loop, result["step_times_s"], exchange),
         initial=initial,
         final=final,
         optimizer=loop.optimizer,
-        num_steps=loop.num_steps,
-        consumed=consumed,
+        num_steps=num_steps,
+        consumed=[tokens for tokens, _ in batches],
+        targets=[targets for _, targets in batches],
+        own_losses=loop.own_losses(),
         loop=loop,
         **facts,
     )
-    return judge(evidence)
+    judge(evidence, CHECKS)
 
 
-def check_inference(context: Context, built: Built, result: RankResult, run: Callable[[], int]) -> Checks:
-    """The checks that make sense without gradients; `run` does one step and returns how many tokens it processed."""
-    context.phase("check")
-    facts = _facts_at_rest(built)
+def check_inference(
+    context: Context,
+    built: Built,
+    result: RankResult,
+    probe: Callable[[Exchange], Probes],
+    own: Mapping[str, Check],
+    **facts: Any,
+) -> None:
+    """The checks that make sense without gradients, and the workload's `own`, into `result`; enters the phase `check`.
+
+    `probe` does what the workload's own checks need and profiles a step; all ranks agree on what came of it. `facts`
+    are fields of the evidence: what was consumed and came out, and what can be asked for more.
+    """
+    context.keep(result)
+    exchange = Exchange(context)
+    facts |= _facts_at_rest(built)
     samples = sample_parameters(built.decoder)  # nothing trains: as they are is as they were
     evidence = Evidence(
         context=context,
+        exchange=exchange,
         built=built,
         result=result,
-        probes=profile_once(run, context, result["step_times_s"]),
+        probes=probe(exchange),
         initial=samples,
         final=samples,
         **facts,
     )
-    return judge(evidence)
+    judge(evidence, {**CHECKS, **own})
 
 
 def _facts_at_rest(built: Built) -> dict[str, Any]:
@@ -85,14 +119,28 @@ def _facts_at_rest(built: Built) -> dict[str, Any]:
     }
 
 
-def judge(evidence: Evidence) -> Checks:
-    """Every check's word on the evidence."""
-    return {name: _ask(check, evidence).as_dict() for name, check in CHECKS.items()}
+def judge(evidence: Evidence, checks: Mapping[str, Check]) -> None:
+    """Every check's word on the evidence, in the rank file as soon as it is said."""
+    said = evidence.result["checks"] = {}
+    for name, check in checks.items():
+        said[name] = _ask(name, check, evidence).as_dict()
+        evidence.context.save()
+        with evidence.exchange.topic(f"the end of {name}"):  # nobody enters a collective that another rank is not in
+            evidence.exchange.gather(None)
 
 
-def _ask(check: Callable[[Evidence], Finding], evidence: Evidence) -> Finding:
+def _ask(name: str, check: Check, evidence: Evidence) -> Finding:
+    """A check's word.
+
+    Raises:
+        FloatingPointError: the check met a number that is not finite.
+        PeerSilent: another rank is stuck.
+    """
     try:
-        return check(evidence)
+        with evidence.exchange.topic(name):
+            return check(evidence)
+    except (FloatingPointError, PeerSilent):
+        raise
     except Exception as error:
         return unknown(f"the check itself failed: {type(error).__name__}: {error}")
 

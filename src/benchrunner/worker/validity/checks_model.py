@@ -201,11 +201,32 @@ def sharded(evidence: Evidence) -> Finding:
     gathered, blocks = evidence.probes.gathered_blocks
     if unseen := _why_blocks_are_unseen(evidence):
         return Finding(ok=at_rest, expected=wish, observed=seen, note=f"{unseen}: only the bytes at rest are judged")
+    in_units, wish_units, seen_units = _units(evidence)
     return Finding(
-        ok=at_rest and gathered == (blocks if stage == 2 else 0),
-        expected=f"{wish}, {'all' if stage == 2 else 'no'} blocks whole after forward",
-        observed=f"{seen}, {gathered} of {blocks} blocks whole after forward",
+        ok=at_rest and gathered == (blocks if stage == 2 else 0) and in_units,
+        expected=f"{wish}, {'all' if stage == 2 else 'no'} blocks whole after forward{wish_units}",
+        observed=f"{seen}, {gathered} of {blocks} blocks whole after forward{seen_units}",
     )
+
+
+def _units(evidence: Evidence) -> tuple[bool, str, str]:
+    """Every unit is gathered by a collective of its own: once a micro-step, twice where it was resharded between."""
+    profile, config = evidence.probes.profile, evidence.cell.config
+    if profile is None or not evidence.several_ranks:
+        return True, "", ""
+    least = _num_units(evidence) * evidence.probes.num_micro_steps
+    seen = profile.num_collectives["all_gather"]
+    right = least <= seen <= 2 * least
+    return right, f", {least} to {2 * least} gathers of {config.strategy.wrap}s", f", {seen} gathers"
+
+
+def _num_units(evidence: Evidence) -> int:
+    """Blocks and the root; or modules with parameters of their own, of which a tied embedding and head are one."""
+    decoder, config = evidence.built.decoder, evidence.cell.config
+    if config.strategy.wrap == "block":
+        return len(decoder.blocks) + 1
+    owners = sum(next(module.parameters(recurse=False), None) is not None for module in decoder.modules())
+    return owners - bool(decoder.model.tie_embeddings)
 
 
 def _why_blocks_are_unseen(evidence: Evidence) -> str | None:

@@ -5,12 +5,9 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from benchrunner.core.arithmetic import PEFT_WORKLOADS
-from benchrunner.worker.model.decoder import IGNORED_TARGET
-from benchrunner.worker.steps import data
 from benchrunner.worker.validity.finding import Evidence, Finding, unknown
 from benchrunner.worker.validity.probe import reduction_error
 from benchrunner.worker.validity.sampling import floating_parameters
@@ -23,46 +20,13 @@ STATELESS = frozenset({"sgd"})
 """Optimizers without state."""
 
 
-def work(evidence: Evidence) -> Finding:
-    """Tokens that went through the model are those claimed, and no two ranks had the same."""
-    if not evidence.consumed:
-        return unknown("this workload draws no batches")
-    steps, result = evidence.num_steps, evidence.result
-    counts = torch.tensor(
-        [
-            sum(int((targets != IGNORED_TARGET).sum()) for _, targets in evidence.consumed),
-            sum(tokens.numel() for tokens, _ in evidence.consumed),
-        ],
-        device=evidence.context.device,
-    )
-    hashes = [_digest(evidence.consumed[0][0])]
-    if evidence.several_ranks:
-        dist.all_reduce(counts)
-        hashes = gather(evidence, hashes[0])
-    real, padded = counts.tolist()
-    claimed = result["tokens_per_step"] * steps, result["padded_tokens_per_step"] * steps
-    if data.is_padded(evidence.cell):  # what the result claims is the window's mean, and steps differ
-        lengths, padded_lengths = data.count_lengths(evidence.cell, range(steps))
-        claimed = sum(lengths.elements()), sum(padded_lengths.elements())
-    distinct, ranks = len(set(hashes)), len(hashes)
-    return Finding(
-        ok=(real, padded) == claimed and distinct == ranks,
-        expected=f"{claimed[0]:.0f} tokens, {claimed[1]:.0f} with padding, in {steps} steps"
-        + ("; other samples on every rank" if ranks > 1 else ""),
-        observed=f"{real} tokens, {padded} with padding"
-        + (f"; {distinct} different first batches on {ranks} ranks" if ranks > 1 else ""),
-    )
-
-
 def _digest(tokens: Tensor) -> str:
     return hashlib.sha256(tokens.contiguous().cpu().numpy().tobytes()).hexdigest()
 
 
 def gather(evidence: Evidence, value: Any) -> list[Any]:
     """Every rank's value."""
-    values: list[Any] = [None] * evidence.context.world_size
-    dist.all_gather_object(values, value)
-    return values
+    return evidence.exchange.gather(value)
 
 
 def trains(evidence: Evidence) -> Finding:
@@ -83,10 +47,8 @@ def _dead_gradients(evidence: Evidence) -> str | None:
     names = list(evidence.probes.norms)
     if not names:
         return None
-    squares = torch.tensor([evidence.probes.norms[name] for name in names], dtype=torch.float64) ** 2
-    squares = squares.to(evidence.context.device)
-    if evidence.several_ranks:
-        dist.all_reduce(squares)
+    norms = gather(evidence, [evidence.probes.norms[name] for name in names])
+    squares = (torch.tensor(norms, dtype=torch.float64) ** 2).sum(0)
     alive = (squares.isfinite() & (squares > 0)).any(dim=1).tolist()
     dead = [name for name, lives in zip(names, alive, strict=True) if not lives]
     return f"no gradient for {_some(dead)}" if dead else None

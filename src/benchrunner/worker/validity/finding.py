@@ -1,6 +1,6 @@
 """What a validity check says, and the facts that checks judge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,19 @@ from benchrunner.core.cell import Cell
 from benchrunner.core.rank_result import Check, RankResult, Scalar
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
+from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.probe import Probes
 from benchrunner.worker.validity.sampling import Samples
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from benchrunner.worker.steps.decoding import Decoding
     from benchrunner.worker.steps.training_loop import TrainingLoop
+
+
+MOST = 1e9
+"""Stands in the record for an error that is not finite, which JSON cannot write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +43,9 @@ class Finding:
         if self.note is not None:
             found["note"] = self.note
         if self.errors is not None:
-            found["errors"] = dict(self.errors)
+            found["errors"] = {
+                name: min(value, MOST) if value == value else MOST for name, value in self.errors.items()
+            }
         return found
 
 
@@ -47,10 +55,22 @@ def unknown(why: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How much came out of a workload."""
+
+    claimed: int
+    seen: float
+    what: str
+    """What was counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """One rank's facts. What a workload does not have is empty, and the checks that need it do not apply."""
 
     context: Context
+    exchange: Exchange
+    """By which checks ask the other ranks."""
     built: Built
     result: RankResult
     """What the workload measured: step times, losses, compile counters, tokens."""
@@ -68,10 +88,20 @@ class Evidence:
     optimizer: "Optimizer | None" = None
     num_steps: int = 0
     """Optimizer steps applied, or passes run."""
-    consumed: Sequence[tuple[Tensor, Tensor]] = ()
-    """Tokens and targets of the measured steps and the warm-up."""
+    consumed: Sequence[Tensor] = ()
+    """Tokens [B, T] of every micro-batch of the measured steps and the warm-up."""
+    targets: Sequence[Tensor] = ()
+    """What each of them was trained on; nothing without a loss."""
+    own_losses: Sequence[float] = ()
+    """Of every step so far, this rank's."""
+    output: Output | None = None
+    """What came out of a workload without a loss."""
     loop: "TrainingLoop | None" = None
     """What can be asked for more steps, in the very form that was measured."""
+    logits: Callable[[Tensor], Tensor] | None = None
+    """The same of a forward pass: a batch's logits."""
+    decoding: "Decoding | None" = None
+    """The same of a generation."""
 
     @property
     def cell(self) -> Cell:

@@ -10,15 +10,21 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from benchrunner.core.cell import Cell
 from benchrunner.worker.context import Context
 from benchrunner.worker.steps import data
+from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.profiled import StepProfile, profiled
+from benchrunner.worker.validity.profiled_sample import SampleProfile
 from benchrunner.worker.validity.sampling import Samples, gradient_norms, sample_gradients
 
 if TYPE_CHECKING:
     from benchrunner.worker.steps.training_loop import TrainingLoop
 
 BUDGET_S = 5.0
+"""The least that probes may take, by the window's own step time."""
+BUDGET_SHARE = 0.2
+"""Of the window, where that is more: the most expensive cells are not to be the least checked."""
 NUM_PROBES = 3
 MAX_MICRO_STEPS = 2
 """Micro-batches of a probe: the second shows what accumulation does."""
@@ -36,6 +42,8 @@ class Probes:
     missing: str = "no step was profiled: the budget has no room for one"
     """Why there is no profile, where there is none."""
     num_micro_steps: int = 0
+    sample: SampleProfile | None = None
+    """Of `generate`: `profile` is one of its decodes."""
     profile: StepProfile | None = None
     """Of the first probe."""
     num_tokens: int = 0
@@ -49,65 +57,110 @@ class Probes:
     mixed: Samples | None = None
     """Gradients when even ranks have the first batch and odd ranks the second."""
 
+    def forget(self, failure: str, num_done: int = 0) -> None:
+        """A probe failed on some rank, and what it left is not the same on all: only the `num_done` before it stand."""
+        self.missing, self.mixed, self.uniform = failure, None, self.uniform[:num_done]
+        self.norms = {name: norms[:num_done] for name, norms in self.norms.items() if num_done}
+        if num_done == 0:
+            self.profile, self.sample, self.num_tokens, self.gathered_blocks = None, None, 0, (0, 0)
 
-def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float]) -> Probes:
-    """As many probes as the budget allows: one of them profiled; with several ranks two more with other batches."""
-    context = loop.context
-    steps, micro_steps = plan_probes(_agreed_step_s(context, step_times_s), context.cell.sizes.accumulation_steps)
+    def take_sample(self, cell: Cell) -> None:
+        """The step that other checks look at is a decode of the sample, or its prefill where there is no decode."""
+        if self.sample is not None:
+            a_sequence = 1 if self.sample.decode else cell.config.generate.prompt_length
+            self.num_tokens = cell.sizes.micro_batch_size * a_sequence
+            self.profile = self.sample.decode or self.sample.prefill
+
+
+def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float], exchange: Exchange) -> Probes:
+    """As many probes as the budget allows: one of them profiled; with several ranks two more with other batches.
+
+    All ranks hear of each probe whether it succeeded everywhere before any of them enters the next.
+    """
+    accumulation_steps = loop.context.cell.sizes.accumulation_steps
+    step_s, budget_s = agreed_budget(step_times_s, exchange)
+    steps, micro_steps = plan_probes(step_s, accumulation_steps, budget_s)
     probes = Probes(num_micro_steps=micro_steps)
-    if steps > 0:
-        try:
-            _run(loop, probes, steps)
-        except Exception as error:  # what a probe meets is no verdict on the measurement
-            probes.missing = f"a probe step failed: {type(error).__name__}: {error}"
+    for num_done, (name, probe) in enumerate(_planned(loop, probes, steps)):
+        failure = exchange.agree(name, probe)
+        if failure is not None:  # what a probe meets is no verdict on the measurement
+            probes.forget(failure, num_done)
             loop.optimizer.zero_grad(set_to_none=True)
+            break
     return probes
 
 
-def _run(loop: "TrainingLoop", probes: Probes, steps: int) -> None:
+def _planned(loop: "TrainingLoop", probes: Probes, steps: int) -> list[tuple[str, Callable[[], None]]]:
+    """Name → probe, in their order."""
     context, micro_steps = loop.context, probes.num_micro_steps
+    if steps == 0:
+        return []
     first = data.draw_step(context.cell, 0, 0, context.device)[:micro_steps]
-    second = [torch.where(batch < 0, batch, batch % FEW_TOKENS) for batch in first]
+    planned = [("the profiled probe", lambda: _profile(loop, probes, first))]
+    if context.world_size > 1 and steps == NUM_PROBES:
+        second = [torch.where(batch < 0, batch, batch % FEW_TOKENS) for batch in first]
+        planned += [
+            ("the second probe", lambda: _repeat(loop, probes, second)),
+            ("the mixed probe", lambda: _mix(loop, probes, first, second)),
+        ]
+    return planned
+
+
+def _profile(loop: "TrainingLoop", probes: Probes, batches: ProbeBatches) -> None:
     before = len(loop.consumed)
-    probes.profile = profiled(lambda: _forward_backward(loop, first, probes), context.device)
+    probes.profile = profiled(lambda: _forward_backward(loop, batches, probes), loop.context.device)
     probes.num_tokens = sum(tokens.numel() for tokens, _ in loop.consumed[before:])
     probes.uniform.append(_collect(loop, probes))
-    if context.world_size > 1 and steps == NUM_PROBES:
-        _forward_backward(loop, second)
-        probes.uniform.append(_collect(loop, probes))
-        _forward_backward(loop, second if context.rank % 2 else first)
-        probes.mixed = _collect(loop, probes)
 
 
-def profile_once(run: Callable[[], int], context: Context, step_times_s: Sequence[float]) -> Probes:
+def _repeat(loop: "TrainingLoop", probes: Probes, batches: ProbeBatches) -> None:
+    _forward_backward(loop, batches)
+    probes.uniform.append(_collect(loop, probes))
+
+
+def _mix(loop: "TrainingLoop", probes: Probes, even: ProbeBatches, odd: ProbeBatches) -> None:
+    _forward_backward(loop, odd if loop.context.rank % 2 else even)
+    probes.mixed = _collect(loop, probes)
+
+
+def profile_once(run: Callable[[], int], context: Context, step_times_s: Sequence[float], exchange: Exchange) -> Probes:
     """One profiled step of a workload without gradients; `run` returns the tokens that it processed."""
-    probes = Probes()
-    if _agreed_step_s(context, step_times_s) > BUDGET_S:
+    probes = Probes(num_micro_steps=1)
+    step_s, budget_s = agreed_budget(step_times_s, exchange)
+    if step_s > budget_s:
         return probes
     counts: list[int] = []
-    try:
+
+    def probe() -> None:
         probes.profile = profiled(lambda: counts.append(run()), context.device)
-    except Exception as error:
-        probes.missing = f"a probe step failed: {type(error).__name__}: {error}"
-    probes.num_micro_steps, probes.num_tokens = 1, sum(counts)
+        probes.num_tokens = sum(counts)
+
+    failure = exchange.agree("the profiled probe", probe)
+    if failure is not None:
+        probes.forget(failure)
     return probes
 
 
-def plan_probes(step_s: float, num_micro_steps: int) -> tuple[int, int]:
+def agreed_budget(step_times_s: Sequence[float], exchange: Exchange) -> tuple[float, float]:
+    """Seconds of a step, the slowest rank's median, and of the budget: all ranks must decide alike."""
+    with exchange.topic("the budget"):
+        mine = statistics.median(step_times_s or [0.0]), check_budget_s(sum(step_times_s))
+        medians, budgets = zip(*exchange.gather(mine), strict=True)
+    return max(medians), max(budgets)
+
+
+def check_budget_s(window_s: float) -> float:
+    """Seconds that the probes may take after a window of so many."""
+    return max(BUDGET_S, BUDGET_SHARE * window_s)
+
+
+def plan_probes(step_s: float, num_micro_steps: int, budget_s: float = BUDGET_S) -> tuple[int, int]:
     """How many probes of how many micro-steps fit into the budget; (0, 0) when not even one does."""
     a_micro_step_s = step_s / max(num_micro_steps, 1)
     for probes, micro_steps in ((NUM_PROBES, MAX_MICRO_STEPS), (NUM_PROBES, 1), (1, 1)):
-        if probes * micro_steps * a_micro_step_s <= BUDGET_S:
+        if probes * micro_steps * a_micro_step_s <= budget_s:
             return probes, min(micro_steps, num_micro_steps)
     return 0, 0
-
-
-def _agreed_step_s(context: Context, step_times_s: Sequence[float]) -> float:
-    """The slowest rank's median: all ranks must decide alike, or one waits for a peer that does not come."""
-    value = torch.tensor(statistics.median(step_times_s or [0.0]), device=context.device)
-    if context.world_size > 1:
-        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
-    return float(value)
 
 
 def _forward_backward(loop: "TrainingLoop", batches: ProbeBatches, probes: Probes | None = None) -> None:

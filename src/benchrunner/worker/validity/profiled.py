@@ -13,12 +13,16 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchrunner.worker.validity.attention_calls import AttentionCall, is_attention, read_calls
+
 FORMATS = {"float": "float32", "c10::BFloat16": "bfloat16", "c10::Half": "float16"}
 """The profiler's word for an element type → the configuration's."""
 
 FLOAT8 = "float8"
 
-PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::_scaled_mm": 0}
+SCALED_PRODUCT = "aten::_scaled_mm"
+
+PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::_addmm_activation": 1, SCALED_PRODUCT: 0}
 """Operator that multiplies two matrices → the position of the first; those that call these are not counted again."""
 
 COLLECTIVES = {
@@ -28,6 +32,8 @@ COLLECTIVES = {
 }
 """Kind → the events that carry its sizes; gloo makes a reduce-scatter of an all-reduce, which is subtracted."""
 
+PACKED_PRODUCT = re.compile(r"bitsandbytes::gem[mv]_4bit")
+DROPOUT = "aten::dropout"
 ACTIVATIONS = frozenset({"aten::silu", "aten::gelu"})
 REGION = "Torch-Compiled Region"
 ATTENTION = re.compile(r"aten::_scaled_dot_product_(flash|efficient|cudnn|fused)_?attention(?!.*backward)")
@@ -41,8 +47,14 @@ class StepProfile:
 
     product_flops: Counter[str] = field(default_factory=Counter)
     """Number format of the inputs → FLOPs of matrix products that went through torch's operators."""
+    num_packed_products: int = 0
+    """Calls of a library's product with packed weights, whose sizes its arguments do not show."""
     num_attention_calls: int = 0
     """Forward calls of a fused attention operator."""
+    attention: list[AttentionCall] = field(default_factory=list)
+    """The same calls as their callers made them, and those that no fused kernel took."""
+    dropouts: list[float] = field(default_factory=list)
+    """Probability of every call that drops activations, where nothing is fused; attention's own apart."""
     num_activation_calls: int = 0
     """Calls of the MLP's activation function that no compiler fused away."""
     num_regions: int = 0
@@ -50,6 +62,10 @@ class StepProfile:
     num_collectives: Counter[str] = field(default_factory=Counter)
     collective_elements: Counter[str] = field(default_factory=Counter)
     """Kind → elements of the unsharded buffers."""
+    scales: Counter[str] = field(default_factory=Counter)
+    """How the operands of float8 products are scaled (tensorwise, rowwise, or the shape of the scales) → products."""
+    reduced_elements: Counter[str] = field(default_factory=Counter)
+    """Number format → elements that were summed over ranks."""
     gemm_kernels: Counter[str] = field(default_factory=Counter)
     """Name → launches of device kernels that multiply matrices."""
 
@@ -79,12 +95,18 @@ def count_events(events: Iterable[Any]) -> StepProfile:
     """The counts of raw profiler events."""
     found = StepProfile()
     calls: dict[Counted, list[Any]] = {}
+    attention: list[Any] = []
     for event in events:
         name = event.name()
         if event.device_type().name == "CUDA":
             found.gemm_kernels[name] += bool(GEMM_KERNEL.search(name))
         elif counted := _counted(name):
             calls.setdefault(counted, []).append(event)
+        if is_attention(name):
+            attention.append(event)
+        elif name == SCALED_PRODUCT:
+            found.scales[_granularity(event.shapes())] += 1
+    found.attention = list(read_calls(attention))
     for counted, all_calls in calls.items():
         for event, around in innermost(all_calls):
             counted(found, event, around)
@@ -116,10 +138,12 @@ def _end_ns(event: Any) -> int:
 
 def _counted(name: str) -> Counted | None:
     """How an event is counted, if at all."""
-    if name in PRODUCTS:
+    if name in PRODUCTS or PACKED_PRODUCT.match(name):
         return _count_product
     if name in ACTIVATIONS:
         return _count_activation
+    if name == DROPOUT:
+        return _count_dropout
     if ATTENTION.match(name):
         return _count_attention
     if name.startswith(REGION):
@@ -129,17 +153,34 @@ def _counted(name: str) -> Counted | None:
 
 def _count_product(found: StepProfile, event: Any, around: list[str]) -> None:
     name, shapes, dtypes = event.name(), event.shapes(), event.dtypes()
+    if name not in PRODUCTS:  # one that calls another operator for the product is not the innermost
+        found.num_packed_products += 1
+        return
     first = PRODUCTS[name]
     left, right = shapes[first], shapes[first + 1]
     if len(left) != 2 or len(right) != 2:
         return
-    is_float8 = "aten::_scaled_mm" in (name, *around)  # on a CPU emulated by a product in fp32
+    is_float8 = SCALED_PRODUCT in (name, *around)  # on a CPU emulated by a product in fp32
     number_format = FLOAT8 if is_float8 else FORMATS.get(dtypes[first], dtypes[first])
     found.product_flops[number_format] += 2 * left[0] * left[1] * right[1]
 
 
+def _granularity(shapes: Sequence[Sequence[int]]) -> str:
+    """Of the scales of a product [rows, k] × [k, columns], from the shapes of its arguments."""
+    sizes = math.prod(shapes[2]), math.prod(shapes[3])
+    rows, columns = shapes[0][0], shapes[1][1]
+    known = {(1, 1): "tensorwise", (rows, columns): "rowwise"}
+    return known.get(sizes, f"{list(shapes[2])} and {list(shapes[3])}")
+
+
 def _count_activation(found: StepProfile, event: Any, around: list[str]) -> None:
     found.num_activation_calls += 1
+
+
+def _count_dropout(found: StepProfile, event: Any, around: list[str]) -> None:
+    probability, is_training = event.concrete_inputs()[1:3]
+    if is_training and probability:
+        found.dropouts.append(probability)
 
 
 def _count_attention(found: StepProfile, event: Any, around: list[str]) -> None:
@@ -158,7 +199,11 @@ def _count_collective(found: StepProfile, event: Any, around: list[str]) -> None
     kind = _collective(event.name())
     assert kind is not None
     found.num_collectives[kind] += 1
-    found.collective_elements[kind] += max((math.prod(shape) for shape in event.shapes() if shape), default=0)
+    elements = max((math.prod(shape) for shape in event.shapes() if shape), default=0)
+    found.collective_elements[kind] += elements
+    if kind != "all_gather":
+        word = next(iter(event.dtypes()), "")
+        found.reduced_elements[FORMATS.get(word, word)] += elements
 
 
 def _without_scatters(found: StepProfile) -> None:

@@ -38,6 +38,9 @@ class Asked:
     """[sequences]: what each counts in this rank's loss."""
     all: Tensor
     """[sequences]: what each counts in the mean over ranks."""
+    weight: float
+    """Targets asked for ÷ those of a step: what makes a target's gradient as large as in training. Formats that know
+    only the range of earlier gradients (delayed scaling) have no room for the few large ones of a few targets."""
 
 
 def early(context: Context, *, behind: int = 0) -> Asked:
@@ -54,7 +57,7 @@ def late(context: Context) -> Asked:
 
 def _asked(context: Context, length: int, places: Sequence[int], behind: int) -> Asked:
     cell, device = context.cell, context.device
-    sequences = _sequences(cell, length + 1).to(device)
+    chosen = sequences(cell, length + 1).to(device)
     counts = torch.zeros(NUM_SEQUENCES, length, device=device)
     counts[:, list(places)] = 1 / len(places)
     shares = _shares(cell)
@@ -62,16 +65,18 @@ def _asked(context: Context, length: int, places: Sequence[int], behind: int) ->
     first = context.rank * len(drawn)
     return Asked(
         batches=[
-            _batch(cell, batch, sequences[(first + micro) % NUM_SEQUENCES], row, places, behind)
+            _batch(cell, batch, chosen[(first + micro) % NUM_SEQUENCES], row, places, behind)
             for micro, (batch, row) in enumerate(zip(drawn, _rows(cell, context.rank), strict=True))
         ],
-        question=Question(tokens=sequences[:, :-1], targets=sequences[:, 1:], weights=counts),
+        question=Question(tokens=chosen[:, :-1], targets=chosen[:, 1:], weights=counts),
         own=_counted(shares[first : first + len(drawn)], first).to(device),
         all=_counted(shares, 0).to(device) / cell.sizes.world_size,
+        weight=len(places) * len(_micro_batches(cell)) / sum(sum(_lengths(cell, one)) for one in _micro_batches(cell)),
     )
 
 
-def _sequences(cell: Cell, length: int) -> Tensor:
+def sequences(cell: Cell, length: int) -> Tensor:
+    """NUM_SEQUENCES rows of so many tokens, the same on every rank."""
     generator = torch.Generator().manual_seed(cell.config.seed + 1)
     return torch.randint(cell.config.model.vocab_size, (NUM_SEQUENCES, length), generator=generator)
 

@@ -113,6 +113,11 @@ class Formulas:
         _, keys, values = self.heads(weights["attention.adapter_prompt"], weights)
         return keys, values
 
+    def keys_and_values(self, x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+        """What a cache holds of a block's input x [batch, length, width]: [batch, kv heads, length, head size] each."""
+        _, key, value = self.heads(self.norm(x, weights, "attention_norm"), weights)
+        return self.rotated(key, torch.arange(x.shape[1], device=x.device)), value
+
     def mlp(self, x: Tensor, weights: Weights) -> Tensor:
         """SwiGLU (arXiv:2002.05202), or GELU between two matrices, exact or by its tanh approximation."""
         if self.model.mlp == "swiglu":

@@ -1,5 +1,6 @@
 """Generation: samples of prefill and token-by-token decoding with a static key-value cache."""
 
+import functools
 import math
 import statistics
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
-from benchrunner.core.rank_result import Check, Checks, GenerationSample, GenerationTimes, RankMetrics, RankResult
+from benchrunner.core.rank_result import GenerationSample, GenerationTimes, RankMetrics, RankResult
 from benchrunner.worker.axes.attention import attention_backend, decode_backend
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
@@ -16,8 +17,11 @@ from benchrunner.worker.measure.timer import make_timer
 from benchrunner.worker.measure.window import Steps, measure
 from benchrunner.worker.steps import data
 from benchrunner.worker.steps.decoding import NOT_YET, Decoding
-from benchrunner.worker.validity.checks import check_inference
-from benchrunner.worker.validity.finding import Finding, unknown
+from benchrunner.worker.validity.checks import Check, check_inference
+from benchrunner.worker.validity.exchange import Exchange
+from benchrunner.worker.validity.finding import Finding, Output, unknown
+from benchrunner.worker.validity.probe import Probes, agreed_budget
+from benchrunner.worker.validity.profiled_sample import profile_sample
 from benchrunner.worker.workloads.forward import inference
 from benchrunner.worker.workloads.result import rank_result
 
@@ -49,7 +53,8 @@ def run(context: Context) -> RankResult:
         window = measure(context, steps, warmup_steps=WARMUP_SAMPLES, num_steps=num_samples)
         result = rank_result(context, built, window) | _generation_result(context, loop.times_s(), num_samples)
         result["choices"] = {"attention": decode_backend(cell, context.device), **built.choices}
-        return result | {"checks": loop.check(built, result)}
+        loop.check(built, result)
+        return result
 
 
 def _generation_result(context: Context, samples: list[GenerationTimes], num_measured: int) -> RankResult:
@@ -78,6 +83,11 @@ class GenerationLoop:
         self._prompts: dict[int, Tensor] = {}
         self._last_prompt: Tensor | None = None
         self._num_steps = context.cell.config.generate.new_tokens - 1
+        self.consumed: list[Tensor] = []
+        """The prompts of every sample, kept to be compared."""
+        self._cache_difference: float | None = None
+        self._no_cache_error = ""
+        """Why there is none."""
 
     def prepare(self, samples: range) -> None:
         """Draw the prompts of these samples onto the device."""
@@ -91,6 +101,7 @@ class GenerationLoop:
         sample nothing waits.
         """
         self._last_prompt = self._prompts.pop(sample)
+        self.consumed.append(self._last_prompt)
         if self.context.device.type == "cuda":
             torch.cuda.synchronize(self.context.device)
         self._timer.mark()
@@ -108,56 +119,62 @@ class GenerationLoop:
             for prefill_s, decode_s in zip(parts[::3], parts[1::3], strict=True)
         ]
 
-    def check(self, built: Built, result: RankResult) -> Checks:
-        """The checks of every workload on one more token, and those of a generation."""
-        self.context.phase("check")
-        own = {"work": self.check_work(), "cache": self.check_cache()}
-        token_s = result["metrics"]["time_per_output_token_s"] or result["metrics"]["time_to_first_token_s"]
-        self._prefill()
-        probe = self._probe_step if self._num_steps > 0 else self._prefill
-        return check_inference(self.context, built, {**result, "step_times_s": [token_s]}, probe) | own
+    def check(self, built: Built, result: RankResult) -> None:
+        """The checks of every workload on one more sample, and that of the cache, into `result`."""
+        self.context.keep(result)
+        facts = {"num_steps": len(self.consumed), "output": self.output(), "consumed": tuple(self.consumed)}
+        own: dict[str, Check] = {"cache": lambda evidence: self.check_cache()}
+        probe = functools.partial(self.probe, result)
+        check_inference(self.context, built, result, probe, own, decoding=self.decoding, **facts)
 
-    def _prefill(self) -> int:
-        assert self._last_prompt is not None
-        self.decoding.prefill(self._last_prompt)
-        return self._last_prompt.numel()
+    def probe(self, result: RankResult, exchange: Exchange) -> Probes:
+        """The last sample's cache, and one more sample, profiled; where the budget has no room, a shorter one."""
+        self._no_cache_error = exchange.agree("the cache's logits", self._compare_cache) or ""
+        probes = Probes(num_micro_steps=1)
+        sample_s, budget_s = agreed_budget(result["step_times_s"], exchange)
+        num_steps, first = self._num_steps, len(self.consumed)
+        self._num_steps = min(num_steps, int(num_steps * budget_s / sample_s)) if sample_s > 0 else num_steps
+        self.prepare(range(first, first + 1))
 
-    def _probe_step(self) -> int:
-        self.decoding.step()
-        return self.decoding.progress.token.numel()
+        def run() -> None:
+            sample = functools.partial(self.sample, first)
+            probes.sample = profile_sample(sample, self.decoding, self._num_steps + 1, self.context.device)
 
-    def check_work(self) -> Check:
-        """Every sequence of the last sample has its new tokens, each of the vocabulary."""
+        failure = exchange.agree("the profiled sample", run)
+        self._num_steps = num_steps
+        if failure is not None:
+            probes.forget(failure)
+        probes.take_sample(self.context.cell)
+        return probes
+
+    def output(self) -> Output:
+        """New tokens of the last sample, each of the vocabulary."""
         tokens, vocab_size = self.decoding.progress.tokens, self.context.cell.config.model.vocab_size
         produced = int(((tokens > NOT_YET) & (tokens < vocab_size)).sum())
-        ok, expected = produced == tokens.numel(), f"{tokens.numel()} new tokens in a sample"
-        return Finding(ok=ok, expected=expected, observed=str(produced)).as_dict()
+        return Output(claimed=tokens.numel(), seen=produced, what="new tokens in a sample")
 
-    def check_cache(self) -> Check:
+    def check_cache(self) -> Finding:
         """Logits after the last sample's cache are those of its whole sequence without cache.
 
         Raises:
             FloatingPointError: they are not finite.
         """
-        limit = cache_tolerance(self.context.cell)
-        try:
-            error = self._cache_error()
-        except FloatingPointError:
-            raise
-        except Exception as failure:
-            return unknown(f"the check itself failed: {type(failure).__name__}: {failure}").as_dict()
+        limit, error = cache_tolerance(self.context.cell), self._cache_difference
+        if error is None or self._no_cache_error:
+            return unknown(self._no_cache_error)
+        if not math.isfinite(error):
+            raise FloatingPointError("the logits are not finite")
         return Finding(
             ok=error <= limit,
             expected=f"logits within {limit:.2g} of those without cache",
             observed=f"relative error {error:.2g}",
-        ).as_dict()
+        )
 
-    def _cache_error(self) -> float:
+    def _compare_cache(self) -> None:
+        """The relative error of the logits from the cache; not finite where the logits are not."""
         assert self._last_prompt is not None
         expected = self.decoding.recomputed_logits(self._last_prompt).float()
-        if not torch.isfinite(expected).all():
-            raise FloatingPointError("the logits are not finite")
-        return float((self.decoding.next_logits().float() - expected).norm() / expected.norm())
+        self._cache_difference = float((self.decoding.next_logits().float() - expected).norm() / expected.norm())
 
 
 def cache_tolerance(cell: Cell) -> float:

@@ -1,8 +1,8 @@
-"""Does a combination compute the right thing: the cell at small scale against fp32 eager on one device.
+"""Does a combination compute the right thing: the cell at small scale against formulas, and fp32 eager on one device.
 
-Both start from identical weights and see the identical global batch. Gradients are compared tensor by tensor, reduced
-over ranks as the cell reduces them; then a curve under plain SGD on a task that can be learned (Adam would hide the
-scale of a gradient, uniform tokens teach nothing).
+Both start from identical weights and see the identical global batch. Gradients, reduced over ranks as the cell reduces
+them, are compared tensor by tensor with those of the formulas in `worker/validity/reference.py`; then a curve under
+plain SGD on a task that can be learned (Adam would hide the scale of a gradient, uniform tokens teach nothing).
 """
 
 import copy
@@ -28,6 +28,8 @@ from benchrunner.worker.model.weights import canonical_name
 from benchrunner.worker.steps.data import sample_indices
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Finding, unknown
+from benchrunner.worker.validity.gathering import weights_of
+from benchrunner.worker.validity.reference import Formulas, Question, gradients
 from benchrunner.worker.workloads.parity_tolerances import Errors, tolerance
 
 NUM_STEPS = 30
@@ -98,6 +100,10 @@ class ParityLoop(TrainingLoop):
         for step in steps:
             batches = draw_task_step(self._cell, step, self.context.rank, self.context.device)
             self._batches[step], self._shares[step] = batches, [1 / len(batches)] * len(batches)
+
+    def batches(self, step: int) -> list[Tensor]:
+        """The micro-batches of a step that was prepared."""
+        return self._batches[step]
 
     def take_history(self) -> None:
         """A pass without an update: delayed scaling has its scales from the pass before, and the first has none."""
@@ -176,8 +182,27 @@ def compare_gradients(ours: ParityLoop, theirs: ParityLoop) -> list[Difference]:
     num_steps = 2 if ours.context.cell.axes["workload"] in arithmetic.PEFT_WORKLOADS else 1
     found = []
     for step in range(num_steps):
-        gradients = [_gradients(loop, step) for loop in (ours, theirs)]
-        found += [_difference(name, step, gradients[0].get(name), wanted) for name, wanted in gradients[1].items()]
+        right = right_gradients(theirs, step)
+        own, _ = [_gradients(loop, step) for loop in (ours, theirs)]
+        found += [_difference(name, step, own.get(name), wanted) for name, wanted in right.items()]
+    return found
+
+
+def right_gradients(theirs: ParityLoop, step: int) -> Gradients:
+    """What the formulas of the family say of the reference's weights and batch: the reference loop itself runs the
+    code that is under test.
+    """
+    theirs.prepare(range(step, step + 1))
+    (batch,) = theirs.batches(step)
+    tokens, targets = batch[:, :-1], batch[:, 1:]
+    weights = torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device)
+    config = theirs.context.cell.config
+    formulas = Formulas(model=config.model, workload=config.workload)
+    question = Question(tokens=tokens, targets=targets, weights=weights)
+    found: Gradients = {}
+    for unit, slopes in gradients(formulas, weights_of(theirs.built), question):
+        prefix = "" if unit is None else f"blocks.{unit}."
+        found |= {f"{prefix}{name}": slope for name, slope in slopes.items()}
     return found
 
 

@@ -31,7 +31,7 @@ def run(context: Context) -> RankResult:
         choices: Choices = {"attention": attention, **loop.choices()}
         result = rank_result(context, loop.built, window) | {"losses": losses, "choices": choices}
         result |= counts_of_lengths(context.cell, loop.prepared)
-        result["checks"] = checks.check_training(loop, result, initial)
+        checks.check_training(loop, result, initial)
     return result
 
 

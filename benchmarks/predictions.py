@@ -1,0 +1,145 @@
+"""Predicted against measured, over sweeps that were run: `python benchmarks/predictions.py DIR [DIR …]`.
+
+Every measured cell is predicted anew by this version, for the device that it ran on: peak memory by the dry run where
+it can be had (`--method analytic`: by arithmetic alone), step time by the calibration in conf/hardware.
+`--calibrate-on N` fits the times to N cells first, chosen evenly, and judges the others. Prints median and largest
+error, coverage by method, how often the 90 % intervals hold, and the cells that miss.
+"""
+
+import argparse
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import Record
+from benchrunner.core.units import GIB
+from benchrunner.machine import hardware
+from benchrunner.machine.hardware import Hardware
+from benchrunner.plan import predict
+from benchrunner.plan.calibrate import Sample, calibrate
+from benchrunner.plan.dry_runs import apply_dry_runs
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.store.plan_file import load_plan
+from benchrunner.store.records import read_records
+
+MISSES = {"memory": 0.03, "time": 0.12}
+"""Errors beyond these are printed cell by cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A cell's prediction and its record."""
+
+    planned: PlannedCell
+    record: Record
+
+    def memory_error(self) -> float | None:
+        """Predicted ÷ measured − 1; None on a CPU, whose peak is a process's."""
+        measured = self.record.metrics.get("peak_memory_allocated_bytes")
+        if not measured or self.record.metrics.get("memory_scope") == "process":
+            return None
+        return (self.planned.predicted or {}).get("peak_memory_bytes", 0) / measured - 1
+
+    def time_error(self) -> float | None:
+        """The same of the step's time."""
+        measured = self.record.metrics.get("step_time_median_s")
+        seconds = (self.planned.predicted or {}).get("step_time_s")
+        return seconds / measured - 1 if seconds and measured else None
+
+
+def main() -> None:
+    """Compare and print."""
+    arguments = _arguments()
+    for directory in arguments.directories:
+        plan = load_plan(directory)
+        records, problems = read_records(plan.cells, SweepPaths(Path(directory)))
+        machine = _machine(plan.hardware)
+        cells = [one for one in plan.cells if (found := records.get(one.cell.slug)) and found.status == "ok"]
+        fitted = cells[:: max(1, len(cells) // arguments.calibrate_on)] if arguments.calibrate_on else []
+        fitted = fitted[: arguments.calibrate_on]
+        if fitted:
+            samples = [Sample(cell=one.cell, record=records[one.cell.slug]) for one in fitted]
+            machine = replace(machine, calibration={**machine.calibration, **calibrate(samples, machine)})
+        compared = [Compared(one, records[one.cell.slug]) for one in _predicted(cells, machine, arguments.method)]
+        _print(directory, compared, {one.cell.slug for one in fitted}, [*problems])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directories", nargs="+", metavar="DIR")
+    parser.add_argument("--method", choices=("dry_run", "analytic"), default="dry_run")
+    parser.add_argument("--calibrate-on", type=int, default=0, metavar="N")
+    return parser.parse_args()
+
+
+def _machine(measured: Hardware) -> Hardware:
+    """The machine of the sweep with what its file says by now."""
+    known = next((file for file in hardware.device_files() if file.name == measured.name), None)
+    return replace(measured, calibration=known.calibration) if known else measured
+
+
+def _predicted(cells: Sequence[PlannedCell], machine: Hardware, method: str) -> list[PlannedCell]:
+    asked = []
+    for one in cells:
+        chosen = replace(one.cell.config.predict, name=method, formula="own")
+        cell = replace(one.cell, config=replace(one.cell.config, predict=chosen))
+        asked.append(replace(one, cell=cell, verdict="run", predicted=predict.predict(cell, machine)))
+    return apply_dry_runs(asked, machine)
+
+
+def _print(directory: str, compared: Sequence[Compared], fitted: set[str], problems: Iterable[str]) -> None:
+    print(f"\n{directory}: {len(compared)} measured cells, times fitted to {len(fitted)} of them")
+    for problem in problems:
+        print(f"! {problem}")
+    groups: dict[tuple[str, ...], list[Compared]] = defaultdict(list)
+    for one in compared:
+        axes = one.planned.cell.axes
+        groups[tuple(axes[name] for name in ("workload", "precision", "compile"))].append(one)
+    for name, members in [*sorted(groups.items()), (("all",), list(compared))]:
+        print(f"{' '.join(name):<40}{_line(members, fitted)}")
+    methods = defaultdict(int)
+    for one in compared:
+        methods[(one.planned.predicted or {}).get("method", "none")] += 1
+    print("coverage: " + ", ".join(f"{count} by {method}" for method, count in sorted(methods.items())))
+    others = [one for one in compared if one.planned.cell.slug not in fitted and one.time_error() is not None]
+    held = [_holds(one) for one in others]
+    if held:
+        print(f"90 % intervals hold {sum(held)} of {len(held)} step times")
+    _print_misses(compared, fitted)
+
+
+def _line(members: Sequence[Compared], fitted: set[str]) -> str:
+    memory = [abs(error) for one in members if (error := one.memory_error()) is not None]
+    times = [
+        abs(error) for one in members if one.planned.cell.slug not in fitted and (error := one.time_error()) is not None
+    ]
+    return f"memory {_errors(memory)}   time {_errors(times)}"
+
+
+def _errors(errors: Sequence[float]) -> str:
+    if not errors:
+        return f"{'– (0 cells)':<38}"
+    return f"median {statistics.median(errors):6.2%}  max {max(errors):6.2%}  ({len(errors):3} cells)"
+
+
+def _holds(one: Compared) -> bool:
+    predicted, measured = one.planned.predicted or {}, one.record.metrics.get("step_time_median_s") or 0.0
+    low, high = predicted.get("step_time_low_s"), predicted.get("step_time_high_s")
+    return low is not None and high is not None and low <= measured <= high
+
+
+def _print_misses(compared: Sequence[Compared], fitted: set[str]) -> None:
+    for one in compared:
+        memory, time = one.memory_error(), one.time_error() if one.planned.cell.slug not in fitted else None
+        if abs(memory or 0.0) > MISSES["memory"]:
+            peak = (one.planned.predicted or {}).get("peak_memory_bytes", 0) / GIB
+            print(f"misses memory by {memory:+.1%} ({peak:.2f} GiB): {one.planned.cell.slug}")
+        if abs(time or 0.0) > MISSES["time"]:
+            print(f"misses time by {time:+.1%}: {one.planned.cell.slug}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""`bench show DIR CELL`: everything about one cell, and the command that repeats it."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchrunner.cli.command import EXIT_OK, Command, Example, Operands
+from benchrunner.cli.directories import sweep_directory
+from benchrunner.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchrunner.report.results import Row
+
+MOST_NAMED = 5
+
+
+def show(arguments: Namespace) -> int:
+    """Print one cell of a sweep; without a cell, the only one, or the first that broke."""
+    from benchrunner.core.paths import SweepPaths
+    from benchrunner.report.cell_text import cell_sections
+    from benchrunner.report.terminal import print_sections
+    from benchrunner.report.write import read_sweep
+
+    directory, cell = _operands(arguments.operands)
+    sweep = read_sweep(SweepPaths(directory))
+    print_sections(cell_sections(find_cell(sweep.rows, cell), sweep.rows, sweep.paths))
+    return EXIT_OK
+
+
+def _operands(given: "Sequence[str]") -> tuple[Path, str | None]:
+    if not 1 <= len(given) <= 2:
+        raise UsageError("show needs a sweep and a cell, e.g. bench show outputs/latest 2fd597")
+    return sweep_directory("show", given[:1]), given[1] if len(given) == 2 else None
+
+
+def find_cell(rows: "Sequence[Row]", wanted: str | None) -> "Row":
+    """The row whose name or id holds `wanted`; None: the first that broke, else the first.
+
+    Raises:
+        UsageError: no cell is called so, or several are.
+    """
+    if wanted is None:
+        return next((row for row in rows if row.status not in ("ok", "skipped")), rows[0])
+    names = [(row, row.planned.cell.slug, row.planned.cell.cell_id) for row in rows]
+    exact = [row for row, slug, cell_id in names if wanted in (slug, cell_id, slug[-6:])]
+    found = exact or [row for row, slug, cell_id in names if wanted in slug or cell_id.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(row.planned.cell.slug for row in (found or rows)[:MOST_NAMED])
+    what = f"{len(found)} cells match" if found else "no cell matches"
+    raise UsageError(f"{what} {wanted!r}; {'name one of' if found else 'cells are'} {shown}, …")
+
+
+COMMAND = Command(
+    run=show,
+    summary="everything about one cell: reason, evidence, checks, phases, logs, the command that repeats it",
+    details="CELL is its id or a part of its name; without it, the first cell that broke.",
+    operands=Operands(name="operands", usage="DIR [CELL]"),
+    examples=(Example(line="bench show outputs/latest 2fd597", meaning="why a cell is what it is"),),
+)

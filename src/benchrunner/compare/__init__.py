@@ -1,0 +1,1 @@
+"""One sweep held against another, or against what is expected of it."""

@@ -1,0 +1,64 @@
+"""Which validity checks must decide in which cell: one that says nothing is no pass.
+
+The names are those of `worker/validity/checks.py` and of what workloads add. A check that is not here may abstain.
+"""
+
+from collections.abc import Callable, Mapping
+
+from benchrunner.core import arithmetic
+from benchrunner.core.cell import Cell
+from benchrunner.core.rank_result import Check
+
+
+def _is_timed(cell: Cell) -> bool:
+    return bool(cell.axes["workload"] != "parity")
+
+
+def _has_gradients(cell: Cell) -> bool:
+    return _is_timed(cell) and cell.axes["workload"] in arithmetic.GRADIENT_WORKLOADS
+
+
+def _reduces(cell: Cell) -> bool:
+    return _has_gradients(cell) and cell.sizes.world_size > 1
+
+
+def _is_sharded(cell: Cell) -> bool:
+    return _is_timed(cell) and bool(cell.config.strategy.kind == "fsdp")
+
+
+def _is_compiled(cell: Cell) -> bool:
+    return _is_timed(cell) and cell.axes["compile"] != "eager"
+
+
+MINIMUM: dict[str, Callable[[Cell], bool]] = {
+    "shape": _is_timed,
+    "first_loss": _has_gradients,
+    "precision": _is_timed,
+    "formats": _is_timed,
+    "sharded": _is_sharded,
+    "work": _is_timed,
+    "data": _is_timed,
+    "trains": _has_gradients,
+    "gradients_reduced": _reduces,
+    "recompute": _has_gradients,
+    "compiled": _is_compiled,
+    "function": _is_timed,
+    "optimizer": _has_gradients,
+    "logits": lambda cell: cell.axes["workload"] == "forward",
+    "cache": lambda cell: cell.axes["workload"] == "generate",
+}
+"""Check → the cells in which it must decide. What `parity` says of itself has a flag of its own, `unjudged`."""
+
+
+def undecided(cell: Cell, checks: Mapping[str, Check]) -> list[str]:
+    """The checks that should have decided in this cell and did not, or were never asked."""
+    return [name for name, is_due in MINIMUM.items() if is_due(cell) and not _decides(checks.get(name))]
+
+
+def num_decided(checks: Mapping[str, Check]) -> int:
+    """How many checks said yes or no."""
+    return sum(_decides(check) for check in checks.values())
+
+
+def _decides(check: Check | None) -> bool:
+    return check is not None and check["ok"] is not None

@@ -1,0 +1,83 @@
+"""`predict=dry_run`: memory from the worker's own step in place of arithmetic, where it can be had.
+
+A compiled cell is its eager twin's dry run and what the compiler changes by the arithmetic, with what a compiled block
+keeps as it was captured: under fake tensors no compiler compiles. What is refused keeps its arithmetic, and says why.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchrunner.core.cell import Cell, cell_to_dict
+from benchrunner.core.schema import CompileConfig, Config
+from benchrunner.launch import dry_runs
+from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.memory import peak_of
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.predict import Prediction, with_fit
+
+METHOD = "dry_run"
+MARGIN, COMPILED_MARGIN = 0.03, 0.04
+ASKED = ("model", "workload", "strategy", "precision", "compile", "activation_checkpointing", "engine", "optimizer")
+"""Sections that can change the answer; with `attention` and the sizes they are what is asked."""
+
+
+def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[PlannedCell]:
+    """The cells, those that ask for a dry run and are to be run with its prediction."""
+    chosen = [one for one in cells if one.verdict == "run" and one.cell.config.predict.name == METHOD]
+    if not chosen:
+        return list(cells)
+    answers = dry_runs.dry_run([question_of(one.cell) for one in chosen], hardware.torch, _tell)
+    better = {
+        id(one): replace(one, predicted=_predicted(one, answer, hardware))
+        for one, answer in zip(chosen, answers, strict=True)
+    }
+    return [better.get(id(one), one) for one in cells]
+
+
+def question_of(cell: Cell) -> dict[str, Any]:
+    """The cell as the dry run is asked about it: without what cannot change the answer."""
+    blank = replace(Config(), **{name: getattr(cell.config, name) for name in ASKED}, attention=cell.config.attention)
+    blank = replace(blank, compile=CompileConfig(name=cell.config.compile.name))
+    axes = dict(cell.axes)
+    asked = replace(
+        cell, cell_id="", config_digest="", slug="", axes=axes, overrides={}, config=blank,
+        sizes=replace(cell.sizes, devices=cell.sizes.world_size, nodes=1),
+    )  # fmt: skip
+    return cell_to_dict(asked)
+
+
+def is_translated(cell: Cell) -> bool:
+    """Whether the dry run is of the eager twin."""
+    return cell.axes["compile"] == "inductor"
+
+
+def _predicted(planned: PlannedCell, answer: dry_runs.Answer, hardware: Hardware) -> Prediction:
+    predicted, cell = planned.predicted or Prediction(), planned.cell
+    if "refused" in answer:
+        return {**predicted, "note": f"no dry run: {answer['refused']}"}
+    change = _compiled_change(cell, answer.get("compiled_block_bytes")) if is_translated(cell) else 0
+    found: Prediction = {
+        **predicted,
+        "method": METHOD if not is_translated(cell) else f"{METHOD}+analytic",
+        "peak_memory_bytes": int(answer["peak_memory_bytes"]) + change,
+        "reserved_memory_bytes": int(answer["reserved_memory_bytes"]) + change,
+        "margin": COMPILED_MARGIN if is_translated(cell) else MARGIN,
+        "phase": str(answer["phase"]),
+    }
+    return with_fit(found, cell, hardware)
+
+
+def _compiled_change(cell: Cell, block_bytes: int | None) -> int:
+    """Bytes that arithmetic says the compiler adds to the peak; it saves, so they are mostly negative.
+
+    `block_bytes` is what a compiled block keeps as it was captured; None: as arithmetic has it.
+    """
+    eager = replace(cell.config, compile=replace(cell.config.compile, name="eager"))
+    compiled = peak_of(cell.config, cell.sizes, block_bytes).total_bytes
+    return compiled - peak_of(eager, cell.sizes).total_bytes
+
+
+def _tell(done: int, total: int) -> None:
+    print(f"dry runs: {done} of {total}", file=sys.stderr)

@@ -1,0 +1,171 @@
+"""What a cell's tensors weigh: the bytes of its number formats, and what a block keeps for its backward pass.
+
+Checked tensor by tensor against the decoder (worker/model); `benchmarks/predictions.py` compares with measured peaks.
+"""
+
+from dataclasses import dataclass
+
+from benchrunner.core import arithmetic
+from benchrunner.core.cell import Sizes
+from benchrunner.core.schema import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Widths:
+    """Bytes an element of what a step handles."""
+
+    activation: int
+    residual: int
+    """Of the residual stream: fp32 under autocast."""
+    stored: int
+    """Of trainable parameters, their gradients and moments as they rest."""
+    computed: int
+    """Of parameters and gradients as the passes see them."""
+    copied: int
+    """Of the copies of weights that autocast or Transformer Engine casts and keeps until the backward pass; 0: none.
+
+    A compiler casts them once more instead, and under FSDP the gathered ones are kept."""
+    linear_input: int
+    """Of what a linear keeps of its input; 0: a compiler makes it anew from what is kept anyway."""
+    reduced: int
+    """Of gradients on their way between ranks."""
+
+
+def widths_of(config: Config) -> Widths:
+    """The number formats of a cell, in bytes."""
+    precision, is_fsdp = config.precision, config.strategy.kind == "fsdp"
+    activation = arithmetic.DTYPE_BYTES.get(precision.compute_dtype, 2)
+    stored = arithmetic.DTYPE_BYTES.get(precision.param_dtype, activation)
+    mixed = stored != activation
+    by_policy = mixed and (config.strategy.mixed_precision_by or ("policy" if is_fsdp else "autocast")) == "policy"
+    autocast, is_eager = mixed and not by_policy, config.compile.name == "eager"
+    is_te = precision.backend == "transformer_engine"
+    casts = 2 if is_te and not is_fsdp else activation if autocast and is_eager else 0
+    return Widths(
+        activation=activation,
+        residual=stored if autocast else activation,
+        stored=stored,
+        computed=activation if by_policy else stored,
+        copied=casts,
+        linear_input=1 if is_te else 0 if precision.backend == "torchao" and not is_eager else activation,
+        reduced=arithmetic.DTYPE_BYTES.get(precision.reduce_dtype, activation),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One block's bytes, for the micro-batch of a device."""
+
+    input: float
+    """The residual stream."""
+    saved: float
+    """What it keeps for its backward pass, its input included."""
+    mlp_saved: float
+    """Of that, what is free once the MLP's gradients are there."""
+    wide: float
+    """One tensor of the MLP's width."""
+    thin: float
+    """One tensor of the model's width, in the compute dtype."""
+    parameters: int
+    mlp_parameters: int
+    trained: int
+    """Parameters that get a gradient."""
+
+
+class Model:
+    """Everything about a cell that the walk asks for."""
+
+    def __init__(self, config: Config, sizes: Sizes) -> None:
+        self.config, self.sizes = config, sizes
+        self.shape, self.width = config.model, widths_of(config)
+        self.tokens = sizes.micro_batch_size * sizes.seq_len
+        self.is_compiled = config.compile.name != "eager"
+        self.is_fsdp = config.strategy.kind == "fsdp" and sizes.world_size > 1
+        self.has_buckets = config.strategy.kind == "ddp" and sizes.world_size > 1
+        """Gradients live in DDP's buckets, all the time."""
+        self.accumulates = sizes.accumulation_steps > 1
+        self.adds_gradients = not self.is_fsdp and (self.has_buckets or self.accumulates)
+        """A gradient is added to what is there, so that it is a temporary itself."""
+        self.ranks = sizes.world_size if self.is_fsdp else 1
+        """Over which parameters, gradients and state are spread."""
+        self.trains = config.workload.name in arithmetic.GRADIENT_WORKLOADS
+        self.is_peft = config.workload.name in arithmetic.PEFT_WORKLOADS
+        self.checkpointed = set(arithmetic.checkpointed_blocks(self.shape.num_layers, config.activation_checkpointing))
+        """Blocks that are computed again in the backward pass."""
+        self.per_op = config.activation_checkpointing.every == "per_op"
+        self.block = self._block()
+
+    def _block(self) -> Block:
+        shape, tokens, width = self.shape, self.tokens, self.width
+        d, f = shape.d_model, shape.d_ff
+        kv = arithmetic.kv_width(shape)
+        e, r, kept = width.activation, width.residual, width.linear_input
+        gated = shape.mlp == "swiglu"
+        frozen = self.is_peft
+        inputs = 0 if frozen else kept
+        norms = 1 if shape.parallel_residual and shape.shared_norm else 2
+        # residual before each norm, the norms' outputs as the linears keep them, qkv's output (values are a view of
+        # it), rotated queries and keys, attention's output and its logarithms of sums.
+        attention = tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
+        if shape.positions == "rotary":
+            attention += tokens * e * (d + kv)
+        if width.linear_input not in (0, e) and not frozen:
+            attention += tokens * kept * d
+        if self.config.attention in ("math", "explicit"):
+            attention += 2 * e * self.sizes.micro_batch_size * shape.num_heads * self.sizes.seq_len**2
+        mlp = tokens * (
+            (r * d if norms == 2 and not shape.parallel_residual else 0) + (inputs * d if norms == 2 else 0)
+        )
+        activated = 0 if self.is_compiled else 1
+        mlp += tokens * f * ((2 * e + activated * e if gated else e) + inputs)
+        if self.config.workload.name == "adapter_v2":
+            attention += tokens * e * (3 * d + 2 * kv)
+            mlp += tokens * e * (d + (2 * f if gated else f))
+        parameters = arithmetic.block_matmul_parameters(shape)
+        mlp_parameters = (3 if gated else 2) * d * f
+        return Block(
+            input=tokens * r * d,
+            saved=attention + mlp,
+            mlp_saved=mlp,
+            wide=tokens * f * e,
+            thin=tokens * d * e,
+            parameters=parameters,
+            mlp_parameters=mlp_parameters,
+            trained=0 if frozen else parameters,
+        )
+
+    def kept(self, index: int) -> float:
+        """Bytes that block `index` keeps from forward to backward."""
+        if index not in self.checkpointed:
+            return self.block.saved + self.copies(self.block.parameters)
+        if self.per_op:
+            products = (
+                self.tokens
+                * self.width.activation
+                * (
+                    3 * self.shape.d_model
+                    + 2 * arithmetic.kv_width(self.shape)
+                    + self.shape.d_ff * (2 if self.gated else 1)
+                )
+            )
+            return self.block.input + products
+        return self.block.input
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP has three matrices."""
+        return bool(self.shape.mlp == "swiglu")
+
+    def copies(self, parameters: int) -> float:
+        """Bytes of cast copies of so many weights."""
+        return float(self.width.copied * parameters)
+
+    @property
+    def root_parameters(self) -> int:
+        """Those outside of the blocks: embeddings, last norm, head."""
+        return arithmetic.num_parameters(self.shape) - self.shape.num_layers * self.block.parameters
+
+    @property
+    def head_parameters(self) -> int:
+        """Elements of the head's matrix."""
+        return arithmetic.head_matmul_parameters(self.shape)

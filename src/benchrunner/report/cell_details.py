@@ -1,0 +1,93 @@
+"""What `report.html` shows of one cell when it is opened, as plain data, and all of it packed for a page."""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchrunner.core.record import PHASES, Record
+from benchrunner.core.text import single_line
+from benchrunner.core.units import GIB
+from benchrunner.report.results import Row, command_of
+
+MOST_SAMPLES = 200
+MOST_CELLS_WITH_SAMPLES = 2000
+"""Samples are what compresses least; of a larger sweep they are in the records alone."""
+
+MOST_LINES = 20
+LONGEST_LINE = 400
+
+
+def packed_details(rows: Sequence[Row], roots: Mapping[str, str]) -> str:
+    """The details of every row as JSON, deflated, in base64: a page of 10,000 cells has no room for them as text.
+
+    Args:
+        rows: in the order of the page's table.
+        roots: sweep → its directory as seen from the page; a sweep that is not named is where the page is.
+    """
+    details = [details_of(row, roots.get(row.sweep, ""), len(rows) <= MOST_CELLS_WITH_SAMPLES) for row in rows]
+    text = json.dumps(details, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode("ascii")
+
+
+def details_of(row: Row, root: str, with_samples: bool) -> dict[str, Any]:
+    """One cell: verdict, checks, samples, phases, prediction, files, command; what is unknown is left out."""
+    record = row.record
+    known = {
+        "slug": row.planned.cell.slug,
+        "id": row.planned.cell.cell_id,
+        "status": row.status,
+        "code": row.reason_code if row.status != "ok" else None,
+        "reason": single_line(row.reason) if row.status != "ok" else None,
+        "flags": row.flags,
+        "command": command_of(row),
+        "predicted_gib": _gib((row.planned.predicted or {}).get("peak_memory_bytes")),
+        "predicted_ms": _ms((row.planned.predicted or {}).get("step_time_s")),
+        **(_of_record(row, record, root, with_samples) if record else {}),
+    }
+    return {key: value for key, value in known.items() if value not in (None, [], {})}
+
+
+def _of_record(row: Row, record: Record, root: str, with_samples: bool) -> dict[str, Any]:
+    return {
+        "record": f"{root}cells/{record.slug}/record.json",
+        "logs": f"{root}{row.log_folder}/" if record.attempt else None,
+        "checks": [[name, *_check(check)] for name, check in record.checks.items()],
+        "phases": {phase: round(record.phases_s[phase], 2) for phase in PHASES if phase in record.phases_s},
+        "wall_s": None if record.wall_s is None else round(record.wall_s, 2),
+        "measured_gib": _gib(row.metrics.get("peak_memory_allocated_bytes")),
+        "measured_ms": _ms(row.metrics.get("step_time_median_s")),
+        "samples_ms": _samples_ms(record) if with_samples and row.metrics else None,
+        "evidence": _evidence(record),
+        "earlier": [f"{one['attempt']}: {one['status']} {one['reason_code']}" for one in record.earlier_attempts],
+        "started": record.started_at,
+    }  # fmt: skip
+
+
+def _check(check: Mapping[str, Any]) -> list[Any]:
+    texts = [single_line(str(check[name])) if check.get(name) is not None else "" for name in ("expected", "observed")]
+    return [check["ok"], *texts, single_line(str(check.get("note") or ""))]
+
+
+def _samples_ms(record: Record) -> list[float]:
+    """The steps of the rank that took longest in all."""
+    samples = [rank.get("step_times_s") or [] for rank in record.ranks]
+    slowest = max(samples, key=sum, default=[])
+    return [float(f"{value * 1e3:.4g}") for value in slowest[:MOST_SAMPLES]]
+
+
+def _evidence(record: Record) -> list[str]:
+    """The lines that the verdict stands on."""
+    grounds = record.evidence or {}
+    place = [text for text in (grounds.get("file"), grounds.get("rule"), grounds.get("evidence")) if text]
+    lines = [*place, *(grounds.get("lines") or [])][-MOST_LINES:]
+    return [single_line(line)[:LONGEST_LINE] for line in lines]
+
+
+def _gib(num_bytes: float | None) -> float | None:
+    return None if num_bytes is None else round(num_bytes / GIB, 2)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds * 1e3:.4g}")

@@ -1,0 +1,70 @@
+"""What a cell must have for a lie to strike it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchrunner.core.arithmetic import PEFT_WORKLOADS
+from benchrunner.worker.axes import compile
+from benchrunner.worker.axes.precision import formats
+from benchrunner.worker.context import Context
+from benchrunner.worker.engines import built
+from benchrunner.worker.steps import data
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a cell must have for a lie to strike it."""
+
+    what: str
+    is_met: Callable[[Context], bool]
+
+
+def _shards(context: Context) -> bool:
+    compiler = compile.COMPILERS[context.cell.axes["compile"]]
+    by_torch = not compiler.distributes(context.cell)
+    return by_torch and context.cell.config.strategy.kind == "fsdp" and context.world_size > 1
+
+
+def _swaps_linears(context: Context) -> bool:
+    return formats.PRECISIONS[context.cell.axes["precision"]].convert is not formats.keep_linears
+
+
+def _divides(context: Context) -> bool:
+    return context.cell.sizes.accumulation_steps > 1 or data.is_padded(context.cell)
+
+
+ROTARY = Need("rotary positions", lambda context: context.cell.config.model.positions == "rotary")
+SEVERAL_HEADS = Need("other key-value head", lambda context: context.cell.config.model.num_kv_heads > 1)
+ADAPTED = Need("adapter", lambda context: context.cell.config.workload.name in PEFT_WORKLOADS)
+CLIPPED = Need("clipping", lambda context: context.cell.config.optimizer.clip_norm is not None)
+BACKWARD = Need("backward pass", lambda context: built.has_gradients(context.cell))
+RANKS = Need("other rank", lambda context: context.world_size > 1)
+SHARDS = Need("parameters that torch shards over ranks", _shards)
+CHECKPOINTS = Need("checkpointed block", lambda context: context.cell.axes["activation_checkpointing"] != "none")
+LOW_PRECISION = Need(
+    "conversion to leave out", lambda context: _swaps_linears(context) or formats.mixed_by(context.cell) is not None
+)
+CONVERTED = Need("linear that a precision converted", _swaps_linears)
+WINDOW = Need("window of training steps", lambda context: context.cell.axes["workload"] != "parity")
+COMPILED = Need("compiled function", lambda context: context.cell.axes["compile"] != "eager")
+EAGER = Need("eager model", lambda context: context.cell.axes["compile"] == "eager")
+NO_BACKWARD = Need("workload without a backward pass", lambda context: not built.has_gradients(context.cell))
+GENERATION = Need("generation", lambda context: context.cell.axes["workload"] == "generate")
+NO_GENERATION = Need("sample that is known beforehand", lambda context: context.cell.axes["workload"] != "generate")
+RECIPE = Need("fp8 recipe", lambda context: context.cell.config.precision.recipe is not None)
+PACKED = Need("4-bit weights", lambda context: formats.PRECISIONS[context.cell.axes["precision"]].packs)
+MIXED = Need("mixed precision", lambda context: formats.mixed_by(context.cell) is not None)
+REDUCES_FLOAT32 = Need("reduction in float32", lambda context: context.cell.config.precision.reduce_dtype == "float32")
+DROPOUT = Need(
+    "dropout",
+    lambda context: bool(
+        context.cell.config.model.dropout
+        or (context.cell.axes["workload"] == "lora" and context.cell.config.workload.lora_dropout)
+    ),
+)
+INDUCTOR = Need("function compiled by Inductor", lambda context: context.cell.axes["compile"] == "inductor")
+ALL_CHECKPOINTED = Need(
+    "checkpointing of all blocks", lambda context: context.cell.axes["activation_checkpointing"] == "full"
+)
+MICRO_STEPS = Need("second micro-step", lambda context: context.cell.sizes.accumulation_steps > 1)
+SHARES = Need("micro-steps to divide by", _divides)

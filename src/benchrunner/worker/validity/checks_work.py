@@ -1,0 +1,226 @@
+"""Is all the work done that the label claims: tokens, matrix products and attention calls."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchrunner.worker.model.decoder import IGNORED_TARGET
+from benchrunner.worker.steps import data
+from benchrunner.worker.validity import expected_work
+from benchrunner.worker.validity.expected_work import Range
+from benchrunner.worker.validity.finding import Evidence, Finding
+from benchrunner.worker.validity.profiled import StepProfile
+
+FLOPS_TOLERANCE = 0.02
+"""How far the products of a step may be from their closed form."""
+GRAPH_MODES = ("reduce-overhead", "max-autotune")
+"""Of Inductor: CUDA graphs replay kernels without a call, and autotuned kernels are nobody's operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was counted; None: nothing could be seen, and `found` says why."""
+
+    right: bool | None
+    wish: str
+    found: str
+
+
+def work(evidence: Evidence) -> Finding:
+    """Tokens are those claimed, and a profiled step multiplied and attended as often, as long and as wide as claimed.
+
+    Undecided where neither products nor attention can be seen: tokens alone are what the loop says of itself.
+    """
+    tokens, looks = _tokens(evidence), _looks(evidence)
+    seen = [tokens, *(line for line in looks if line.right is not None)]
+    hidden = "; ".join(line.found for line in looks if line.right is None)
+    wrong = [line for line in seen if line.right is False]
+    told = wrong or seen
+    return Finding(
+        ok=False if wrong else True if len(seen) > 1 else None,
+        expected="; ".join(line.wish for line in told),
+        observed="; ".join(line.found for line in told),
+        note=hidden or None,
+    )
+
+
+def _looks(evidence: Evidence) -> list[Line]:
+    if evidence.cell.axes["workload"] == "generate":
+        return _sample(evidence)
+    profile = evidence.probes.profile
+    if profile is None:
+        return [Line(None, "", evidence.probes.missing)]
+    shapes = expected_work.probe_shapes(evidence.cell, evidence.context.rank, evidence.probes.num_micro_steps)
+    return [
+        _products(evidence, profile, expected_work.step_product_flops(evidence.cell, shapes)),
+        _attention(evidence, profile, expected_work.step_attention(evidence.cell, shapes)),
+    ]
+
+
+# --- tokens
+
+
+def _tokens(evidence: Evidence) -> Line:
+    """Those that went through the model, by the loop's own account."""
+    if evidence.output is not None:
+        output = evidence.output
+        wish = f"{output.claimed} {output.what}"
+        return Line(output.seen == output.claimed, wish, f"{output.seen:g}")
+    real, padded = _processed(evidence)
+    claimed = _claimed(evidence)
+    wish = f"{claimed[0]:.0f} tokens, {claimed[1]:.0f} with padding, in {evidence.num_steps} steps"
+    return Line((real, padded) == claimed, wish, f"{real} tokens, {padded} with padding")
+
+
+def _processed(evidence: Evidence) -> tuple[int, int]:
+    """Targets and positions of all ranks."""
+    mine = (
+        sum(int((targets != IGNORED_TARGET).sum()) for targets in evidence.targets),
+        sum(tokens.numel() for tokens in evidence.consumed),
+    )
+    real, padded = zip(*evidence.exchange.gather(mine), strict=True)
+    return sum(real), sum(padded)
+
+
+def _claimed(evidence: Evidence) -> tuple[float, float]:
+    steps, result = evidence.num_steps, evidence.result
+    if not data.is_padded(evidence.cell):
+        return result["tokens_per_step"] * steps, result["padded_tokens_per_step"] * steps
+    # What the result claims is the window's mean, and steps differ.
+    lengths, padded_lengths = data.count_lengths(evidence.cell, range(steps))
+    return sum(lengths.elements()), sum(padded_lengths.elements())
+
+
+# --- matrix products
+
+
+def _products(evidence: Evidence, profile: StepProfile, expected: Range, what: str = "a step") -> Line:
+    if hidden := _why_products_are_hidden(evidence, profile):
+        return Line(None, "", hidden)
+    seen = float(sum(profile.product_flops.values()))
+    wish = f"{_flops(expected)} of products in {what}"
+    return Line(expected.holds(seen, FLOPS_TOLERANCE), wish, f"{seen:.4g} FLOPs of products")
+
+
+def _flops(expected: Range) -> str:
+    low, high = f"{expected.low:.4g}", f"{expected.high:.4g}"
+    return f"{low} FLOPs" if low == high else f"{low} to {high} FLOPs"
+
+
+def _why_products_are_hidden(evidence: Evidence, profile: StepProfile) -> str | None:
+    config, compiler = evidence.cell.config, evidence.cell.axes["compile"]
+    if config.precision.backend == "transformer_engine":
+        return "products do not pass torch's operators (Transformer Engine)"
+    if config.precision.pad:
+        return "products are padded"
+    if profile.num_packed_products:
+        return "products do not pass torch's operators (bitsandbytes' own kernels)"
+    if compiler == "eager":
+        return None
+    if compiler == "thunder":
+        return "thunder writes products anew"
+    if str(config.compile.mode).startswith(GRAPH_MODES):
+        return f"products do not pass torch's operators (compile.mode={config.compile.mode})"
+    if evidence.cell.axes["workload"] == "generate":
+        return "the compiler writes products with one token itself"
+    if not profile.product_flops:
+        return "products did not pass torch's operators"
+    return None
+
+
+# --- attention
+
+
+def _attention(
+    evidence: Evidence, profile: StepProfile, expected: Counter[tuple[int, int]], *, is_causal: bool = True
+) -> Line:
+    """Every call has the claimed lengths and heads; recomputed blocks call again (the check `recompute` counts)."""
+    if hidden := _why_attention_is_hidden(evidence, profile):
+        return Line(None, "", hidden)
+    wrong = _strange_call(evidence, profile, expected, is_causal=is_causal)
+    seen = Counter((call.query[2], call.key[2]) for call in profile.attention)
+    most = 1 if evidence.optimizer is None else 2
+    right = all(count <= seen[lengths] <= most * count for lengths, count in expected.items())
+    wish = ", ".join(f"{count} × {lengths[0]} to {lengths[1]}" for lengths, count in sorted(expected.items()))
+    found = ", ".join(f"{count} × {lengths[0]} to {lengths[1]}" for lengths, count in sorted(seen.items()))
+    heads = evidence.cell.config.model
+    return Line(
+        right and wrong is None,
+        f"attention of {heads.num_heads} heads to {heads.num_kv_heads}{' causally' if is_causal else ''}: {wish}",
+        wrong or f"attention {found}",
+    )
+
+
+def _why_attention_is_hidden(evidence: Evidence, profile: StepProfile) -> str | None:
+    config, compiler = evidence.cell.config, evidence.cell.axes["compile"]
+    if config.attention == "explicit":
+        return "attention is written out"
+    if compiler == "eager":
+        return None
+    if config.attention == "math":
+        return "the compiler sees attention as plain operations"
+    if compiler == "thunder" and len(profile.attention) < config.model.num_layers * evidence.probes.num_micro_steps:
+        return "thunder spells attention out"
+    if str(config.compile.mode).startswith(GRAPH_MODES) and not profile.attention:
+        return f"attention is replayed without a call (compile.mode={config.compile.mode})"
+    if config.model.dropout and not profile.attention:
+        return "the compiler sees attention with dropout as plain operations"
+    return None
+
+
+def _strange_call(
+    evidence: Evidence, profile: StepProfile, expected: Counter[tuple[int, int]], *, is_causal: bool
+) -> str | None:
+    """The first call that is not as the shape says: batch, heads, key-value heads, head size, causality."""
+    model = evidence.cell.config.model
+    batch, head_size = evidence.cell.sizes.micro_batch_size, model.d_model // model.num_heads
+    # A compiled graph calls the kernel itself, which may want a key for every query head.
+    key_heads = {model.num_kv_heads} | ({model.num_heads} if evidence.cell.axes["compile"] != "eager" else set())
+    for call in profile.attention:
+        sizes = call.query[0] == call.key[0] == batch and call.query[3] == call.key[3] >= head_size
+        heads = call.query[1] == model.num_heads and call.key[1] in key_heads
+        causal = call.is_causal in (None, is_causal) and not call.has_mask
+        if not (sizes and heads and causal and (call.query[2], call.key[2]) in expected):
+            how = {True: "causal", False: "not causal", None: "of unknown causality"}[call.is_causal]
+            masked = ", under a mask" if call.has_mask else ""
+            return f"attention of {list(call.query)} to {list(call.key)}, {how}{masked}"
+    return None
+
+
+# --- generation
+
+
+def _sample(evidence: Evidence) -> list[Line]:
+    """A sample is one prefill and a decode a token, and neither does more or less than its own."""
+    sample, options = evidence.probes.sample, evidence.cell.config.generate
+    if sample is None:
+        return [Line(None, "", evidence.probes.missing)]
+    decodes = sample.num_tokens - 1
+    calls = Line(
+        (sample.num_prefills, sample.num_decodes) == (1, decodes),
+        f"1 prefill and {decodes} decodes in a sample",
+        f"{sample.num_prefills} prefills and {sample.num_decodes} decodes",
+    )
+    if calls.right is False:
+        return [calls]
+    length = options.prompt_length
+    keys = length + sample.middle + 1
+    return [
+        *_part(evidence, sample.prefill, expected_work.prefill_product_flops(evidence.cell), (length, length)),
+        *_part(evidence, sample.decode, expected_work.decode_product_flops(evidence.cell), (1, keys)),
+    ]
+
+
+def _part(evidence: Evidence, profile: StepProfile | None, flops: float, lengths: tuple[int, int]) -> Sequence[Line]:
+    if profile is None:
+        return []
+    calls = Counter({lengths: evidence.cell.config.model.num_layers})
+    is_prefill = lengths[0] == lengths[1]
+    what = "a prefill" if is_prefill else "a decode"
+    hidden = evidence.cell.axes["compile"] != "eager" and not is_prefill
+    attention = (
+        Line(None, "", "compiled, a token attends under a mask to the whole cache")
+        if hidden
+        else _attention(evidence, profile, calls, is_causal=is_prefill)
+    )
+    return [_products(evidence, profile, Range(flops, flops), what), attention]

@@ -1,0 +1,183 @@
+"""The three questions that a training loop is asked, and how far its answers are from those of the formulas.
+
+All targets of a step are ignored but a few early ones: then the loss is that of these places alone, and a reference
+that computes a prefix of some tens of tokens knows it and every gradient. Asked again, everything behind the prefix is
+different; asked the last time, the places are late and the formulas go to the end of the sequence.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from benchrunner.worker.steps.training_loop import TrainingLoop
+from benchrunner.worker.validity.finding import Evidence
+from benchrunner.worker.validity.function_tolerances import FunctionErrors
+from benchrunner.worker.validity.gathering import gradients_of, weights_of
+from benchrunner.worker.validity.questions import STEP, Asked, budget_s, early, late
+from benchrunner.worker.validity.reference import Formulas, gradients, losses
+from benchrunner.worker.validity.sampling import local
+
+NEGLIGIBLE = 1e-5
+"""Of its matrix's gradient: a part below it has none but rounding errors (keys' biases, which softmax cancels)."""
+MOST_TRIES = 10
+MOST_ERROR = 1e9
+"""Stands for an error that is not finite."""
+FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}
+"""What plain fp32 reaches at least, to know what fits into the budget."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """How far the answers were from the right ones, on this rank."""
+
+    errors: FunctionErrors = field(default_factory=FunctionErrors)
+    worst: str = ""
+    """The part whose gradient was furthest off."""
+    moved: float = 0.0
+    """By how much the early loss changed with what stands behind."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Inquiry:
+    """The three questions to a training loop."""
+
+    evidence: Evidence
+    loop: TrainingLoop
+    formulas: Formulas
+    num_steps: int
+    """What the budget has room for."""
+    answers: Answers = field(default_factory=Answers)
+
+    def run(self) -> Answers:
+        """Ask what the budget has room for; the loop is left without gradients and with its own counts."""
+        num_consumed = len(self.loop.consumed)
+        with _undropped(self.evidence):
+            self._ask_early()
+            self._ask_late()
+        self.loop.optimizer.zero_grad(set_to_none=True)
+        del self.loop.consumed[num_consumed:]
+        return self.answers
+
+    def _ask_early(self) -> None:
+        asked = early(self.loop.context)
+        before = self._answer(asked)
+        self._compare(asked, before)
+        if self.num_steps < 2:
+            self.answers.notes.append(
+                "not asked again with other tokens behind: the budget has no room for a second step"
+            )
+            return
+        after = self._answer(early(self.loop.context, behind=1))
+        self.answers.moved = abs(after - before)
+
+    def _ask_late(self) -> None:
+        asked = late(self.loop.context)
+        tokens = asked.question.tokens.numel()
+        late_s, room_s = forward_s(self.evidence, tokens), budget_s(self.evidence) / 2
+        if self.num_steps < 3 or late_s > room_s:
+            self.answers.notes.append(f"places after the prefix not asked for: the formulas take {late_s:.0f} s")
+            return
+        answer = self._answer(asked)
+        self._compare(asked, answer, with_gradients=4 * late_s <= room_s)
+
+    def _answer(self, asked: Asked) -> float:
+        """This rank's loss; its gradients are left in place.
+
+        Few targets make large gradients: where they overflow, the step is skipped, which lowers the loss scale and
+        changes nothing else.
+        """
+        for _ in range(MOST_TRIES):
+            self.loop.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(0)
+            loss = self.loop.ask(STEP, asked.batches, asked.weight)
+            if not self._overflowed():
+                return loss
+            self.loop.apply()
+        raise RuntimeError("gradients overflow under every loss scale")
+
+    def _overflowed(self) -> bool:
+        """Whether any rank has a gradient that the loss scale made infinite."""
+        if self.loop.loss_scale() == 1:
+            return False
+        gradients = [one.grad for one in self.evidence.built.decoder.parameters() if one.grad is not None]
+        is_over = torch.tensor(float(any(not bool(local(one).isfinite().all()) for one in gradients)))
+        is_over = is_over.to(self.loop.context.device)
+        if self.evidence.several_ranks:
+            dist.all_reduce(is_over, dist.ReduceOp.MAX)
+        return bool(is_over)
+
+    def _compare(self, asked: Asked, loss: float, *, with_gradients: bool = True) -> None:
+        formulas, source = self.formulas, weights_of(self.evidence.built)
+        right = float(losses(formulas, source, asked.question) @ asked.own)
+        self.answers.errors = self.answers.errors.worst(FunctionErrors(loss=finite(abs(loss - right))))
+        if not with_gradients:
+            return
+        question = replace(asked.question, weights=asked.question.weights * asked.all[:, None])
+        parts: dict[str, tuple[float, float]] = {}
+        for unit, wanted in gradients(formulas, source, question):
+            found = gradients_of(self.evidence.built, unit, self.loop.loss_scale() * asked.weight)
+            prefix = "" if unit is None else f"blocks.{unit}."
+            for name, gradient in wanted.items():
+                parts |= _part_errors(formulas, prefix, name, found[name], gradient)
+        self._note_parts(parts)
+
+    def _note_parts(self, parts: dict[str, tuple[float, float]]) -> None:
+        error, name = max(((error, name) for name, (error, _) in parts.items()), default=(0.0, ""))
+        if error > self.answers.errors.gradient or not self.answers.worst:
+            self.answers.worst = name
+        self.answers.errors = self.answers.errors.worst(
+            FunctionErrors(
+                gradient=error,
+                median=statistics.median([error for error, _ in parts.values()] or [0.0]),
+                scale=statistics.median([scale for _, scale in parts.values()] or [0.0]),
+            )
+        )
+
+
+@contextmanager
+def _undropped(evidence: Evidence) -> Iterator[None]:
+    """Inside, nothing is dropped at random, where that does not need another graph."""
+    modules = [] if evidence.cell.axes["compile"] != "eager" else list(evidence.built.model.modules())
+    dropping = [
+        part for part in modules if part.training and (isinstance(part, nn.Dropout) or hasattr(part, "dropout"))
+    ]
+    for module in dropping:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in dropping:
+            module.training = True
+
+
+def _part_errors(
+    formulas: Formulas, prefix: str, name: str, found: Tensor | None, wanted: Tensor
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Name of each part of a parameter → relative error of its gradient, and of its projection on the right one."""
+    found = torch.zeros_like(wanted) if found is None else found
+    least = NEGLIGIBLE * float(wanted.norm())
+    pairs = zip(formulas.parts(name, found).items(), formulas.parts(name, wanted).values(), strict=True)
+    for (part, ours), theirs in pairs:
+        norm = float(theirs.norm())
+        if norm > least:
+            product = float((ours * theirs).sum())
+            yield prefix + part, (finite(float((ours - theirs).norm()) / norm), finite(abs(product / norm**2 - 1)))
+        elif norm == 0 and bool(ours.any()):
+            yield prefix + part, (MOST_ERROR, MOST_ERROR)
+
+
+def forward_s(evidence: Evidence, num_tokens: int) -> float:
+    """Seconds that the formulas take at most for a forward pass of so many tokens."""
+    return 2.0 * num_tokens * evidence.built.num_parameters / FLOPS_PER_SECOND[evidence.context.device.type]
+
+
+def finite(value: float) -> float:
+    """The value, or the most that a record can hold."""
+    return min(value, MOST_ERROR) if math.isfinite(value) else MOST_ERROR

@@ -1,0 +1,77 @@
+"""`bench compare`: exit codes, refusals and files."""
+
+import json
+from itertools import chain
+
+import pytest
+
+from fake_sweeps import cells
+from sides import timed, write_sweep
+
+TIGHT = (1.0, 1.001, 0.999)
+
+
+@pytest.fixture
+def sweeps(tmp_path):
+    """Make a base and a new sweep of three cells; the new one is slower by a factor in its first cell."""
+
+    def make(factor=1.0, num=3):
+        made = []
+        for name, by in (("base", 1.0), ("new", factor)):
+            planned = cells(3)
+            records = [timed(one.cell, [t * (1.0 if n else by) for t in TIGHT[:num]]) for n, one in enumerate(planned)]
+            made.append(str(write_sweep(tmp_path / name, planned, list(chain.from_iterable(records))).root))
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "compare needs the directory"),
+        (["."], "needs two directories, BASE and NEW, got 1"),
+        ([".", "nowhere"], "nowhere: no such directory"),
+        ([".", "."], "not a sweep"),
+        ([".", ".", "--metric", "tmie"], r"--metric: 'tmie' is not one of time, .*did you mean time"),
+        ([".", ".", "--min-effect", "3"], "--min-effect: '3' is no share such as 3%"),
+        ([".", ".", "--min-effect", "x%"], "is no share"),
+        ([".", ".", "--pairs", "2"], "--pairs: '2' is no number of pairs, at least 3"),
+        ([".", ".", "--within", "x"], "--within: 'x' is no duration"),
+    ],
+)
+def test_what_is_wrong_is_refused(refused, words, message):
+    refused(["compare", *words], message)
+
+
+@pytest.mark.parametrize(
+    ("factor", "flags", "code", "verdict"),
+    [
+        (1.0, [], 0, "PASS"),
+        (1.05, [], 3, "FAIL"),
+        (1.05, ["--min-effect", "20%"], 0, "PASS"),
+        (1.0295, [], 0, "INCONCLUSIVE"),
+        (1.0295, ["--strict"], 3, "INCONCLUSIVE"),
+        (1.0, ["--strict"], 0, "PASS"),
+        (0.9, ["--strict"], 0, "PASS"),
+    ],
+)
+def test_the_exit_code_is_the_verdict(bench, sweeps, factor, flags, code, verdict):
+    got, out, _, _ = bench("compare", *sweeps(factor), *flags)
+    assert (got, out.splitlines()[-1].partition(":")[0]) == (code, verdict)
+
+
+def test_every_form_is_written(bench, sweeps, tmp_path):
+    _, out, _, _ = bench("compare", *sweeps(1.05), "--json", "--junit", "x.xml", "--markdown", "x.md")
+    assert json.loads(out)["cells"][0]["verdict"] == "FAIL"
+    assert 'failures="1"' in (tmp_path / "x.xml").read_text()
+    assert "**FAIL" in (tmp_path / "x.md").read_text()
+
+
+def test_cells_that_look_slower_are_run_again_by_the_programs_that_are_named(bench, sweeps):
+    code, _, err, _ = bench("compare", *sweeps(1.05), "--confirm", "--base-bench", "/nowhere/bench")
+    assert (code, "pair 1 of at most 5" in err, "cannot be run again" in err) == (1, True, True)
+
+
+def test_nothing_is_run_again_where_nothing_looks_slower(bench, sweeps):
+    assert bench("compare", *sweeps(), "--confirm", "--base-bench", "/nowhere/bench")[0] == 0

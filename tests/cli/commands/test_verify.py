@@ -1,0 +1,58 @@
+"""`bench lock` and `bench verify`: what a sweep gave is what is expected from now on."""
+
+import json
+
+import pytest
+
+from benchrunner.cli.gate_files import SUMMARY
+
+
+@pytest.fixture
+def locked(bench, sweep):
+    assert bench("lock", sweep)[0] == 0
+    return sweep
+
+
+@pytest.mark.parametrize("command", ["lock", "verify"])
+@pytest.mark.parametrize(
+    ("words", "message"), [([], "needs the directory"), (["nowhere"], "no such directory"), (["."], "not a sweep")]
+)
+def test_what_is_no_sweep_is_refused(refused, command, words, message):
+    refused([command, *words], message)
+
+
+def test_what_was_locked_is_as_expected(bench, locked):
+    code, out, _, _ = bench("verify", locked)
+    assert (code, out.splitlines()[-1].startswith("PASS: 2 of 2 cells")) == (0, True)
+
+
+def test_a_lock_that_is_not_there_is_an_error(bench, sweep):
+    code, _, err, _ = bench("verify", sweep)
+    assert (code, "cli.lock: no such file; bench lock DIR writes it" in err) == (1, True)
+
+
+def change(tmp_path, before="skipped.predicted_oom", after="skipped.excluded"):
+    lock = tmp_path / "cli.lock"
+    lock.write_text(lock.read_text().replace(before, after, 1))
+
+
+def test_another_verdict_is_exit_3_in_every_form(bench, locked, tmp_path, monkeypatch):
+    change(tmp_path)
+    monkeypatch.setenv(SUMMARY, str(tmp_path / "summary.md"))
+    code, out, _, _ = bench("verify", locked, "--json", "--junit", "out/x.xml", "--markdown", "out/x.md")
+    assert (code, json.loads(out)["verdict"]) == (3, "FAIL")
+    assert "<failure" in (tmp_path / "out" / "x.xml").read_text()
+    assert "another reason" in (tmp_path / "out" / "x.md").read_text()
+    assert "another reason" in (tmp_path / "summary.md").read_text()
+
+
+def test_one_command_updates_the_lock_and_shows_what_changed(bench, locked, tmp_path):
+    change(tmp_path)
+    code, out, _, _ = bench("verify", locked, "--update")
+    assert (code, out.splitlines()[-1]) == (0, "cli.lock")
+    assert sum(line.startswith("+  - {cell_id") for line in out.splitlines()) == 1
+    assert bench("verify", locked)[0] == 0
+
+
+def test_locking_again_shows_that_nothing_changed(bench, locked):
+    assert bench("lock", locked)[1].splitlines() == ["2 cells, as before", "cli.lock"]

@@ -1,0 +1,75 @@
+"""A metric over many sweeps: levels that change are found where they do, and nowhere else."""
+
+import csv
+import random
+from dataclasses import replace
+
+import pytest
+
+from benchrunner.compare.history import change_points, history_csv, history_text, make_tracks
+from benchrunner.compare.metric import METRICS
+from fake_sweeps import ENVIRONMENT, cells
+from samples import make_record
+from sides import timed_side
+
+TIME = METRICS["time"]
+
+
+def series(*levels, spread=0.005, seed=3):
+    draw = random.Random(seed)
+    return [level + draw.gauss(0, spread) for level in levels]
+
+
+def test_a_step_is_found_where_it_is():
+    assert change_points(series(*[0.0] * 8, *[0.06] * 7), 0.03, 0.05) == [8]
+    assert change_points(series(*[0.0] * 8, *[-0.06] * 7, *[0.1] * 6), 0.03, 0.05) == [8, 15]
+
+
+@pytest.mark.parametrize(
+    "values", [[], [0.0], [0.0, 1.0, 1.0], series(*[0.0] * 30), series(*[0.0] * 9, 0.2, *[0.0] * 9)]
+)
+def test_neither_noise_nor_one_outlier_is_a_change(values):
+    assert change_points(values, 0.03, 0.05) == []
+
+
+def test_a_change_below_the_minimum_is_none():
+    assert change_points(series(*[0.0] * 10, *[0.02] * 10, spread=0.001), 0.03, 0.05) == []
+
+
+def test_noise_seldom_changes_over_many_series():
+    found = [bool(change_points(series(*[0.0] * 20, spread=0.05, seed=seed), 0.03, 0.05)) for seed in range(100)]
+    assert sum(found) <= 10  # 5 in 100, and what chance adds
+
+
+@pytest.fixture
+def sides(tmp_path):
+    """Eight sweeps, given newest first, of two cells: one slower from the fifth on, one that failed twice."""
+    first, second = cells(2)
+    made = []
+    for night in range(8):
+        seconds = (1.1 if night >= 4 else 1.0) + night % 2 / 1000
+        broken = [make_record(second.cell, "failed", "failed.exception", "boom")]
+        times = [(first, (seconds, seconds)), (second, broken if night < 6 else (2.0,))]
+        environment = ENVIRONMENT | {"git": {"commit": f"{night}" * 12}}
+        side = timed_side(tmp_path / str(night), times, environment=environment)
+        made.insert(0, replace(side, plan=replace(side.plan, created_at=f"2026-11-{night + 1:02}T03:00:00+00:00")))
+    return made
+
+
+def test_it_is_in_the_order_of_time_with_the_commits_around_a_change(sides):
+    [track] = make_tracks(sides, TIME)
+    assert [point.commit[0] for point in track.points] == list("01234567")
+    assert [change.index for change in track.changes] == [4]
+    text = history_text([track], TIME)
+    assert "+10.0 % from 2026-11-05T03:00:00+00:00, commits 3333333333..4444444444" in text
+    assert "▁▁▁▁████" in text
+
+
+def test_the_csv_has_a_line_a_cell_and_sweep(sides):
+    rows = list(csv.DictReader(history_csv(make_tracks(sides, TIME), TIME).splitlines()))
+    assert [bool(row["change"]) for row in rows] == [False] * 4 + [True] + [False] * 3
+    assert float(rows[0]["value"]) == pytest.approx(1.0) and rows[0]["num_processes"] == "2"
+
+
+def test_sweeps_of_other_cells_have_no_history(sides):
+    assert make_tracks(sides[:2], TIME) == []

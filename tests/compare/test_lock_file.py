@@ -1,0 +1,93 @@
+"""The lock is reviewable text, reads back as it was written, and a damaged one is named in a line."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchrunner.compare.lock_file import lock_of, lock_path, lock_text, read_lock, write_lock
+from benchrunner.core.errors import SweepDirError, UsageError
+from benchrunner.core.paths import CHECKOUT
+from fake_sweeps import cells
+from sides import make_side
+
+OOM = ("oom", "oom.device", "rank 0 ran out of memory")
+
+
+@pytest.fixture
+def side(tmp_path):
+    first, second = cells(2)
+    return make_side(tmp_path, [(first, ("ok",)), (second, OOM)])
+
+
+def test_a_cell_is_a_line_that_reads_back(side, tmp_path):
+    path = tmp_path / "x.lock"
+    assert write_lock(path, lock_of(side)) != []
+    assert read_lock(path) == lock_of(side)
+    first, second = (one.planned.cell for one in side.cells.values())
+    assert path.read_text().splitlines()[-2:] == [
+        f'  - {{cell_id: "{first.cell_id}", status: ok, cell: "{first.slug}"}}',
+        f'  - {{cell_id: "{second.cell_id}", status: oom, reason_code: "oom.device", cell: "{second.slug}"}}',
+    ]
+
+
+def test_an_id_of_digits_stays_a_text(side, tmp_path):
+    lock = lock_of(side)
+    lock["cells"][0]["cell_id"] = "012345671234"
+    write_lock(tmp_path / "x.lock", lock)
+    assert read_lock(tmp_path / "x.lock")["cells"][0]["cell_id"] == "012345671234"
+
+
+def test_writing_again_shows_the_lines_that_changed(side, tmp_path):
+    path, lock = tmp_path / "x.lock", lock_of(side)
+    write_lock(path, lock)
+    assert write_lock(path, lock) == []
+    lock["cells"][0] |= {"status": "failed", "reason_code": "failed.exception"}
+    changed = [line for line in write_lock(path, lock) if not line.startswith(("---", "+++"))]
+    assert [line[0] for line in changed] == ["-", "+"]
+    assert "status: ok" in changed[0] and "failed.exception" in changed[1]
+
+
+def test_a_sweep_that_is_not_finished_has_no_lock(tmp_path):
+    first, second = cells(2)
+    side = make_side(tmp_path, [(first, ("ok",)), (second, None)])
+    with pytest.raises(SweepDirError, match=r"1 of 2 cells have no verdict yet .*bench resume"):
+        lock_of(side)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "schema_version None"),
+        ("a: [", "not YAML"),
+        ("\ufffe", "not YAML"),
+        ("schema_version: 2\nsweep: x\nhardware: x\ncells: []", "schema_version 2"),
+        ("schema_version: 1\nsweep: x\nhardware: x\ncells: [1]", "not a lock: cells.0"),
+        ("schema_version: 1\nsweep: x\nhardware: x\ncells: [{cell_id: a, status: fine, cell: s}]", "cells.0.status"),
+        ("schema_version: 1\nsweep: x\nhardware: 2026-11-21\ncells: []", "not a lock"),
+    ],
+)
+def test_what_is_no_lock_is_named(tmp_path, text, message):
+    (tmp_path / "x.lock").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_lock(tmp_path / "x.lock")
+
+
+def test_a_cell_that_stands_twice_is_named(side, tmp_path):
+    text = lock_text(lock_of(side))
+    (tmp_path / "x.lock").write_text(text + text.splitlines()[-1])
+    with pytest.raises(UsageError, match="stands in it twice"):
+        read_lock(tmp_path / "x.lock")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["my/nightly.yaml", "seq_len=8"], Path("my/nightly.lock")),
+        (["+sweeps=smoke"], CHECKOUT / "sweeps" / "smoke.lock"),
+        (["+sweeps=none"], Path("cli.lock")),
+        (["-m", "strategy=single,ddp"], Path("cli.lock")),
+    ],
+)
+def test_it_is_beside_the_file_of_the_sweep(side, arguments, place):
+    assert lock_path(replace(side, plan=replace(side.plan, arguments=arguments))) == place

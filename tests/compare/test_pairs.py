@@ -1,0 +1,73 @@
+"""Alternated pairs: who begins alternates, decided cells are left alone, and another program is refused."""
+
+import sys
+
+import pytest
+
+from benchrunner.compare.gate import GateOptions
+from benchrunner.compare.metric import METRICS
+from benchrunner.compare.pairing import pair_cells
+from benchrunner.compare.pairs import BenchRerun, PairsPlan, run_pairs
+from benchrunner.core.errors import SweepDirError
+from fake_sweeps import cells
+from sides import timed_side
+
+OPTIONS = GateOptions()
+
+
+@pytest.fixture
+def pairing(tmp_path):
+    planned = cells(4)
+    sides = [timed_side(tmp_path / name, [(one, (1.0, 1.0)) for one in planned]) for name in ("b", "n")]
+    return pair_cells(*sides)
+
+
+def run(pairing, times, told=None, **plan):
+    """Run pairs whose sides take what `times` says: (side, number of the cell, number of its run) → seconds."""
+    calls = []
+
+    def rerun(side, cell, metric):
+        name = "base" if side is pairing.base else "new"
+        place = [pair.slug for pair in pairing.pairs].index(cell.slug)
+        calls.append((name, place))
+        return times(name, place, sum(call == (name, place) for call in calls))
+
+    told = [] if told is None else told
+    sides = (pairing.base, pairing.new)
+    found = run_pairs(pairing.pairs, sides, OPTIONS, rerun, PairsPlan(**plan), tell=told.append)
+    return list(found.values()), calls
+
+
+def test_who_begins_alternates_and_decided_cells_are_not_run_on(pairing):
+    noisy = {1: 1.0, 2: 1.5, 3: 0.7, 4: 1.0, 5: 1.2}
+    differences, calls = run(pairing, lambda name, place, n: noisy[n] if (name, place) == ("new", 0) else 1 + n / 1e4)
+    assert [len(one) for one in differences] == [5, 3, 3, 3]
+    assert calls[:4] == [("base", 0), ("new", 0), ("base", 1), ("new", 1)]
+    assert calls[8:12] == [("new", 0), ("base", 0), ("new", 1), ("base", 1)]
+
+
+def test_the_difference_is_new_against_base_whoever_began(pairing):
+    differences, _ = run(pairing, lambda name, place, n: 2.0 if name == "new" else 1.0)
+    assert all(value == pytest.approx(0.6931, abs=1e-4) for one in differences for value in one)
+
+
+def test_a_process_that_is_not_ok_makes_no_pair(pairing):
+    differences, _ = run(pairing, lambda name, place, n: None if place == 0 else 1.0)
+    assert [len(one) for one in differences] == [0, 3, 3, 3]
+
+
+def test_no_pair_begins_when_the_time_is_out(pairing):
+    left, told = iter([True, True, False]), []
+    differences, calls = run(pairing, lambda *_: 1.0, told, is_time_left=lambda: next(left))
+    assert ([len(one) for one in differences], len(calls), told[-1]) == ([1, 1, 0, 0], 4, "the time is out")
+
+
+def test_a_side_whose_program_refuses_is_named(pairing):
+    words = [sys.executable, "-c", "import sys; sys.exit('bench: measured with commit abc, here def')"]
+    rerun = BenchRerun({str(pairing.base.paths.root): words})
+    with pytest.raises(SweepDirError, match="cannot be run again: bench: measured with commit abc, here def"):
+        rerun(pairing.base, pairing.pairs[0].base, METRICS["time"])
+    with pytest.raises(SweepDirError, match=r"cannot be run again: .*No such file"):
+        BenchRerun({str(pairing.base.paths.root): ["/nowhere/bench"]})(
+            pairing.base, pairing.pairs[0].base, METRICS["time"]
+        )

@@ -1,0 +1,87 @@
+"""A sweep is held to its lock cell by cell, and whatever is not as expected is named with its kind."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from benchrunner.compare import verify_report
+from benchrunner.compare.lock_file import lock_of
+from benchrunner.compare.verify import verify
+from fake_sweeps import cells
+from sides import make_side
+
+OK = ("ok",)
+OOM = ("oom", "oom.device", "rank 0 ran out of memory")
+REFUSED = ("unsupported", "runtime.dtype", "the library says | no <b>\x1b[31m never\x00")
+
+
+def held(tmp_path, before, after, planned=None):
+    planned = planned or cells(len(before))
+    lock = lock_of(make_side(tmp_path / "before", list(zip(planned, before, strict=True))))
+    return verify(make_side(tmp_path / "after", list(zip(planned, after, strict=True))), lock, "x.lock")
+
+
+def test_the_same_verdicts_pass(tmp_path):
+    found = held(tmp_path, [OK, OOM, REFUSED], [OK, OOM, REFUSED])
+    assert (found.has_passed, found.deviations, found.num_as_expected) == (True, [], 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        (OK, OOM, "unexpected failure"),
+        (OK, ("failed", "failed.exception", "boom"), "unexpected failure"),
+        (OOM, OK, "unexpected pass"),
+        (OOM, ("oom", "oom.host", "the host"), "another reason"),
+        (OOM, REFUSED, "another reason"),
+        (OK, None, "missing"),
+        (OOM, None, "missing"),
+        (OK, ("skipped", "skipped.budget", "no time"), "missing"),
+    ],
+)
+def test_each_deviation_has_its_kind(tmp_path, before, after, kind):
+    found = held(tmp_path, [OK, before], [OK, after])
+    assert [one.kind for one in found.deviations] == [kind]
+    assert not found.has_passed
+
+
+def test_a_cell_that_is_gone_from_the_plan_is_missing_and_one_more_is_not_in_the_lock(tmp_path):
+    first, second, third = cells(3)
+    lock = lock_of(make_side(tmp_path / "before", [(first, OK), (second, OK)]))
+    found = verify(make_side(tmp_path / "after", [(first, OK), (third, OK)]), lock, "x.lock")
+    assert [(one.kind, one.slug) for one in found.deviations] == [
+        ("missing", second.cell.slug),
+        ("not in the lock", third.cell.slug),
+    ]
+    assert found.num_as_expected == 1
+
+
+def test_an_empty_sweep_proves_nothing(tmp_path):
+    found = held(tmp_path, [OK], [OK])
+    empty = verify(make_side(tmp_path / "e", [(cells(1)[0], OK)]), {**lock_like(found), "cells": []}, "x.lock")
+    assert not empty.has_passed
+
+
+def lock_like(found):
+    return {"schema_version": 1, "sweep": "cli", "hardware": "cpu"}
+
+
+def test_no_text_of_a_reason_breaks_any_form(tmp_path):
+    found = held(tmp_path, [OK, OK], [OK, REFUSED])
+    xml = ElementTree.fromstring(verify_report.to_xml(found))
+    assert [case.find("failure") is not None for case in xml.iter("testcase")] == [True, False]
+    markdown = verify_report.to_markdown(found)
+    [row] = [line for line in markdown.splitlines() if line.startswith("| unexpected failure")]
+    assert row.replace("\\|", "").count("|") == 6
+    assert "<b>" not in markdown and "\x1b" not in verify_report.to_text(found)
+    document = json.loads(json.dumps(verify_report.to_document(found)))
+    assert (document["verdict"], document["deviations"][0]["kind"]) == ("FAIL", "unexpected failure")
+
+
+def test_a_lock_of_other_hardware_is_said(tmp_path):
+    planned = cells(1)
+    side = make_side(tmp_path, [(planned[0], OK)])
+    assert verify(side, {**lock_of(side), "hardware": "h200"}, "x.lock").notes == [
+        "the lock is of hardware h200, the sweep of cpu"
+    ]

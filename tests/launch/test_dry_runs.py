@@ -1,0 +1,56 @@
+"""Dry runs as processes, by a stand-in for the worker: order, equal questions, the cache, and ends that come early."""
+
+import pytest
+
+from benchrunner.launch import dry_runs
+
+ANSWERS = """
+import json, sys
+for line in sys.stdin:
+    question = json.loads(line)
+    if question["size"] == 13:
+        sys.exit("no luck")
+    print("a library says hello")
+    print(json.dumps({"peak_memory_bytes": 2 * question["size"]}), flush=True)
+"""
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """Ask for sizes; returns the answers and what was told."""
+    (tmp_path / "stand_in.py").write_text(ANSWERS)
+    monkeypatch.setattr(dry_runs, "MODULE", "stand_in")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(dry_runs.os, "cpu_count", lambda: 2)
+
+    def ask(*sizes):
+        told = []
+        answers = dry_runs.dry_run([{"size": size} for size in sizes], "2.11.0", lambda *counts: told.append(counts))
+        return answers, told
+
+    return ask
+
+
+def test_answers_are_in_order_and_equal_questions_asked_once(ask):
+    answers, told = ask(1, 2, 1, 3)
+    assert [one["peak_memory_bytes"] for one in answers] == [2, 4, 2, 6]
+    assert told[-1] == (3, 3)
+
+
+def test_a_second_plan_asks_for_nothing(ask):
+    ask(1, 2)
+    assert ask(2, 1) == ([{"peak_memory_bytes": 4}, {"peak_memory_bytes": 2}], [])
+
+
+def test_a_process_that_ends_early_refuses_what_it_did_not_come_to_and_keeps_none_of_that(ask):
+    answers, _ = ask(13)
+    assert answers == [{"refused": "the dry run ended early: no luck"}]
+    assert not list(dry_runs.cache_dir().glob("*.json"))
+
+
+def test_a_damaged_answer_is_refused_by_name(ask):
+    ask(1)
+    [kept] = dry_runs.cache_dir().glob("*.json")
+    kept.write_text("{")
+    assert "cannot be read" in ask(1)[0][0]["refused"]

@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+import pytest
+
+from benchrunner.core.errors import UsageError
+from benchrunner.plan.explain import explain, find_cell, rank
+from benchrunner.plan.plan import Plan
+from benchrunner.plan.predict import predict
+from samples import CPU, H200, make_cell, plan_cell
+
+FAST = replace(H200, memory_bandwidth_bytes_per_second=4.8e12)
+
+
+def planned(verdict="run", **axes):
+    cell = make_cell(**axes)
+    return replace(plan_cell(cell, verdict), predicted=predict(cell, FAST))
+
+
+def test_the_terms_are_the_prediction():
+    one = planned(visible_devices=2, strategy="fsdp_stage3")
+    found = explain(one, FAST)
+    assert sum(found.memory_bytes.values()) == pytest.approx(one.predicted["peak_memory_bytes"], abs=16)
+    assert sum(found.step_s.values()) == pytest.approx(one.predicted["step_time_s"])
+    assert found.outside_bytes > 0
+    for name, seconds in found.step_s.items():
+        assert seconds == pytest.approx(found.ideal_s[name] / found.efficiencies[name])
+    assert explain(one, CPU).outside_bytes == 0
+
+
+def test_a_cell_is_found_by_number_id_or_slug():
+    cells = [planned(), planned(strategy="ddp")]
+    plan = Plan(cells=cells, hardware=H200, sweep_name="cli", arguments=[], created_at="")
+    second = cells[1].cell
+    for name in ("2", second.cell_id, second.cell_id[:8], second.slug):
+        assert find_cell(plan, name) is cells[1]
+    with pytest.raises(UsageError, match="no cell of the plan; give a number from 1 to 2"):
+        find_cell(plan, "zzz")
+
+
+def test_the_best_that_fits_comes_first():
+    slow, fast = planned(), planned(compile="inductor", leaves={"micro_batch_size": 8})
+    ruled_out = planned("unsupported", leaves={"micro_batch_size": 64})
+    too_large = planned(leaves={"memory_limit_gib": 0.62, "micro_batch_size": 4})
+    assert rank([slow, ruled_out, too_large, fast], "tokens/s") == [fast, slow]
+    assert rank([slow, fast], "mfu") == [fast, slow]
+    with pytest.raises(UsageError, match="choose one of tokens/s, mfu"):
+        rank([slow], "joy")

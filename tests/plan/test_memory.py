@@ -1,0 +1,97 @@
+"""The walk through a step against peaks that were measured on H200s (docs/results), and how terms move."""
+
+import pytest
+
+from benchrunner.core import arithmetic
+from benchrunner.core.units import GIB
+from benchrunner.plan.memory import Tape, peak_memory
+from samples import make_cell
+
+LAYERS_OF_7B = {
+    "model.num_layers": 2, "model.d_model": 4096, "model.d_ff": 11008, "model.num_heads": 32, "model.num_kv_heads": 32,
+    "model.vocab_size": 32000, "model.max_seq_len": 4096, "seq_len": 4096,
+}  # fmt: skip
+
+
+def peak_gib(devices=1, leaves=None, **axes):
+    cell = make_cell(visible_devices=devices, leaves=LAYERS_OF_7B | (leaves or {}), **axes)
+    return peak_memory(cell).total_bytes / GIB
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision", "compile", "checkpointing", "measured_gib"),
+    [
+        ("single", "bf16", "eager", "none", 6.62),
+        ("single", "bf16", "eager", "full", 5.38),
+        ("single", "bf16", "inductor", "none", 5.47),
+        ("single", "bf16-mixed", "eager", "none", 11.50),
+        ("single", "bf16-mixed", "inductor", "full", 10.13),
+        ("single", "fp8", "eager", "none", 7.46),
+        ("single", "fp8-torchao", "inductor", "none", 5.27),
+        ("ddp", "bf16", "eager", "none", 7.86),
+        ("ddp", "bf16-mixed", "eager", "none", 13.98),
+        ("fsdp_stage2", "bf16", "eager", "none", 6.00),
+        ("fsdp_stage2", "bf16-mixed", "inductor", "full", 6.88),
+        ("fsdp_stage3", "bf16", "eager", "none", 5.62),
+        ("fsdp_stage3", "bf16-mixed", "eager", "none", 7.48),
+        ("fsdp_stage3", "fp8", "eager", "none", 5.47),
+    ],
+)
+def test_published_peaks(strategy, precision, compile, checkpointing, measured_gib):
+    predicted = peak_gib(
+        1 if strategy == "single" else 2,
+        strategy=strategy, precision=precision, compile=compile, activation_checkpointing=checkpointing,
+    )  # fmt: skip
+    assert predicted == pytest.approx(measured_gib, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("workload", "precision", "measured_gib"),
+    [("lora", "bf16", 2.58), ("lora", "nf4", 1.87), ("generate", "bf16", 1.28), ("generate", "nf4", 0.65)],
+)
+def test_published_peaks_of_finetuning_and_generation(workload, precision, measured_gib):
+    leaves = {"seq_len": 2048, "workload.adapter_start_layer": 0}
+    assert peak_gib(workload=workload, precision=precision, leaves=leaves) == pytest.approx(measured_gib, rel=0.02)
+
+
+def test_the_terms_are_the_peak_and_hold_the_lower_bound():
+    cell = make_cell(visible_devices=2, leaves=LAYERS_OF_7B, strategy="ddp")
+    peak = peak_memory(cell)
+    assert sum(peak.terms.values()) == pytest.approx(peak.total_bytes, abs=len(peak.terms))
+    resident = sum(peak.terms[name] for name in ("parameters", "gradients", "optimizer"))
+    assert resident == arithmetic.memory_lower_bound_bytes(cell.config, cell.sizes)
+
+
+def test_accumulation_keeps_gradients_between_micro_steps():
+    once, often = (peak_gib(leaves={"global_batch_size": size}) for size in (1, 4))
+    gradients = arithmetic.num_parameters(make_cell(leaves=LAYERS_OF_7B).config.model) * 2 / GIB
+    assert often - once == pytest.approx(gradients, rel=1e-6)
+
+
+def test_a_chunked_loss_needs_less():
+    whole, chunked = peak_gib(), peak_gib(leaves={"workload.loss_chunk_tokens": 512})
+    assert whole - chunked > 0.5
+
+
+def test_every_second_block_lies_between_all_and_none():
+    none, half, full = (
+        peak_gib(activation_checkpointing=name, leaves={"model.num_layers": 8})
+        for name in ("none", "selective", "full")
+    )
+    assert full < half < none
+
+
+def test_deep_models_are_walked_in_full():
+    depths = [peak_gib(leaves={"model.num_layers": layers}) for layers in (8, 9, 10)]
+    assert depths[2] - depths[1] == pytest.approx(depths[1] - depths[0], rel=1e-9)
+
+
+def test_a_tape_remembers_what_was_alive_at_its_peak():
+    tape = Tape()
+    tape.take("parameters", 5)
+    tape.phase = "loss"
+    tape.take("logits", 7)
+    tape.drop("logits", 7)
+    tape.take("gradients", 6)
+    assert (tape.peak, tape.peak_phase, tape.total) == (12, "loss", 11)
+    assert (tape.at_peak["parameters"], tape.at_peak["logits"], tape.at_peak["gradients"]) == (5, 7, 0)

@@ -1,0 +1,46 @@
+"""Evidence of small cells for the checks that ask for more steps, with a lie or without, in this process."""
+
+from benchrunner.core.faults import parse_fault
+from benchrunner.worker.axes.attention import attention_backend
+from benchrunner.worker.engines.engine import build
+from benchrunner.worker.faults.plant import planted
+from benchrunner.worker.steps.decoding import Decoding
+from benchrunner.worker.validity.finding import Evidence
+from benchrunner.worker.validity.probe import Probes
+from benchrunner.worker.workloads import forward, generate, train
+from cells import make_cell, make_context
+
+SMALL = ["model.num_layers=2", "model.vocab_size=256", "seq_len=32", "micro_batch_size=2"]
+SHORT = ["generate.prompt_length=16", "generate.new_tokens=6"]
+
+
+def ask(check, fault, *words):
+    """What `check` finds in a cell of these words that tells the lie."""
+    context = make_context(make_cell(*SMALL, *words))
+    with planted(parse_fault(fault), context), attention_backend(context.cell):
+        workload = context.cell.axes["workload"]
+        return {"forward": _ask_forward, "generate": _ask_generation}.get(workload, _ask_training)(check, context)
+
+
+def _evidence(context, built, **more):
+    return Evidence(
+        context=context, built=built, result={"step_times_s": [1e-3]}, probes=Probes(), rest_bytes=0, **more
+    )
+
+
+def _ask_training(check, context):
+    loop = train.TrainingLoop(context, build(context))
+    loop.prepare(range(2))
+    for step in range(2):
+        loop.step(step)
+    return check(_evidence(context, loop.built, loop=loop, optimizer=loop.optimizer, num_steps=2))
+
+
+def _ask_forward(check, context):
+    with forward.inference(context) as built:
+        return check(_evidence(context, built, logits=forward.ForwardLoop(context, built).logits))
+
+
+def _ask_generation(check, context):
+    with generate.inference(context) as built:
+        return check(_evidence(context, built, decoding=Decoding(built, context.cell, context.device)))

@@ -1,0 +1,122 @@
+"""The formulas agree with every healthy model and with no lying one."""
+
+import pytest
+
+from asking import SHORT, ask
+from benchrunner.worker.validity.checks_function import function
+
+FAMILIES = ["gpt2-125m", "phi-1.5", "stablelm-3b", "falcon-7b"]
+SHAPE = ["model.d_model=64", "model.num_heads=4", "model.num_kv_heads=1", "model.d_ff=128"]
+ADAPTER = "workload.adapter_start_layer=1"
+GENERATE = ["workload=generate", *SHORT]
+ATTENTION = ["not_causal", "no_positions", "short_window", "wrong_heads", "no_attention", "half_mlp"]
+ACCUMULATED = "global_batch_size=4"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_computes_its_formulas(family):
+    found = ask(function, None, f"model={family}", *SHAPE, "precision=fp32")
+    assert found.ok is True
+    assert found.errors["gradient"] < 1e-5 and found.errors["loss"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["precision=bf16", ACCUMULATED],
+        ["precision=bf16-mixed", "workload.loss_chunk_tokens=16", "activation_checkpointing=full"],
+        ["precision=fp16-mixed"],
+        ["precision=fp32", "model.tie_embeddings=true", "attention=explicit"],
+        ["precision=fp32", "workload.lengths=uniform", "global_batch_size=6"],
+        ["precision=nf4-dq", "workload=lora"],
+        ["precision=fp32", "workload=adapter_v2", ADAPTER],
+        ["precision=fp32", "workload=forward"],
+        ["precision=fp32", *GENERATE],
+    ],
+)
+def test_a_healthy_cell_passes(words):
+    found = ask(function, None, *words)
+    assert found.ok is True, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["precision=bf16", "compile=inductor"],
+        ["precision=bf16", "compile=inductor", "workload=lora"],
+        ["precision=fp8-torchao"],
+        ["precision=fp32", "engine=fabric"],
+        ["precision=fp32", "workload=lora"],
+        ["precision=fp32", "workload=adapter", ADAPTER],
+        ["precision=fp32", "compile=inductor", *GENERATE, "generate.unit=token", "compile.scope=model"],
+        ["precision=nf4", *GENERATE],
+        ["precision=nf4", "workload=forward"],
+    ],
+)
+def test_a_healthy_cell_passes_compiled_or_converted(words):
+    found = ask(function, None, *words)
+    assert found.ok is True, found
+
+
+SOME = [
+    *((kind, []) for kind in ["no_positions", "half_mlp", "undivided_loss", "stopped_keys"]),
+    ("wrong_heads", ["workload=forward", "precision=fp32"]),
+    ("short_window", GENERATE),
+    ("wrong_adapter", ["workload=lora", "precision=nf4"]),
+    ("loud_adapter", ["workload=adapter", ADAPTER, "precision=fp32"]),
+]
+"""One of each kind, quickly; all the others are slow."""
+ALL = [
+    *((kind, []) for kind in [*ATTENTION, "scaled_loss", "undivided_loss", "stopped_keys", "wrong_scale"]),
+    *((kind, ["workload=forward", "precision=fp32"]) for kind in ATTENTION),
+    *((kind, GENERATE) for kind in ATTENTION),
+    *((kind, ["workload=lora"]) for kind in ["loud_adapter", "wrong_adapter", "not_causal"]),
+    # In so small a model the prompt's attention is nearly uniform: only fp32 shows what changes its scores.
+    *((kind, ["workload=adapter", ADAPTER, "precision=fp32"]) for kind in ["wrong_adapter", "no_positions"]),
+    *((kind, ["workload=lora", "precision=nf4"]) for kind in ["loud_adapter", "wrong_adapter", "short_window"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [*SOME, *(pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not in SOME)]
+)
+def test_a_lie_fails(kind, words):
+    precision = [] if any(word.startswith("precision") for word in words) else ["precision=bf16"]
+    found = ask(function, kind, *precision, *([] if words == GENERATE else [ACCUMULATED]), *words)
+    assert found.ok is False, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        *((kind, ["compile=inductor"]) for kind in ["no_positions", "half_mlp", "scaled_loss"]),
+        *((kind, ["compile=inductor", "workload=lora"]) for kind in ["not_causal", "loud_adapter", "wrong_adapter"]),
+        *((kind, ["precision=fp8-torchao"]) for kind in ["no_positions", "undivided_loss", "wrong_linear"]),
+        *((kind, ["engine=fabric"]) for kind in ["not_causal", "stopped_keys", "wrong_heads"]),
+    ],
+)
+def test_a_lie_fails_compiled_or_converted(kind, words):
+    precision = [] if any(word.startswith("precision") for word in words) else ["precision=bf16"]
+    found = ask(function, kind, *precision, *([] if words == GENERATE else [ACCUMULATED]), *words)
+    assert found.ok is False, found
+
+
+def test_a_later_token_that_counts_is_seen_by_that_alone():
+    found = ask(function, "not_causal", "precision=fp32")
+    assert not found.observed.endswith("moved 0")
+    assert ask(function, "no_positions", "precision=fp32").observed.endswith("moved 0")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "observed"),
+    [("wrong_shape", [], "1 blocks"), ("half_mlp", ["model=gpt2-125m", *SHAPE], "gradient")],
+)
+def test_what_is_wrong_is_said(fault, words, observed):
+    assert observed in ask(function, fault, "precision=fp32", *words).observed
+
+
+def test_dropout_in_a_graph_is_a_reason_to_abstain():
+    found = ask(function, None, "model.dropout=0.1", "compile=inductor", "precision=fp32")
+    assert found.ok is None and "model.dropout=0.1" in found.note
