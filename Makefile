@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help bench nightly test test-all test-gpu mutants lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
+.PHONY: help bench nightly test test-all test-gpu test-slurm mutants lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-all: $(VENV)/.dev lint  ## the slower suites too
 
 test-gpu: $(VENV)/.dev  ## the suites that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+test-slurm: $(VENV)/.dev  ## a real Slurm in a temporary folder (Debian: root, apt install slurm-wlm munge), about 30 minutes
+	BENCH_TEST_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
 mutants: $(VENV)/.mutants  ## what the tests of the parent's rooms would not see; MODULE=core/patterns for one module (hours for all, resumable)
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/mutants $(MODULE)

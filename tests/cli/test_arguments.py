@@ -22,7 +22,7 @@ FLAGS = [(name, spelling) for name, command in COMMANDS.items() for flag in comm
         (["resume", "--only"], "expected one argument"),
         (["--json"], "it belongs to bench plan"),
         (["plan", "--jsno"], r"did you mean --json\?"),
-        (["plan", "--budget", "45m"], r"it belongs to bench and bench resume\)"),
+        (["plan", "--budget", "45m"], r"it belongs to bench and bench resume and bench work\)"),
         (["doctor", "who"], "takes no words"),
     ],
 )

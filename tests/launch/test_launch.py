@@ -123,7 +123,8 @@ def test_other_cells_share_the_users_cache_with_those_of_their_attention(tmp_pat
 
 
 def test_the_local_launcher_is_the_default():
-    assert isinstance(launchers.launcher_for(LauncherConfig(name="local")), local.LocalLauncher)
+    assert launchers.allocator_for(LauncherConfig(name="local")) is None
+    assert isinstance(launchers.job_launcher(LauncherConfig(name="local"), {}), local.LocalLauncher)
 
 
 def sleeper(marker, code="import time; time.sleep(60)"):

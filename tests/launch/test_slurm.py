@@ -1,112 +1,113 @@
-import dataclasses
-import sys
-import uuid
+import subprocess
 
 import pytest
 
 from benchrunner.core.errors import UsageError
-from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.schema import LauncherConfig
-from benchrunner.launch import slurm
-from benchrunner.launch.job import Job
-from benchrunner.launch.launchers import launcher_for
-from samples import H200, make_cell
+from benchrunner.launch.allocation import JobState, Request
+from benchrunner.launch.slurm import SlurmAllocator
 
-CONFIG = LauncherConfig(name="slurm", partition="gpu", time_min=30)
+REQUEST = Request(name="bench-x", command=["python", "-m", "benchrunner", "work", "a dir"], nodes=2, gpus_per_node=4)
 
 
-class Submitted:
-    """A job as submitit shows it."""
+class Slurm:
+    """What Slurm's commands answer: command → (exit code, stdout, stderr)."""
 
-    job_id = "123"
-    state = "PENDING"
-    cancelled = False
+    def __init__(self, **answers):
+        self.answers, self.calls = answers, []
 
-    def done(self):
-        return self.state in ("COMPLETED", "FAILED")
-
-    def cancel(self, check):
-        self.cancelled = True
-
-
-class Executor:
-    """An executor that keeps what it was told."""
-
-    def __init__(self, folder):
-        self.folder, self.parameters, self.submitted = folder, None, None
-
-    def update_parameters(self, **parameters):
-        self.parameters = parameters
-
-    def submit(self, function, *arguments):
-        self.submitted = (function, *arguments)
-        return Submitted()
+    def __call__(self, command):
+        self.calls.append(list(command))
+        answer = self.answers.get(command[0], (0, "", ""))
+        code, out, err = answer(command) if callable(answer) else answer
+        return subprocess.CompletedProcess(command, code, out, err)
 
 
-@pytest.fixture
-def started(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    executors = []
-
-    def make_executor(folder):
-        executors.append(Executor(folder))
-        return executors[-1]
-
-    job = Job(
-        cell=make_cell(strategy="ddp", leaves={"devices": 4, "nodes": 2}),
-        paths=AttemptPaths(tmp_path / "attempt-1"),
-        devices=(),
-        marker=uuid.uuid4().hex,
-        hardware=dataclasses.asdict(H200),
-    )
-    handle = slurm.SlurmLauncher(CONFIG, make_executor).start(job)
-    return handle, executors[0], job
+def submit(tmp_path, slurm, **keys):
+    return SlurmAllocator(LauncherConfig(name="slurm", **keys), slurm).submit(tmp_path, REQUEST)
 
 
-def test_a_job_asks_for_what_its_cell_needs(started):
-    _, executor, job = started
-    expected = {"nodes": 2, "ntasks_per_node": 1, "gpus_per_node": 4, "partition": "gpu", "time": 30}
-    assert executor.parameters == {"job_name": f"bench-{job.cell.cell_id}", **expected}
-    assert job.paths.cell.exists()
+def test_an_allocation_asks_for_what_the_keys_say(tmp_path):
+    slurm = Slurm(sbatch=(0, "17;cluster\n", ""))
+    keys = {"partition": "gpu", "qos": "q", "mem": "64G", "exclusive": True, "nodelist": "a1,a2", "reservation": "r"}
+    assert submit(tmp_path, slurm, **keys, sbatch={"mail-user": "me", "no_kill": ""}) == "17"
+    words = slurm.calls[0]
+    assert {
+        "--partition=gpu", "--qos=q", "--mem=64G", "--exclusive", "--nodelist=a1,a2", "--reservation=r", "--nodes=2",
+        "--gpus-per-node=4", "--time=60", "--mail-user=me", "--no-kill", "--parsable",
+    } <= set(words)  # fmt: skip
 
 
-def test_slurm_hands_out_the_devices_and_no_secret_travels(started):
-    _, executor, job = started
-    function, root, devices, nodes, variables, passed = executor.submitted
-    assert passed == ()
-    assert (function, root, devices, nodes) == (slurm.run_agent, str(job.paths.root), 4, 2)
-    assert variables["BENCH_ATTEMPT"] == job.marker
-    assert not {"CUDA_VISIBLE_DEVICES", "HF_TOKEN"} & set(variables)
+def test_gres_is_said_in_place_of_gpus(tmp_path):
+    slurm = Slurm(sbatch=(0, "17\n", ""))
+    submit(tmp_path, slurm, gres="gpu:a100:4")
+    assert "--gres=gpu:a100:4" in slurm.calls[0] and not any("gpus" in word for word in slurm.calls[0])
+
+
+def test_the_script_sets_up_and_becomes_the_worker(tmp_path):
+    slurm = Slurm(sbatch=(0, "17\n", ""))
+    submit(tmp_path, slurm, setup=["module load cuda", "ulimit -n 4096"])
+    lines = (tmp_path / "allocations" / "bench-x.sh").read_text().splitlines()
+    assert lines[1:3] == ["module load cuda", "ulimit -n 4096"]
+    assert lines[-1] == "exec python -m benchrunner work 'a dir'"
 
 
 @pytest.mark.parametrize(
-    ("state", "code"),
-    [("PENDING", None), ("RUNNING", None), ("COMPLETED", 0), ("FAILED", 1), ("CANCELLED by 0", 1), ("TIMEOUT", 1)],
+    ("said", "key"),
+    [
+        ("sbatch: error: invalid partition specified: gpuu", "launcher.partition"),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification", "launcher.qos"),
+        ("sbatch: unrecognized option '--nonsense=1'", "launcher.sbatch"),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "nodes_per_job"),
+    ],
 )
-def test_states(started, state, code):
-    handle = started[0]
-    handle._submitted.state = state
-    assert handle.poll() == code
+def test_what_slurm_refuses_is_one_message_with_the_key(tmp_path, said, key):
+    with pytest.raises(UsageError, match=key) as caught:
+        submit(tmp_path, Slurm(sbatch=(1, "", said + "\n")))
+    assert "\n" not in str(caught.value)
 
 
-def test_out_of_memory_is_slurms_word(started):
-    handle = started[0]
-    assert handle.num_oom_kills() == 0
-    handle._submitted.state = "OUT_OF_MEMORY"
-    assert handle.num_oom_kills() == 1
+def test_a_host_without_slurm_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="sbatch is not installed on this host"):
+        SlurmAllocator(LauncherConfig(name="slurm")).submit(tmp_path, REQUEST)
 
 
-def test_an_interrupt_cancels(started):
-    handle = started[0]
-    handle.terminate()
-    assert handle._submitted.cancelled
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [
+        ("7|PENDING|Resources", JobState(phase="waiting", detail="Resources")),
+        ("7|RUNNING|None", JobState(phase="running", detail="RUNNING")),
+        ("7|COMPLETING|None", JobState(phase="running", detail="COMPLETING")),
+        ("7|COMPLETED|None", JobState(phase="ended", end="completed")),
+        ("7|CANCELLED|None", JobState(phase="ended", end="cancelled")),
+        ("7|TIMEOUT|TimeLimit", JobState(phase="ended", end="time_limit", detail="TimeLimit")),
+        ("7|PREEMPTED|None", JobState(phase="ended", end="preempted")),
+        ("7|NODE_FAIL|None", JobState(phase="ended", end="node_failed")),
+    ],
+)
+def test_states(tmp_path, line, state):
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=(0, line + "\n", "")))
+    assert allocator.poll(tmp_path, ["7"]) == {"7": state}
 
 
-def test_one_node_meets_alone():
-    assert slurm.rendezvous(1) == []
+def forgotten(command):
+    """squeue that does not know the job, as when it has ended minutes ago."""
+    return (1, "", "slurm_load_jobs error: Invalid job id specified") if "--jobs=7" in command else (0, "", "")
 
 
-def test_without_submitit_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UsageError, match=r"launcher: slurm needs the package submitit.*benchrunner\[slurm\]"):
-        launcher_for(CONFIG)
+def test_what_squeue_has_forgotten_has_ended_and_does_not_wait(tmp_path, capfd):
+    noisy = (1, "", "Slurm accounting storage is disabled")
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=forgotten, sacct=noisy))
+    assert allocator.poll(tmp_path, ["7"]) == {"7": JobState(phase="ended", end="unknown")}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_accounting_says_how_a_forgotten_job_ended(tmp_path):
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=forgotten, sacct=(0, "CANCELLED by 0\n", "")))
+    assert allocator.poll(tmp_path, ["7"])["7"].end == "cancelled"
+
+
+def test_a_controller_that_does_not_answer_says_nothing_of_the_job(tmp_path):
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=(1, "", "Unable to contact controller")))
+    assert allocator.poll(tmp_path, ["7"]) == {}

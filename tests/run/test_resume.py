@@ -13,6 +13,7 @@ from benchrunner.launch.processes import MARKER_VARIABLE
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
 from benchrunner.run.resume import recover
+from benchrunner.run.schedule import Pool
 from fake_sweeps import OK, cells, record, run
 from samples import CPU, make_record
 
@@ -20,7 +21,7 @@ from samples import CPU, make_record
 def attempt(paths, script):
     """An attempt at a cell whose record was never written: the cell, and the job."""
     (planned,) = cells(1)
-    job = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False).next_job(planned, (0,))
+    job = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job(planned, (0,))
     launcher = FakeLauncher(lambda job: script)
     handle = launcher.start(job)
     launcher.clock.sleep(2.0)
@@ -125,7 +126,7 @@ def test_attempts_are_numbered_above_all_that_there_were(paths, names, known, nu
     (planned,) = cells(1)
     for name in names:
         (paths.cell(planned.cell.slug).root / name).mkdir(parents=True)
-    attempts = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False)
+    attempts = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False)
     assert attempts.next_job(planned, (0,), above=known).attempt == number
 
 

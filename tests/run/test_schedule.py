@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +117,63 @@ def test_no_cell_starves_and_no_device_is_given_twice(needs, random):
         if running:
             queue.pool.give_back(running.pop(random.randrange(len(running)))[1])
     assert sorted(map(id, started)) == sorted(map(id, cells))
+
+
+# --- an allocation of several nodes
+
+
+def test_small_cells_fill_the_fullest_node_and_large_ones_get_whole_nodes():
+    pool = make_pool(H200, is_local=True, num_nodes=2)
+    small, half, whole, double = cell(1), cell(2, 1), cell(4, 2), cell(4, 3, nodes=2)
+    assert [pool.need(one) for one in (small, half, whole, double)] == [1, 2, 4, 8]
+    assert pool.take(2) == (0, 1) and pool.take(4) == (4, 5, 6, 7)
+    assert pool.take(4) is None and pool.take(8) is None
+    pool.give_back((4, 5, 6, 7))
+    assert pool.take(1) == (2,) and pool.take(2) == (4, 5)
+    assert pool.located((4, 5)) == ((1,), (0, 1)) and pool.located(range(8)) == ((0, 1), (0, 1, 2, 3))
+
+
+def test_an_allocation_says_what_it_cannot_run():
+    pool = make_pool(H200, is_local=True, num_nodes=2)
+    assert pool.obstacle(cell(4, nodes=2)) is None
+    assert pool.obstacle(cell(4, nodes=3)) == "needs 3 nodes, and the allocation has 2"
+    assert pool.obstacle(cell(8)) == "needs 8 devices a node, 4 visible"
+    pool.quarantine(5, "lost")
+    assert pool.obstacle(cell(4, nodes=2)) == "needs 2 nodes, and the allocation has 1"
+
+
+def test_a_node_without_gpus_runs_one_cell_at_a_time():
+    queue = Queue([cell(2, n) for n in range(3)], make_pool(CPU, is_local=True, num_nodes=2))
+    assert [places for _, places in queue.start()] == [(0,), (1,)]
+
+
+# --- a plan that is shared
+
+
+class Gate:
+    def __init__(self, *closed):
+        self.closed, self.taken = closed, []
+
+    def is_open(self, planned):
+        return planned not in self.closed
+
+    def take(self, planned):
+        self.taken.append(planned)
+        return len(self.taken) > 1
+
+
+def test_a_cell_that_the_gate_does_not_let_pass_waits_and_holds_no_device():
+    cells = [cell(2, n) for n in range(3)]
+    gate = Gate(cells[0])
+    queue = Queue(cells, make_pool(H200, is_local=True), gate=gate)
+    assert queue.start() == [(cells[2], (0, 1))] and gate.taken == cells[1:]
+    assert list(queue) == cells[:2] and queue.pool.free == {2, 3}
+    assert queue.drop(lambda planned: "doom") == [(cells[1], "doom")]
+    assert queue.forget({cells[0].cell.slug}) == [cells[0]] and len(queue) == 0
+
+
+def test_only_the_process_that_others_concluded_is_forgotten():
+    first = cell(1, 0)
+    second = replace(first, repeat=2)
+    queue = Queue([first, second], make_pool(CPU, is_local=True))
+    assert queue.forget([second.place]) == [second] and list(queue) == [first]

@@ -3,6 +3,7 @@ import pytest
 from benchrunner.launch.fake import FakeLauncher, Script, VirtualClock
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
+from benchrunner.run.schedule import Pool
 from benchrunner.run.watch import Running, describe_running
 from fake_sweeps import ERROR, RESULT, cells, record, run
 from samples import CPU
@@ -70,7 +71,7 @@ def silences(paths, script, seconds, **leaves):
     """What is said of a running cell, second by second."""
     launcher = FakeLauncher(lambda job: script)
     (planned,) = cells(1, **leaves)
-    job = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False).next_job(planned, (0,))
+    job = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job(planned, (0,))
     run = Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
     said = []
     for _ in range(seconds):
@@ -109,7 +110,7 @@ def test_a_job_whose_rank_failed_has_ten_seconds_to_end_by_itself(paths, end_s):
     """torchrun is ending the others; what they leave behind meanwhile is evidence."""
     launcher = FakeLauncher(lambda job: Script(hangs=True, errors={1: ERROR}))
     (planned,) = cells(1, devices=2)
-    attempts = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False)
+    attempts = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False)
     job = attempts.next_job(planned, (0,))
     run = Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
     while (code := run.step(launcher.clock.now())) is None and launcher.clock.now() < end_s:
@@ -135,7 +136,7 @@ def test_a_file_that_cannot_be_read_now_and_then_is_no_death(paths):
     moments = [(2.0, 9.0), (11.0, 20.0)]
     scripts = [Script(duration_s=22.0, result=RESULT, unreadable_s=moment) for moment in moments]
     launcher = FakeLauncher(lambda job: scripts[0])
-    job_of = Attempts(paths, CPU, RunOptions(fault=None), names_devices=False).next_job
+    job_of = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job
     job = job_of(planned[0], (0,))
     run = Running(planned=planned[0], job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
     while (code := run.step(launcher.clock.now())) is None:

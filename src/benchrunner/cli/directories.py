@@ -17,6 +17,16 @@ def sweep_directory(command: str, given: Sequence[str]) -> Path:
     return _existing(given[0])
 
 
+def directory_and_overrides(command: str, given: Sequence[str]) -> tuple[Path, list[str]]:
+    """The one directory that `command` was given, and the settings of the run that are to be others.
+
+    Raises:
+        UsageError: no or several directories were given, or it does not exist.
+    """
+    overrides = [one for one in given if "=" in one and not Path(one).is_dir()]
+    return sweep_directory(command, [one for one in given if one not in overrides]), overrides
+
+
 def sweep_directories(command: str, given: Sequence[str]) -> list[Path]:
     """The directories that `command` was given, at least one.
 

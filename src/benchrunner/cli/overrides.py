@@ -26,6 +26,7 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
     Raises:
         UsageError: an override is wrong, or no cell is left.
     """
+    from benchrunner.cli.cluster import hardware_of_nodes
     from benchrunner.core.paths import config_dir
     from benchrunner.machine import hardware
     from benchrunner.plan.planner import make_plan
@@ -35,7 +36,11 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
     if not expansion.rows:
         raise UsageError("the overrides leave no cell: a list is empty, or every included row was narrowed away")
     devices = max((row.config.devices or 0 for row in expansion.rows), default=0)
-    machine = hardware.resolve(expansion.rows[0].config.hardware, devices or None)
+    config = expansion.rows[0].config
+    if launch and config.launcher.name not in ("local", "detached") and config.hardware.name == "auto":
+        machine = hardware_of_nodes(config)
+    else:
+        machine = hardware.resolve(config.hardware, devices or None)
     rules = load_rules(config_dir() / "compat.yaml")
     return make_plan(expansion, machine, rules, launch=launch)
 
@@ -47,6 +52,18 @@ def _expand(arguments: Namespace) -> "Expansion":
     if len(files) > 1:
         raise UsageError(f"one sweep at a time: {', '.join(map(str, files))}")
     return hydra_app.expand(overrides, multirun=arguments.multirun, sweep_file=next(iter(files), None))
+
+
+def with_settings(made: "Plan", overrides: Sequence[str]) -> "Plan":
+    """A frozen plan with these settings of the run.
+
+    Raises:
+        ConfigError: a key that is frozen, or a value that is wrong.
+    """
+    from benchrunner.config import hydra_app
+    from benchrunner.plan.run_settings import with_run_settings
+
+    return with_run_settings(made, hydra_app.read_values(overrides)) if overrides else made
 
 
 def split_sweep_files(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -36,6 +36,11 @@ FAIL_ON = Flag(
 )
 JUNIT = Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration")
 EVENTS = Flag(names=("--events",), metavar="FILE", help="add a line of JSON to FILE when a cell starts or ends")
+REPEATS = Flag(
+    names=("--repeats",),
+    metavar="N",
+    help="until each has been measured in N processes, by the same commit of this program",
+)
 CODES = ("oom", "rule", "runtime", "missing", "validity", "timeout", "failed", "skipped")
 """What reason codes begin with."""
 
@@ -64,6 +69,19 @@ def budget_s(arguments: Namespace) -> float | None:
     from benchrunner.run.budget import parse_duration
 
     return None if arguments.budget is None else parse_duration(arguments.budget)
+
+
+def repeats(arguments: Namespace) -> int | None:
+    """The processes of `--repeats`; None where it was not given.
+
+    Raises:
+        UsageError: it is no number from 1 on.
+    """
+    if arguments.repeats is None:
+        return None
+    if not arguments.repeats.isdecimal() or not int(arguments.repeats):
+        raise UsageError(f"--repeats: {arguments.repeats!r} is no number of processes such as 3")
+    return int(arguments.repeats)
 
 
 def events_file(arguments: Namespace) -> Path | None:
@@ -103,14 +121,19 @@ def next_steps(paths: "SweepPaths", summary: "ExitSummary") -> str:
 def run_and_report(
     plan: "Plan", paths: "SweepPaths", launcher: "Launcher", options: "RunOptions", junit: str | None = None
 ) -> int:
-    """Run every cell that is left, print the tables and, as the last line, the directory; the exit code.
+    """Run every cell that is left, print the tables and, as the last line, the directory; the exit code."""
+    from benchrunner.run.sweep import run_plan
+
+    return report(paths, run_plan(plan, paths, launcher=launcher, options=options), junit)
+
+
+def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None) -> int:
+    """Print the tables of a run that has ended and, as the last line, the directory; the exit code.
 
     Tables that cannot be made are named on stderr and change nothing else.
     """
     from benchrunner.report.job_summary import write_job_summary
-    from benchrunner.run.sweep import run_plan
 
-    summary = run_plan(plan, paths, launcher=launcher, options=options)
     violated: list[str] = []
     try:
         tables = show_report([paths])

@@ -134,6 +134,20 @@ class SweepPaths:
         return self.root / LOCK
 
     @property
+    def workers(self) -> Path:
+        """A file for each `bench work` that takes cells of the sweep: see `store/workers.py`."""
+        return self.root / "workers"
+
+    def claims(self, number: int) -> Path:
+        """Who takes which cell, in round `number` (counted from 1): see `run/claims.py`."""
+        return self.root / "claims" / str(number)
+
+    @property
+    def allocations(self) -> Path:
+        """The jobs that a cluster was asked for: see `store/allocations_file.py`."""
+        return self.root / "allocations.json"
+
+    @property
     def html(self) -> Path:
         """The report as one page."""
         return self.root / "report.html"

@@ -208,10 +208,33 @@ class LauncherConfig:
 
     name: str = REQUIRED
     description: str = ""
+    plugin: str | None = None
+    """`launcher=plugin`: the name of the entry point."""
+    jobs: int = setting(1, above=0)
+    """Allocations at once; each takes cells until none is left."""
+    nodes_per_job: int | None = setting(None, above=0)
+    """None: as many as the largest cell takes."""
+    gpus_per_node: int | None = setting(None, above=0)
+    """None: as many as the largest cell takes on a node."""
+    time_min: int | None = setting(None, above=0)
+    """Minutes of an allocation; None: from what its share of the cells is expected to take."""
     partition: str | None = None
     account: str | None = None
-    time_min: int | None = None
-    cpus_per_task: int | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
+    """In place of gpus_per_node, where a cluster wants it said so: gpu:a100:4."""
+    mem: str | None = None
+    exclusive: bool = False
+    """Whole nodes."""
+    nodelist: str | None = None
+    reservation: str | None = None
+    cpus_per_task: int | None = setting(None, above=0)
+    """Cores of a node."""
+    setup: list[str] = field(default_factory=list)
+    """Lines of shell before the first cell: modules, an environment."""
+    sbatch: dict[str, str] = field(default_factory=dict)
+    """Any other option of sbatch, by its long name; an empty value makes it a flag."""
     preload: bool = True
     """local: fork the processes of a cell from one that has torch loaded; false: start and import anew for each."""
     pass_env: list[str] = field(default_factory=list)

@@ -75,8 +75,8 @@ class Script:
 class FakeLauncher:
     """Starts scripts instead of processes. `clock` is to be given to the run loop."""
 
-    def __init__(self, script: Callable[[Job], Script], *, is_local: bool = True) -> None:
-        self.script, self.is_local = script, is_local
+    def __init__(self, script: Callable[[Job], Script], *, is_local: bool = True, num_nodes: int = 1) -> None:
+        self.script, self.is_local, self.num_nodes = script, is_local, num_nodes
         self.clock = VirtualClock()
         self.handles: list[FakeHandle] = []
         """Every job started, in order."""

@@ -25,6 +25,8 @@ class Job:
     marker: str
     """Unique; in the environment of every process of the attempt."""
     hardware: Machine
+    nodes: tuple[int, ...] = (0,)
+    """Which nodes of the allocation; outside of one there is this machine alone."""
     attempt: int = 1
     fault: Fault | None = None
     started_at: str = ""
@@ -61,6 +63,8 @@ class Launcher(Protocol):
 
     is_local: bool
     """Whether jobs run on the devices of this machine; else their number is somebody else's business."""
+    num_nodes: int
+    """Machines like this one that jobs run on."""
 
     def start(self, job: Job) -> Handle:
         """Start a job. Called from the main thread only: the agent dies with the thread that spawned it."""

@@ -40,6 +40,7 @@ class LocalLauncher:
     """
 
     is_local = True
+    num_nodes = 1
 
     def __init__(self, *, preload: bool = True) -> None:
         self._preloads = preload

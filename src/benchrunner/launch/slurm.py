@@ -1,152 +1,167 @@
-"""`launcher=slurm`: each cell is a job of its own, submitted through submitit."""
+"""`launcher=slurm`: allocations by sbatch, squeue and scancel, with or without accounting."""
 
-import os
-import signal
+import shlex
 import subprocess
-import sys
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.schema import LauncherConfig
-from benchrunner.core.secrets import without_secrets
-from benchrunner.launch.job import Job, rank_pids, write_job
-from benchrunner.launch.variables import job_environment
+from benchrunner.core.text import first_line
+from benchrunner.launch.allocation import LOG_FOLDER, End, JobState, Request
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
-WAITING = ("PENDING", "CONFIGURING", "UNKNOWN")
-"""Of a job that has no node yet, or that Slurm's accounting has not heard of."""
+Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+ANSWER_S = 60.0
+"""After so long a command of Slurm's is given up: its controller does not answer."""
+
+WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
+ENDS: Mapping[str, End] = {
+    "COMPLETED": "completed",
+    "FAILED": "failed",
+    "SPECIAL_EXIT": "failed",
+    "CANCELLED": "cancelled",
+    "REVOKED": "cancelled",
+    "TIMEOUT": "time_limit",
+    "DEADLINE": "time_limit",
+    "PREEMPTED": "preempted",
+    "NODE_FAIL": "node_failed",
+    "BOOT_FAIL": "node_failed",
+    "OUT_OF_MEMORY": "out_of_memory",
+}
+"""Slurm's word for a job that has ended → how. Every other one is of a job that runs."""
+
+OPTIONS = ("partition", "account", "qos", "constraint", "gres", "mem", "nodelist", "reservation", "cpus_per_task")
+"""Keys of `launcher.` that are options of sbatch under the same name."""
 
 
-class SlurmLauncher:
-    """Submits one job a cell: a task a node, each of which runs the agent (torchrun) over the node's devices.
+class SlurmAllocator:
+    """See Allocator. `run` runs a command of Slurm's."""
 
-    The sweep's directory must be on a file system that all nodes share.
-
-    Raises:
-        UsageError: submitit is not installed.
-    """
-
-    is_local = False
-
-    def __init__(self, config: LauncherConfig, executor: Callable[[str], Any] | None = None) -> None:
+    def __init__(self, config: LauncherConfig, run: Run | None = None) -> None:
         self._config = config
-        self._executor = executor or _slurm_executor()
+        self._run = run or _run
 
-    def start(self, job: Job) -> "SlurmHandle":
-        """See Launcher."""
-        write_job(job)
-        executor = self._executor(str(job.paths.root / "slurm"))
-        executor.update_parameters(**self._parameters(job))
-        root, sizes = str(job.paths.root.resolve()), job.cell.sizes
-        passed = tuple(job.cell.config.launcher.pass_env)
-        return SlurmHandle(job, executor.submit(run_agent, root, sizes.devices, sizes.nodes, _variables(job), passed))
+    def submit(self, sweep: Path, request: Request) -> str:
+        """See Allocator."""
+        folder = sweep.resolve() / LOG_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        script = folder / f"{request.name}.sh"
+        script.write_text(self._script(request), encoding="utf-8")
+        done = self._asked(["sbatch", "--parsable", *self.options(request, folder), str(script)])
+        return done.stdout.strip().partition(";")[0]
 
-    def close(self) -> None:
-        """See Launcher. Nothing is kept."""
+    def poll(self, sweep: Path, jobs: Iterable[str]) -> Mapping[str, JobState]:
+        """See Allocator. A job that has ended is forgotten after minutes (MinJobAge): then accounting is asked."""
+        wanted = list(jobs)
+        if not wanted:
+            return {}
+        states = self._list(["--states=all", f"--jobs={','.join(wanted)}"])
+        if states is None and (everything := self._list(["--states=all"])) is not None:
+            states = {job: state for job, state in everything.items() if job in wanted}
+        if states is None:
+            return {}
+        return {**{job: self._forgotten(job) for job in wanted if job not in states}, **states}
 
-    def _parameters(self, job: Job) -> dict[str, Any]:
-        sizes, config = job.cell.sizes, self._config
-        wanted = {
-            "job_name": f"bench-{job.cell.cell_id}",
-            "nodes": sizes.nodes,
-            "ntasks_per_node": 1,
-            "gpus_per_node": sizes.devices if job.hardware["device_type"] == "cuda" else None,
-            "cpus_per_task": config.cpus_per_task,
-            "partition": config.partition,
-            "account": config.account,
-            "time": config.time_min,
+    def cancel(self, sweep: Path, jobs: Iterable[str]) -> None:
+        """See Allocator."""
+        for job in jobs:
+            self._run(["scancel", job])
+
+    def logs(self, sweep: Path, job: str) -> str:
+        """See Allocator."""
+        try:
+            return (sweep / LOG_FOLDER / f"{job}.log").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def options(self, request: Request, folder: Path) -> list[str]:
+        """What sbatch is told."""
+        config = self._config
+        chosen = {name: getattr(config, name) for name in OPTIONS}
+        given = {name: str(value) for name, value in chosen.items() if value is not None}
+        if request.gpus_per_node and config.gres is None:
+            given["gpus_per_node"] = str(request.gpus_per_node)
+        given |= {
+            "job_name": request.name,
+            "nodes": str(request.nodes),
+            "ntasks_per_node": "1",
+            "time": str(request.time_min),
+            "output": str(folder / "%j.log"),
+            "open_mode": "append",
+            **config.sbatch,
         }
-        return {name: value for name, value in wanted.items() if value is not None}
+        flags = ["--exclusive"] if config.exclusive else []
+        return [*flags, *(_option(name, value) for name, value in given.items())]
 
+    def _script(self, request: Request) -> str:
+        """`exec`: the command is the batch step's own process, so that a signal to the job reaches it."""
+        lines = ["#!/bin/bash", *self._config.setup, 'export BENCH_JOB="$SLURM_JOB_ID"']
+        return "\n".join([*lines, f"exec {shlex.join(request.command)}", ""])
 
-class SlurmHandle:
-    """A submitted job."""
+    def _asked(self, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+        done = self._run(command)
+        if done.returncode:
+            said = first_line(done.stderr.replace("sbatch: error: ", "")) or f"exit code {done.returncode}"
+            raise UsageError(f"launcher=slurm: {command[0]} refuses the allocation: {said}{_hint(done.stderr)}")
+        return done
 
-    def __init__(self, job: Job, submitted: Any) -> None:
-        self._job, self._submitted = job, submitted
-
-    def poll(self) -> int | None:
-        """See Handle."""
-        state = str(self._submitted.state).partition(" ")[0]
-        if not self._submitted.done() and state not in ENDED:
+    def _list(self, which: Sequence[str]) -> dict[str, JobState] | None:
+        """Job → state by squeue; None where it does not answer, or knows none of them."""
+        done = self._run(["squeue", "--noheader", "--format=%i|%T|%r", *which])
+        if done.returncode:
             return None
-        return 0 if state == "COMPLETED" or (state == "FINISHED" and self._submitted.exception() is None) else 1
+        words = (line.strip().split("|") for line in done.stdout.splitlines() if line.count("|") == 2)
+        return {job: _state(name, why) for job, name, why in words}
 
-    def is_waiting(self) -> bool:
-        """See Handle."""
-        return str(self._submitted.state).startswith(WAITING)
-
-    def terminate(self) -> None:
-        """See Handle. Slurm sends SIGTERM, and SIGKILL after its own KillWait."""
-        self._submitted.cancel(check=False)
-
-    def kill(self) -> None:
-        """See Handle."""
-        self._submitted.cancel(check=False)
-
-    def dump_stacks(self) -> None:
-        """See Handle. Only the ranks listen; the batch shell and the agent are left alone."""
-        signalled = [sys.executable, "-m", "benchrunner.launch.slurm", *map(str, rank_pids(self._job.paths))]
-        command = ["srun", f"--jobid={self._submitted.job_id}", "--overlap", "--ntasks-per-node=1", *signalled]
-        subprocess.run(command, check=False, capture_output=True, timeout=10)
-
-    def pids(self) -> list[int]:
-        """See Handle. None of them is on this host."""
-        return []
-
-    def num_oom_kills(self) -> int:
-        """See Handle."""
-        return int(str(self._submitted.state).startswith("OUT_OF_ME"))
+    def _forgotten(self, job: str) -> JobState:
+        """By sacct, whose complaints nobody needs; without accounting it has ended, somehow."""
+        done = self._run(["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State"])
+        name = (done.stdout.split() or [""])[0] if done.returncode == 0 else ""
+        found = _state(name, "") if name else JobState(phase="ended", end="unknown")
+        return found if found.phase == "ended" else JobState(phase="ended", end="unknown", detail=name)
 
 
-def _slurm_executor() -> Callable[[str], Any]:
+def _state(name: str, why: str) -> JobState:
+    detail = "" if why in ("None", "") else why
+    if name in WAITING:
+        return JobState(phase="waiting", detail=detail)
+    if name in ENDS:
+        return JobState(phase="ended", end=ENDS[name], detail=detail)
+    return JobState(phase="running", detail=name)
+
+
+def _option(name: str, value: str) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value == "" else f"{flag}={value}"
+
+
+HINTS = {
+    "partition": "launcher.partition",
+    "qos": "launcher.qos",
+    "account": "launcher.account",
+    "feature": "launcher.constraint",
+    "gres": "launcher.gres or launcher.gpus_per_node",
+    "reservation": "launcher.reservation",
+    "node name": "launcher.nodelist",
+    "time limit": "launcher.time_min",
+    "memory": "launcher.mem",
+    "unrecognized option": "launcher.sbatch",
+    "node count": "launcher.nodes_per_job",
+    "node configuration": "launcher.nodes_per_job, launcher.gres, launcher.mem, launcher.cpus_per_task",
+}
+"""What sbatch's complaint speaks of → the key to look at."""
+
+
+def _hint(said: str) -> str:
+    keys = [key for words, key in HINTS.items() if words in said.lower()]
+    return f" (see {keys[0]})" if keys else ""
+
+
+def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     try:
-        import submitit
-    except ImportError as error:
-        message = "needs the package submitit; install the extra benchrunner[slurm]"
-        raise UsageError(f"launcher: slurm {message}") from error
-    executor: Callable[[str], Any] = submitit.SlurmExecutor
-    return executor
-
-
-def _variables(job: Job) -> dict[str, str]:
-    """What the job gets beside the node's own environment; Slurm hands out the devices, and secrets go into no file."""
-    env = job_environment(job, os.environ)
-    own = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", *job.cell.config.launcher.pass_env}
-    return {name: value for name, value in env.items() if name not in own}
-
-
-def run_agent(root: str, devices: int, nodes: int, variables: Mapping[str, str], passed: Collection[str] = ()) -> int:
-    """On a node: run the agent and return its exit code. Slurm's own variables win over those of the submitting host.
-
-    `passed`: names of variables that the job gets from the node's environment, as they may hold secrets.
-
-    Raises:
-        RuntimeError: the agent failed.
-    """
-    here = without_secrets(os.environ, passed)
-    env = {**variables, **{name: here[name] for name in here if name in passed or name.startswith(("SLURM", "CUDA_"))}}
-    env["BENCH_PARENT_PID"] = str(os.getpid())
-    command = [sys.executable, "-m", "benchrunner.worker.agent", root, str(devices), *rendezvous(nodes)]
-    with open(os.path.join(root, "agent.log"), "a", encoding="utf-8") as log:
-        code = subprocess.run(command, env=env, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    if code:
-        raise RuntimeError(f"the agent ended with code {code}")
-    return code
-
-
-def rendezvous(nodes: int) -> list[str]:
-    """torchrun's words for a job over several nodes: the first node of the allocation, a port of this job's own."""
-    if nodes == 1:
-        return []
-    listed = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
-    first = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()[0]
-    job_id = os.environ["SLURM_JOB_ID"]
-    port = 20_000 + int(job_id) % 20_000
-    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job_id}", f"--rdzv-endpoint={first}:{port}"]
-
-
-if __name__ == "__main__":
-    for pid in sys.argv[1:]:
-        os.kill(int(pid), signal.SIGUSR1)
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=ANSWER_S)
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not installed on this host")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"{command[0]} does not answer")

@@ -12,7 +12,23 @@ from benchrunner.plan.plan import Plan
 RUN_KEYS = ("timeout_s", "retries", "brake", "exclusive")
 RUN_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "limits": ("start_s", "build_s", "compile_s", "warmup_s", "measure_s", "check_s", "teardown_s"),
-    "launcher": ("partition", "account", "time_min", "cpus_per_task", "pass_env"),
+    "launcher": (
+        "jobs",
+        "nodes_per_job",
+        "gpus_per_node",
+        "time_min",
+        "partition",
+        "account",
+        "qos",
+        "constraint",
+        "gres",
+        "mem",
+        "exclusive",
+        "nodelist",
+        "reservation",
+        "cpus_per_task",
+        "pass_env",
+    ),
 }
 """Section → those of its keys that may be changed."""
 

@@ -15,13 +15,17 @@ from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.clock import now_utc
 from benchrunner.run.options import RunOptions
+from benchrunner.run.schedule import Pool
 
 
 class Attempts:
     """Makes the next attempt at a cell. `names_devices`: jobs are told which devices are theirs."""
 
-    def __init__(self, paths: SweepPaths, hardware: Hardware, options: RunOptions, *, names_devices: bool) -> None:
-        self._paths, self._hardware, self._options, self._names_devices = paths, hardware, options, names_devices
+    def __init__(
+        self, paths: SweepPaths, hardware: Hardware, options: RunOptions, pool: Pool, *, names_devices: bool
+    ) -> None:
+        self._paths, self._hardware, self._options = paths, hardware, options
+        self._pool, self._names_devices = pool, names_devices
 
     def next_job(self, planned: PlannedCell, places: tuple[int, ...], above: int = 0) -> Job:
         """The job that runs a cell once more, on these places of the pool; `above`: the attempt that its record is of.
@@ -30,10 +34,12 @@ class Attempts:
         """
         place = self._paths.cell(planned.place)
         number = max(above, place.last_attempt()) + 1
+        nodes, devices = self._pool.located(places)
         return Job(
             cell=planned.cell,
             paths=place.attempt(number),
-            devices=places[: planned.cell.sizes.devices] if self._names_devices else (),
+            devices=devices[: planned.cell.sizes.devices] if self._names_devices else (),
+            nodes=nodes[: planned.cell.sizes.nodes],
             marker=uuid.uuid4().hex,
             hardware=machine_facts(self._hardware),
             attempt=number,

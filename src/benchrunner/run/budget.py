@@ -30,7 +30,7 @@ def parse_duration(text: str, flag: str = "--budget") -> float:
     """
     number = text.strip()
     if re.fullmatch(r"[\d.]+", number):
-        raise UsageError(f"--budget: {number!r} has no unit; write {number}m, {number}s or {number}h")
+        raise UsageError(f"{flag}: {number!r} has no unit; write {number}m, {number}s or {number}h")
     found = re.fullmatch(r"(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m)?(?:(?P<s>[\d.]+)s)?", text.strip())
     try:
         total_s = sum(float(value) * UNITS[unit] for unit, value in found.groupdict().items() if value) if found else 0

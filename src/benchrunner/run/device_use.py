@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from benchrunner.launch.job import Launcher
 from benchrunner.machine.devices import Probe, local_devices
 from benchrunner.machine.hardware import Hardware
 from benchrunner.outcome.judge import Outcome
@@ -42,10 +43,12 @@ class Draining:
 class DeviceUse:
     """The pool of the run, and what is known about its devices. While entered it holds their locks."""
 
-    def __init__(self, hardware: Hardware, options: RunOptions, progress: Progress, *, is_local: bool) -> None:
-        probe, locks = local_devices(hardware, is_local=is_local, environ=os.environ)
+    def __init__(self, hardware: Hardware, options: RunOptions, progress: Progress, launcher: Launcher) -> None:
+        is_local = launcher.is_local
+        is_alone = is_local and launcher.num_nodes == 1  # else devices of one number are on several hosts
+        probe, locks = local_devices(hardware, is_local=is_alone, environ=os.environ)
         self._probe, self._locks = options.probe or probe, options.locks or locks
-        self.pool = make_pool(hardware, is_local=is_local, locks=self._locks)
+        self.pool = make_pool(hardware, is_local=is_local, locks=self._locks, num_nodes=launcher.num_nodes)
         self.are_named = is_local and hardware.device_type == "cuda"
         """Whether a job is told which devices are its own."""
         self.utilization = Utilization(self.pool.num_devices if is_local else 0)
@@ -102,7 +105,9 @@ class DeviceUse:
         rank = found.get("rank")
         if found.get("infrastructure") != "device_lost" or rank is None or not run.job.devices:
             return
-        device = run.job.devices[rank % len(run.job.devices)]
+        if len(run.job.nodes) > 1:  # ranks of several nodes are numbered as the nodes met
+            return
+        device = run.places[rank % len(run.job.devices)]
         if device not in self.pool.lost:
             self._give_up(device, f"device {device} failed under {run.job.cell.slug}")
 

@@ -31,6 +31,11 @@ class Interrupts:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.signum is not None
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum = signum

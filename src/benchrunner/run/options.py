@@ -13,6 +13,20 @@ from benchrunner.run.resume import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """This loop is one of several over the same plan, each of which takes cells by claiming them."""
+
+    worker: str
+    """Unique."""
+    round: int = 1
+    """Which claims count: see `SweepPaths.claims`."""
+    job: str = ""
+    """The allocation that this loop runs in; empty: none."""
+    time_s: float | None = None
+    """Take no cell that is expected to end later than so many seconds from now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """How a plan is run."""
 
@@ -35,6 +49,8 @@ class RunOptions:
     """Statuses and reason codes that make the run fail, beside the ones that always do."""
     repeats: int | None = None
     """In so many processes each cell is measured; None: as the sweep says."""
+    overrides: tuple[str, ...] = ()
+    """Settings of the run that are others than the plan's, for the loops that run elsewhere; here they are in it."""
     infer: bool = True
     """Let a micro-batch that ran out of device memory decide the larger ones of the same cell."""
     selection: Selection = field(default_factory=Selection)
@@ -43,6 +59,8 @@ class RunOptions:
     """What looks at the devices from outside; None: the driver."""
     locks: Locks | None = None
     """Between this sweep and others on the same devices; None: the user's own."""
+    share: Share | None = None
+    """How the plan's cells are shared with other loops; None: they are all this one's."""
 
     def fault_in(self, slug: str) -> Fault | None:
         """What is planted in this cell."""

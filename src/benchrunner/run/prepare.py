@@ -26,6 +26,8 @@ from benchrunner.run.order import order_by_information, smaller_first, smaller_f
 from benchrunner.run.policies import Policies, make_policies
 from benchrunner.run.progress import Progress
 from benchrunner.run.schedule import Queue
+from benchrunner.run.shared_source import SharedSource
+from benchrunner.run.source import Source
 from benchrunner.run.verdicts import Verdicts
 from benchrunner.store import environment_file
 from benchrunner.store.records import read_records
@@ -43,6 +45,7 @@ class Prepared:
     verdicts: Verdicts
     ledger: Ledger
     progress: Progress
+    source: Source
     events: Events
 
 
@@ -55,24 +58,49 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
     progress = Progress(options.clock)
     ledger = _open_ledger(plan, paths, options, progress)
     hardware = options.hardware or (detect() if options.resume else plan.hardware)
-    devices = DeviceUse(hardware, options, progress, is_local=launcher.is_local)
+    devices = DeviceUse(hardware, options, progress, launcher)
     policies = make_policies(plan, ledger.records, hardware, options)
+    source = _source(paths, ledger, policies, progress, hardware, options)
     events = Events(options.events)
-    verdicts = Verdicts(ledger, progress, policies, options, events)
+    verdicts = Verdicts(ledger, progress, policies, options, events, source)
     left = _selected(plan, ledger, hardware, options)
-    _record_decided(plan, left, ledger)
-    left = _without_finished(left, paths, ledger, verdicts, progress)
-    left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
+    record_decided(plan, left, ledger)
+    if options.share is None:  # else an attempt without a record may be at work, elsewhere
+        left = _without_finished(left, paths, ledger, verdicts, progress)
+        left = _without_hopeless(left, devices, policies, verdicts, options.clock.now())
+    queue = _line_up(left, _failed_before(ledger), devices, hardware, options, source)
+    _conclude_impossible(queue, devices, verdicts)
     return Prepared(
-        queue=_line_up(left, _failed_before(ledger), devices, hardware, options),
-        attempts=Attempts(paths, hardware, options, names_devices=devices.are_named),
+        queue=queue,
+        attempts=Attempts(paths, hardware, options, devices.pool, names_devices=devices.are_named),
         devices=devices,
         policies=policies,
         verdicts=verdicts,
         ledger=ledger,
         progress=progress,
+        source=source,
         events=events,
     )
+
+
+def _source(
+    paths: SweepPaths,
+    ledger: Ledger,
+    policies: Policies,
+    progress: Progress,
+    hardware: Hardware,
+    options: RunOptions,
+) -> Source:
+    """Where the cells come from: the plan alone, or what other loops over it leave."""
+    if options.share is None:
+        return Source()
+    return SharedSource(paths, options.share, ledger, policies, progress, hardware.device_type, options.clock)
+
+
+def _conclude_impossible(queue: Queue, devices: DeviceUse, verdicts: Verdicts) -> None:
+    """Of a shared plan: conclude the cells that no machine like this one can run, unless somebody else does."""
+    for planned, obstacle in queue.drop(devices.obstacle):
+        verdicts.conclude(planned, obstacle)
 
 
 def _open_ledger(plan: Plan, paths: SweepPaths, options: RunOptions, progress: Progress) -> Ledger:
@@ -95,7 +123,7 @@ def _selected(plan: Plan, ledger: Ledger, hardware: Hardware, options: RunOption
     return [planned for planned in left if options.selection.takes(planned, ledger.records.get(planned.place))]
 
 
-def _record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> None:
+def record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> None:
     """The verdicts of the plan itself."""
     known = {planned.place for planned in left} | set(ledger.records)
     decided = [planned for planned in plan.cells if planned.verdict != "run"]
@@ -138,7 +166,12 @@ def _failed_before(ledger: Ledger) -> frozenset[str]:
 
 
 def _line_up(
-    cells: list[PlannedCell], last: frozenset[str], devices: DeviceUse, hardware: Hardware, options: RunOptions
+    cells: list[PlannedCell],
+    last: frozenset[str],
+    devices: DeviceUse,
+    hardware: Hardware,
+    options: RunOptions,
+    source: Source,
 ) -> Queue:
     """Smaller micro-batches before larger ones; under a budget the most informative cells first.
 
@@ -146,7 +179,8 @@ def _line_up(
     """
     rounds = [list(members) for _, members in groupby(cells, key=lambda planned: planned.repeat)]
     if options.budget_s is None:
-        return Queue([planned for members in rounds for planned in smaller_first(members)], devices.pool, last=last)
+        ordered = [smaller_first(members) for members in rounds]
+        return Queue(chain.from_iterable(ordered), devices.pool, last=last, gate=source)
     costs_s = {planned.cell.slug: expected_cell_s(planned, hardware.device_type) for planned in cells}
     ordered = [smaller_first_in_place(order_by_information(members, costs_s)) for members in rounds]
-    return Queue(chain.from_iterable(ordered), devices.pool, largest_first=False, last=last)
+    return Queue(chain.from_iterable(ordered), devices.pool, largest_first=False, last=last, gate=source)

@@ -80,26 +80,32 @@ class Sweep:
     def __init__(self, prepared: Prepared, launcher: Launcher, options: RunOptions) -> None:
         self.queue, self.attempts, self.devices = prepared.queue, prepared.attempts, prepared.devices
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
-        self.ledger, self.progress = prepared.ledger, prepared.progress
+        self.ledger, self.progress, self.source = prepared.ledger, prepared.progress, prepared.source
         self.launcher, self.clock, self.fail_on = launcher, options.clock, options.fail_on
         self.events = prepared.events
         self.cleaner = LogCleaner()
         self.running: list[Running] = []
-        self._asked_after, self._asked_s = 0, self.clock.now()
+        self._asked_after, self._asked_s = -1, self.clock.now()  # so they are asked before anything starts
+        self._interrupts = Interrupts(self._kill_all)
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.cleaner, self.devices, Interrupts(self._kill_all) as interrupts, self.progress.begin(len(self.queue)):
-            while (len(self.queue) or self.running) and interrupts.signum is None:
-                self._refuse_what_policies_rule_out()
-                self._end_what_may_not_go_on()
-                self._start_what_fits()
-                self._watch()
-                self._drain()
+        with self.cleaner, self.devices, self._interrupts, self.progress.begin(len(self.queue)):
+            while (self.running or self.source.has_more(self.queue)) and not self._interrupts.is_asked:
+                self.turn()
             self._wind_down()
-        return self._summarise(plan, interrupts.signum)
+        return self._summarise(plan, self._interrupts.signum)
 
     # --- a turn
+
+    def turn(self) -> None:
+        """Everything once: what is not to run, what is to end, what starts, what has ended."""
+        self.source.attend(self.clock.now(), self.queue, [run.planned.place for run in self.running])
+        self._refuse_what_policies_rule_out()
+        self._end_what_may_not_go_on()
+        self._start_what_fits()
+        self._watch()
+        self._drain()
 
     def _refuse_what_policies_rule_out(self) -> None:
         """Ask about every waiting cell when a verdict has come, and now and then, as time rules out cells too."""
@@ -170,12 +176,21 @@ class Sweep:
         self.cleaner.clean(run.job.paths)
         self.devices.learn(run, outcome)
         attempt = attempt_of(run.job, now_s - run.started_s, beside=sorted(run.beside))
-        if why := self._rerun(run, outcome):
+        if self.source.is_given_back(outcome, is_stopped=self._is_stopped_by_then(outcome)):
+            self.progress.report(f"{run.job.cell.slug}: given back, {outcome.reason}")
+        elif why := self._rerun(run, outcome):
+            self.source.require_membership()
             self.ledger.conclude(run.planned, outcome, evidence, attempt)
             self.queue.put_first(run.planned)
             self.progress.report(f"{run.job.cell.slug}: {why}")
         else:
             self.verdicts.conclude(run.planned, outcome, evidence, attempt)
+
+    def _is_stopped_by_then(self, outcome: Outcome) -> bool:
+        """Whether this loop is told to end: the end of an allocation reaches its jobs too, some of them earlier."""
+        if outcome.status == "failed" and not self._interrupts.is_asked:
+            self.clock.sleep(self.source.grace_s)
+        return self._interrupts.is_asked
 
     def _rerun(self, run: Running, outcome: Outcome) -> str | None:
         """Why the cell is to run again; nothing runs again that was stopped, or would not be started."""
@@ -202,6 +217,7 @@ class Sweep:
         busy_share, concurrency = self.devices.utilization.busy_share(), self.devices.utilization.concurrency()
         if line := runs.usage_line(busy_share, concurrency):
             self.progress.report(line)
+        self.source.leave(self.devices.utilization, self.progress.notes)
         return self.ledger.summarise(
             plan.cells,
             signum,

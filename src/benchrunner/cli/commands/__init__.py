@@ -1,7 +1,20 @@
 """One module a command, under its name: its summary, flags, examples and function. `COMMANDS` is the list of them."""
 
 from benchrunner.cli.command import Command
-from benchrunner.cli.commands import calibrate, compare, doctor, lock, plan, report, resume, run, show, verify
+from benchrunner.cli.commands import (
+    calibrate,
+    compare,
+    doctor,
+    lock,
+    plan,
+    report,
+    resume,
+    run,
+    show,
+    verify,
+    watch,
+    work,
+)
 from benchrunner.cli.commands import list as list_options
 
 COMMANDS: dict[str, Command] = {
@@ -9,6 +22,8 @@ COMMANDS: dict[str, Command] = {
     "plan": plan.COMMAND,
     "report": report.COMMAND,
     "resume": resume.COMMAND,
+    "watch": watch.COMMAND,
+    "work": work.COMMAND,
     "show": show.COMMAND,
     "compare": compare.COMMAND,
     "lock": lock.COMMAND,

@@ -1,21 +1,23 @@
 """`bench resume DIR`: run what is missing or failed in a sweep, from its frozen plan."""
 
 from argparse import Namespace
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
 from benchrunner.cli.command import ONLY, Command, Example, Flag, Operands
-from benchrunner.cli.directories import sweep_directory
+from benchrunner.cli.directories import directory_and_overrides
+from benchrunner.cli.overrides import with_settings
 from benchrunner.cli.run_and_report import (
     BUDGET,
     EVENTS,
     FAIL_ON,
     JUNIT,
     NO_INFER,
+    REPEATS,
     budget_s,
     events_file,
     fail_on,
+    repeats,
     run_and_report,
 )
 from benchrunner.core.errors import UsageError, did_you_mean
@@ -31,14 +33,15 @@ RESUMED = ("failed", "timeout", "skipped")
 def resume(arguments: Namespace) -> int:
     """Run what is left of a sweep, or what is selected of it, and print its tables."""
     from benchrunner.core.paths import SweepPaths
-    from benchrunner.launch.launchers import launcher_for
+    from benchrunner.launch.launchers import allocator_for
+    from benchrunner.launch.local import LocalLauncher
     from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
-    overrides = [one for one in arguments.directories if "=" in one and not Path(one).is_dir()]
-    directory = sweep_directory("resume", [one for one in arguments.directories if one not in overrides])
-    made = _with_settings(plan_file.load_plan(directory), overrides)
-    launcher = launcher_for(made.settings.launcher)
+    directory, overrides = directory_and_overrides("resume", arguments.directories)
+    made = with_settings(plan_file.load_plan(directory), overrides)
+    require_cluster(made.settings.launcher.name, arguments)
+    allocator = allocator_for(made.settings.launcher)
     options = RunOptions(
         resume=True,
         mix=arguments.mix,
@@ -47,24 +50,15 @@ def resume(arguments: Namespace) -> int:
         infer=not arguments.no_infer,
         fail_on=fail_on(arguments),
         events=events_file(arguments),
-        repeats=_repeats(arguments),
+        repeats=repeats(arguments),
+        overrides=tuple(overrides),
     )
+    if allocator is not None:
+        return follow_and_report(
+            made, SweepPaths(directory), allocator, options, arguments.junit, detach=arguments.detach
+        )
+    launcher = LocalLauncher(preload=made.settings.launcher.preload)
     return run_and_report(made, SweepPaths(directory), launcher, options, arguments.junit)
-
-
-def _with_settings(made: "Plan", overrides: Sequence[str]) -> "Plan":
-    from benchrunner.config import hydra_app
-    from benchrunner.plan.run_settings import with_run_settings
-
-    return with_run_settings(made, hydra_app.read_values(overrides)) if overrides else made
-
-
-def _repeats(arguments: Namespace) -> int | None:
-    if arguments.repeats is None:
-        return None
-    if not arguments.repeats.isdecimal() or not int(arguments.repeats):
-        raise UsageError(f"--repeats: {arguments.repeats!r} is no number of processes such as 3")
-    return int(arguments.repeats)
 
 
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":
@@ -91,16 +85,13 @@ COMMAND = Command(
         Flag(names=("--mix",), help="even on other versions or devices; such records are flagged mixed_environment"),
         BUDGET,
         NO_INFER,
+        DETACH,
         FAIL_ON,
         JUNIT,
         EVENTS,
         ONLY,
         Flag(names=("--cells",), metavar="GLOB,…", help="those of such a name or id"),
-        Flag(
-            names=("--repeats",),
-            metavar="N",
-            help="until each has been measured in N processes, by the same commit of this program",
-        ),
+        REPEATS,
     ),
     examples=(
         Example(line="bench resume outputs/latest", meaning="what is missing or failed"),

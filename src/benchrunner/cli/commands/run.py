@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 
+from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
 from benchrunner.cli.command import Command, Example
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
 from benchrunner.cli.run_and_report import (
@@ -22,7 +23,8 @@ def run(arguments: Namespace) -> int:
     """Plan the overrides, run the plan in a new directory and print its tables."""
     from benchrunner.core import faults
     from benchrunner.core.paths import SweepPaths
-    from benchrunner.launch.launchers import launcher_for
+    from benchrunner.launch.launchers import allocator_for
+    from benchrunner.launch.local import LocalLauncher
     from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
@@ -34,8 +36,12 @@ def run(arguments: Namespace) -> int:
         events=events_file(arguments),
     )
     made = plan_overrides(arguments, launch=True)
-    launcher = launcher_for(made.settings.launcher)
+    require_cluster(made.settings.launcher.name, arguments)
+    allocator = allocator_for(made.settings.launcher)
     paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
+    if allocator is not None:
+        return follow_and_report(made, paths, allocator, options, arguments.junit, detach=arguments.detach)
+    launcher = LocalLauncher(preload=made.settings.launcher.preload)
     return run_and_report(made, paths, launcher, options, arguments.junit)
 
 
@@ -44,7 +50,7 @@ COMMAND = Command(
     is_answer=False,
     summary="run one cell (key=value …), a matrix (-m key=a,b …) or a sweep (+sweeps=NAME, FILE.yaml)",
     operands=OVERRIDES,
-    flags=(MULTIRUN, BUDGET, NO_INFER, FAIL_ON, JUNIT, EVENTS),
+    flags=(MULTIRUN, BUDGET, NO_INFER, DETACH, FAIL_ON, JUNIT, EVENTS),
     examples=(
         Example(line="bench", meaning="the debug model, one training cell"),
         Example(line="bench model=llama2-7b strategy=fsdp seq_len=2048", meaning="one cell"),

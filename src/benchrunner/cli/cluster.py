@@ -1,0 +1,108 @@
+"""Commands on a cluster: which machine is planned for, and following the allocations."""
+
+import shutil
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchrunner.cli.command import EXIT_OK, Flag
+from benchrunner.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchrunner.core.paths import SweepPaths
+    from benchrunner.core.schema import Config
+    from benchrunner.launch.allocation import Allocator
+    from benchrunner.machine.hardware import Hardware
+    from benchrunner.plan.plan import Plan
+    from benchrunner.run.options import RunOptions
+
+DETACH = Flag(names=("--detach",), help="on a cluster: submit and leave; bench watch DIR follows, bench resume DIR too")
+
+PROBE_MIN = 5
+ASK_INTERVAL_S = 2.0
+
+
+def require_cluster(launcher: str, arguments: Namespace) -> None:
+    """Refuse a flag that means nothing on this machine.
+
+    Raises:
+        UsageError: `--detach` without a cluster.
+    """
+    if arguments.detach and launcher == "local":
+        raise UsageError("--detach: cells of launcher=local end with bench; launcher=detached or slurm outlives it")
+
+
+def follow_and_report(
+    plan: "Plan",
+    paths: "SweepPaths",
+    allocator: "Allocator",
+    options: "RunOptions",
+    junit: str | None = None,
+    *,
+    detach: bool = False,
+    only_watch: bool = False,
+) -> int:
+    """Have allocations run every cell that is left, and print the tables and the directory; the exit code."""
+    from benchrunner.cli.run_and_report import report
+    from benchrunner.run.follow import Following, follow_plan
+
+    summary = follow_plan(plan, paths, allocator, options, Following(detach=detach, only_watch=only_watch))
+    if summary is None:
+        print(paths.root, flush=True)
+        return EXIT_OK
+    return report(paths, summary, junit)
+
+
+def hardware_of_nodes(config: "Config") -> "Hardware":
+    """What the nodes are that `launcher` asks for, by a short allocation: the submitting host may be another machine.
+
+    Raises:
+        UsageError: the allocation was refused, or ended without an answer.
+    """
+    from benchrunner.core.errors import DamagedFile
+    from benchrunner.launch.launchers import allocator_for
+    from benchrunner.machine.probe import read_probe
+
+    allocator = allocator_for(config.launcher)
+    assert allocator is not None
+    Path(config.out_dir).mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=".probe-", dir=config.out_dir)).resolve()
+    try:
+        _probe(allocator, place, config)
+        return read_probe(place / "hardware.json")
+    except (FileNotFoundError, DamagedFile) as error:
+        raise UsageError(f"launcher: the nodes could not be examined: {_last_words(allocator, place)}") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _probe(allocator: "Allocator", place: Path, config: "Config") -> None:
+    from benchrunner.launch.allocation import Request
+
+    words = [sys.executable, "-m", "benchrunner.machine.probe", str(place / "hardware.json")]
+    gpus = config.launcher.gpus_per_node or 0
+    request = Request(name="bench-probe", command=words, gpus_per_node=gpus, time_min=PROBE_MIN)
+    job = allocator.submit(place, request)
+    (place / "job").write_text(job)
+    print(f"what the nodes are is asked of them: job {job}", file=sys.stderr)
+    try:
+        while not _has_ended(allocator, place, job):
+            time.sleep(ASK_INTERVAL_S)
+    except BaseException:
+        allocator.cancel(place, [job])
+        raise
+
+
+def _has_ended(allocator: "Allocator", place: Path, job: str) -> bool:
+    state = allocator.poll(place, [job]).get(job)
+    return state is not None and state.phase == "ended"
+
+
+def _last_words(allocator: "Allocator", place: Path) -> str:
+    from benchrunner.core.text import first_line
+
+    lines = [line for line in allocator.logs(place, (place / "job").read_text()).splitlines() if line.strip()]
+    return first_line(lines[-1], 160) if lines else "the job left no word"

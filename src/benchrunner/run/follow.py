@@ -1,0 +1,303 @@
+"""A sweep on a cluster, followed from outside: allocations are submitted, records reported, what is left is named."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import filelock
+
+from benchrunner.core.errors import SweepDirError
+from benchrunner.core.faults import format_fault, parse_fault
+from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import Status
+from benchrunner.launch.allocation import Allocator, End
+from benchrunner.outcome.judge import Outcome
+from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.run import resume
+from benchrunner.run.allocations import Allocations
+from benchrunner.run.claims import Claims
+from benchrunner.run.clock import now_utc
+from benchrunner.run.events import Events
+from benchrunner.run.interrupts import Interrupts
+from benchrunner.run.ledger import Ledger
+from benchrunner.run.options import RunOptions
+from benchrunner.run.prepare import record_decided
+from benchrunner.run.progress import Progress
+from benchrunner.run.repeats import Repeats
+from benchrunner.run.request import make_request
+from benchrunner.store.claims_round import latest_round, next_round
+from benchrunner.store.records import read_record, read_records
+from benchrunner.store.runs import ExitSummary
+from benchrunner.store.workers import read_worker, read_workers
+
+LOOK_INTERVAL_S = 1.0
+"""Between two looks at the sweep's directory."""
+
+POLL_INTERVAL_S = 10.0
+"""Between two questions to the cluster: schedulers are shared."""
+
+CANCEL_LIMIT_S = 90.0
+"""So long jobs have to end after they were cancelled; then they are named and left."""
+
+LEFT: dict[End, tuple[Status, str, str]] = {
+    "cancelled": ("skipped", "skipped.cancelled", "its allocation was cancelled"),
+    "time_limit": ("skipped", "skipped.time_limit", "its allocation reached its time limit"),
+    "preempted": ("skipped", "skipped.preempted", "its allocation was preempted"),
+    "completed": ("skipped", "skipped.time_limit", "no allocation had time enough for it (launcher.time_min)"),
+    "node_failed": ("failed", "failed.node", "a node of its allocation went down"),
+    "out_of_memory": ("failed", "failed.allocation", "its allocation ran out of host memory (launcher.mem)"),
+    "failed": ("failed", "failed.allocation", "its allocation failed"),
+    "unknown": ("failed", "failed.allocation", "its allocation has ended, and the cluster cannot say how"),
+}
+"""How an allocation ended → the verdict on a cell that it left without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """How a sweep on a cluster is followed."""
+
+    detach: bool = False
+    """Submit and leave."""
+    only_watch: bool = False
+    """Submit nothing, cancel nothing, write nothing."""
+
+
+def follow_plan(
+    plan: Plan, paths: SweepPaths, allocator: Allocator, options: RunOptions, how: Following
+) -> ExitSummary | None:
+    """Have every cell run that is left to run, on allocations; None when they were left to themselves (`detach`).
+
+    Raises:
+        SweepDirError: another bench follows this sweep.
+        UsageError: the cluster refuses an allocation, or does not answer.
+    """
+    if how.only_watch:
+        return Follower(plan, paths, allocator, options, how).run()
+    parse_fault(options.fault)
+    started_at = now_utc()
+    try:
+        with filelock.FileLock(paths.lock, timeout=0):
+            follower = Follower(plan, paths, allocator, options, how)
+            summary = follower.run()
+            if summary is not None:
+                follower.events.end(summary.counts, summary.exit_code)
+                follower.ledger.keep_run(summary, started_at)
+            return summary
+    except filelock.Timeout as error:
+        raise SweepDirError(f"{paths.root}: another bench is running this sweep") from error
+
+
+class Follower:
+    """One run over a plan whose cells run elsewhere."""
+
+    def __init__(
+        self, plan: Plan, paths: SweepPaths, allocator: Allocator, options: RunOptions, how: Following
+    ) -> None:
+        self.plan, self.paths, self.options, self.how = plan, paths, options, how
+        self.clock, self.progress = options.clock, Progress(options.clock)
+        self.events = Events(options.events)
+        records, problems = read_records(plan.processes(options.repeats), paths)
+        for problem in problems:
+            self.progress.note(problem)
+        self.ledger = Ledger(paths, records, {}, [])
+        self.allocations = Allocations(allocator, paths, plan.settings.launcher.name)
+        self.left: dict[str, PlannedCell] = {}
+        """Place → cell without a verdict of this round."""
+        self._claims: Claims
+        self._round = 1
+        self._num_left_before = 0
+        """When the allocations of now were submitted, or adopted."""
+        self._num_vain = 0
+        self._polled_s = self.clock.now()
+        self._said = ""
+
+    def run(self) -> ExitSummary | None:
+        """Follow until every cell has its verdict, somebody asks for a stop, or nobody works any more."""
+        self._take_stock()
+        self.events.begin(len(self.left), self.paths.root)
+        if self.left and not self.allocations.states and not self.how.only_watch:
+            self._submit()
+        if self.how.detach:
+            return None
+        with Interrupts(lambda: None) as interrupts, self.progress.begin(len(self.left)):
+            while self.left and interrupts.signum is None and (not self.allocations.all_ended() or self._again()):
+                self._look()
+                self.clock.sleep(LOOK_INTERVAL_S)
+            signum = interrupts.signum
+            if not self.how.only_watch:
+                self._wind_down()
+        return self._summarise(signum)
+
+    # --- before
+
+    def _take_stock(self) -> None:
+        """Adopt what runs; else a new round begins, in which only the cells count that are left and selected."""
+        adopted = self.allocations.adopt()
+        fault = format_fault(parse_fault(self.options.fault))
+        processes = self.plan.processes(self.options.repeats)
+        cells = resume.left_to_do(
+            processes, self.ledger.records, self.plan.hardware, fault, keep_inferred=self.options.infer
+        )
+        if not self.how.only_watch:
+            record_decided(self.plan, cells, self.ledger)
+        if adopted or self.how.only_watch:
+            self._round = latest_round(self.paths)
+            self.progress.report(f"following jobs {', '.join(adopted)}" if adopted else "no job of this sweep is left")
+        else:
+            self._round = next_round(self.paths)
+        self._claims = Claims(self.paths.claims(self._round), "follower", lambda worker: False)
+        self._claims.look()
+        chosen = self._chosen(cells)
+        if not adopted:
+            for planned in set_apart(cells, chosen):
+                self._claims.finish(planned.place)
+        self.left = {one.place: one for one in chosen if one.place not in self._claims.finished}
+        self._num_left_before = len(self.left)
+
+    def _chosen(self, cells: Iterable[PlannedCell]) -> list[PlannedCell]:
+        """Those that this run is about, but for repeats that no worker would start."""
+        takes, records = self.options.selection.takes, self.ledger.records
+        repeats = Repeats(records.values())
+        return [one for one in cells if takes(one, records.get(one.place)) and repeats.refusal(one, 0.0) is None]
+
+    def _submit(self) -> None:
+        request = make_request(self.plan, list(self.left.values()), self.paths, self.options, self._round)
+        count = min(self.plan.settings.launcher.jobs, len(self.left))
+        jobs = self.allocations.submit(request, count)
+        self._num_left_before = len(self.left)
+        self.progress.report(f"submitted {', '.join(jobs)}: {request.nodes} node(s) for {request.time_min} min each")
+
+    # --- a turn
+
+    def _look(self) -> None:
+        """Report new records; now and then, ask the cluster."""
+        self._claims.look()
+        for place in sorted(self._claims.finished & self.left.keys()):
+            self._report(self.left.pop(place))
+        now_s = self.clock.now()
+        if now_s >= self._polled_s + POLL_INTERVAL_S:
+            self._polled_s = now_s
+            self.allocations.poll()
+            self._say(f"allocations: {self.allocations.describe()}")
+            if self._is_all_taken():
+                self._cancel_waiting()
+        at_work = {
+            place for worker in read_workers(self.paths) if worker.state == "working" for place in worker.running
+        }
+        self.progress.report_running([place for place in self.left if place in at_work])
+
+    def _report(self, planned: PlannedCell) -> None:
+        record, problem = read_record(self.paths.cell(planned.place).record, planned)
+        if problem:
+            self.progress.note(problem)
+        if record is not None:
+            self.ledger.records[record.place] = record
+            self.progress.report_finished(record)
+            self.events.finished(record)
+
+    def _say(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self.progress.report(line)
+
+    def _is_all_taken(self) -> bool:
+        return all(self._claims.owner(place) is not None for place in self.left)
+
+    def _cancel_waiting(self) -> None:
+        """What waits in the queue would find nothing to do."""
+        if not self.how.only_watch and any(one.phase == "running" for one in self.allocations.states.values()):
+            self.allocations.cancel(["waiting"])
+
+    def _again(self) -> bool:
+        """All allocations have ended and cells are left: whether others were asked for.
+
+        Not when somebody cancelled them, nor when they failed before the first cell, as the next ones would too.
+        """
+        self._look_once_more()
+        if not self.left or self.how.only_watch or not self.allocations.states:
+            return False
+        is_vain, ends = len(self.left) >= self._num_left_before, self.allocations.ends()
+        if "cancelled" in ends or (is_vain and ends & {"failed", "out_of_memory"}):
+            return False
+        self._num_vain = self._num_vain + 1 if is_vain else 0
+        if self._num_vain > self.plan.settings.retries:
+            return False
+        self.progress.report(f"{len(self.left)} cells are left: asking for more ({self._said})")
+        self._submit()
+        return True
+
+    def _look_once_more(self) -> None:
+        self._polled_s = self.clock.now()
+        self._look()
+
+    # --- the end of it
+
+    def _wind_down(self) -> None:
+        """Leave nothing in the cluster, then say what became of the cells that have no verdict."""
+        is_interrupted = bool(self.left) and not self.allocations.all_ended()
+        if not self.left:
+            self._wait_for_jobs(CANCEL_LIMIT_S / 3)
+        self.allocations.cancel()
+        self._wait_for_jobs(CANCEL_LIMIT_S)
+        if not self.allocations.all_ended():
+            self.progress.note(f"jobs were cancelled and are still there: {self.allocations.describe()}")
+        self._look_once_more()
+        for planned in list(self.left.values()):
+            self._conclude(planned, is_interrupted)
+
+    def _wait_for_jobs(self, limit_s: float) -> None:
+        """With a signal in between nobody asks the cluster every second."""
+        end_s = self.clock.now() + limit_s
+        while not self.allocations.all_ended() and self.clock.now() < end_s:
+            self.clock.sleep(2 * LOOK_INTERVAL_S)
+            self.allocations.poll()
+
+    def _conclude(self, planned: PlannedCell, is_interrupted: bool) -> None:
+        """A further process of a cell that was not measured leaves no record."""
+        if planned.repeat > 1:
+            return
+        if is_interrupted:
+            outcome = Outcome(
+                status="skipped", reason_code="skipped.interrupted", reason="bench was told to stop before it ended"
+            )
+        else:
+            outcome = self._outcome(planned.place)
+        self.ledger.skip(planned, outcome)
+        self.events.finished(self.ledger.records[planned.place])
+
+    def _outcome(self, place: str) -> Outcome:
+        """By the allocation that had the cell, else by the last one that ended."""
+        owner = self._claims.owner(place)
+        worker = read_worker(self.paths, owner) if owner else None
+        job = worker.job if worker and worker.job in self.allocations.states else self.allocations.last()
+        state = self.allocations.states.get(job)
+        status, code, why = LEFT[(state.end if state else None) or "unknown"]
+        when = "it was at work when" if owner else "not started:"
+        said = f": {self.allocations.last_words(job)}" if code == "failed.allocation" and job else ""
+        return Outcome(status=status, reason_code=code, reason=f"{when} {why} (job {job or 'unknown'}){said}")
+
+    def _summarise(self, signum: int | None) -> ExitSummary:
+        mine = [worker for worker in read_workers(self.paths) if worker.job in self.allocations.states]
+        shares = [worker.busy_share for worker in mine if worker.busy_share is not None]
+        at_once = [worker.concurrency for worker in mine if worker.concurrency is not None]
+        stopped_by = self._stopped_by()
+        return self.ledger.summarise(
+            self.plan.cells,
+            signum,
+            fail_on=self.options.fail_on,
+            busy_share=sum(shares) / len(shares) if shares else None,
+            concurrency=sum(at_once) if at_once else None,
+            stopped_by=stopped_by,
+            notes=[*self.progress.notes, *dict.fromkeys(note for worker in mine for note in worker.notes)],
+        )
+
+    def _stopped_by(self) -> str | None:
+        codes = {record.reason_code for record in self.ledger.records.values()}
+        if "skipped.brake" in codes:
+            return "brake"
+        return "cluster" if codes & {"skipped.cancelled", "skipped.time_limit", "skipped.preempted"} else None
+
+
+def set_apart(cells: Iterable[PlannedCell], chosen: Iterable[PlannedCell]) -> list[PlannedCell]:
+    """The cells that were not chosen."""
+    places = {planned.place for planned in chosen}
+    return [planned for planned in cells if planned.place not in places]

@@ -1,0 +1,25 @@
+"""One of several loops over a plan: the same loop, whose cells are those that it could claim."""
+
+from benchrunner.core.faults import parse_fault
+from benchrunner.core.paths import SweepPaths
+from benchrunner.launch.job import Launcher
+from benchrunner.plan.plan import Plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.prepare import prepare
+from benchrunner.run.sweep import Sweep
+from benchrunner.store.runs import ExitSummary
+
+
+def work_on(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunOptions) -> ExitSummary:
+    """Take cells and run them until none is to be had. `options.share` says who this is. From the main thread.
+
+    Raises:
+        SweepDirError: the others have given up this worker, or the sweep was measured on other machines or software.
+        ConfigError: BENCH_FAULT is no fault.
+    """
+    parse_fault(options.fault)
+    sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
+    try:
+        return sweep.run(plan)
+    finally:
+        launcher.close()

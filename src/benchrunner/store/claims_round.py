@@ -1,0 +1,15 @@
+"""claims/N/: a new round begins when cells that have a verdict are to run again, as `bench resume` does."""
+
+from benchrunner.core.paths import SweepPaths
+
+
+def latest_round(paths: SweepPaths) -> int:
+    """The newest round, counted from 1; 1 where there was none."""
+    home = paths.claims(1).parent
+    found = [int(path.name) for path in home.iterdir() if path.name.isdecimal()] if home.is_dir() else []
+    return max(found, default=1)
+
+
+def next_round(paths: SweepPaths) -> int:
+    """A round that nobody has begun."""
+    return latest_round(paths) + 1 if paths.claims(1).parent.is_dir() else 1

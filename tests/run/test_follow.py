@@ -1,0 +1,243 @@
+import json
+import os
+import signal
+
+import pytest
+
+from benchrunner.core.errors import UsageError
+from benchrunner.launch.allocation import JobState
+from benchrunner.launch.fake import Script
+from benchrunner.run.follow import Following, follow_plan
+from benchrunner.run.options import RunOptions
+from benchrunner.run.resume import Selection
+from benchrunner.store.allocations_file import read_jobs
+from fake_sweeps import ERROR, cells, record
+from samples import make_cell, plan_cell
+from shared_sweeps import Cluster, measured
+
+SLURM = {"launcher.name": "slurm"}
+
+
+class FakeCluster:
+    """A scheduler whose allocations are loops on the virtual clock; `fate(job number, seconds)` ends one."""
+
+    def __init__(self, paths, planned, fate=lambda number, age_s: None, waits_s=5.0, script=None):
+        self.cluster = Cluster(paths, planned, *filter(None, [script]))
+        self.fate, self.waits_s = fate, waits_s
+        self.jobs, self.cancelled, self.requests = {}, [], []
+        self.on_sleep = lambda: None
+
+    # --- the seam
+
+    def submit(self, sweep, request):
+        job = str(100 + len(self.jobs))
+        self.jobs[job] = {"since": self.now(), "worker": None, "end": None, "round": request.command}
+        self.requests.append(request)
+        return job
+
+    def poll(self, sweep, jobs):
+        return {job: self._state(job) for job in jobs}
+
+    def cancel(self, sweep, jobs):
+        for job in jobs:
+            self.cancelled.append(job)
+            if self.jobs[job]["worker"]:
+                self.jobs[job]["worker"].leave()
+            self.jobs[job]["end"] = self.jobs[job]["end"] or "cancelled"
+
+    def logs(self, sweep, job):
+        return "slurmstepd: error\n"
+
+    def _state(self, job):
+        one = self.jobs.get(job, {"end": "unknown"})
+        if one["end"]:
+            return JobState(phase="ended", end=one["end"])
+        return JobState(phase="running" if one["worker"] else "waiting", detail="" if one["worker"] else "Resources")
+
+    # --- the clock of who follows
+
+    def now(self):
+        return self.cluster.clock.now()
+
+    def sleep(self, seconds):
+        self.on_sleep()
+        end = self.now() + seconds
+        while self.now() < end:
+            self._turn()
+            self.cluster.step()
+
+    def _turn(self):
+        for number, (job, one) in enumerate(self.jobs.items()):
+            if one["end"] is None and one["worker"] is None and self.now() >= one["since"] + self.waits_s:
+                number_of_round = int(next(w for w in one["round"] if w.startswith("--round=")).partition("=")[2])
+                one["worker"] = self.cluster.add(job=job, round=number_of_round)
+            elif one["worker"] and one["end"] is None:
+                end = self.fate(number, self.now() - one["since"])
+                if end:
+                    one["worker"].die()
+                one["end"] = end or (None if one["worker"].is_here else "completed")
+
+
+def planned_cells(count, jobs=2):
+    return cells(count, **SLURM, **{"launcher.jobs": jobs})
+
+
+def follow(paths, planned, fake, how=Following(), **options):  # noqa: B008
+    settings = RunOptions(clock=fake, fault=None, **options)
+    return follow_plan(fake.cluster.plan, paths, fake, settings, how)
+
+
+def statuses(paths, planned):
+    return [record(paths, one)["status"] for one in planned]
+
+
+def codes(paths, planned):
+    return {record(paths, one)["reason_code"] for one in planned}
+
+
+def test_few_jobs_run_all_cells_and_leave_nothing(paths):
+    planned = planned_cells(12)
+    fake = FakeCluster(paths, planned)
+    summary = follow(paths, planned, fake)
+    assert statuses(paths, planned) == ["ok"] * 12 and summary.exit_code == 0
+    assert len(fake.jobs) == 2 and all(one["end"] for one in fake.jobs.values())
+    assert read_jobs(paths, "slurm") == ["100", "101"]
+
+
+def test_the_time_is_the_plans_estimate_unless_it_is_given(paths):
+    fake = FakeCluster(paths, cells(40, **SLURM))
+    follow(paths, None, fake)
+    fewer = FakeCluster(type(paths)(paths.root / "b"), cells(10, **SLURM))
+    follow(fewer.cluster.paths, None, fewer)
+    given = FakeCluster(type(paths)(paths.root / "c"), cells(10, **SLURM, **{"launcher.time_min": 7}))
+    follow(given.cluster.paths, None, given)
+    assert fake.requests[0].time_min > fewer.requests[0].time_min > given.requests[0].time_min == 7
+
+
+@pytest.mark.parametrize("end", ["preempted", "node_failed", "time_limit"])
+def test_an_allocation_that_is_taken_away_costs_its_running_cells_and_another_one_is_asked_for(paths, end):
+    planned = planned_cells(10, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: end if number == 0 and age_s > 9 else None)
+    summary = follow(paths, planned, fake)
+    assert statuses(paths, planned) == ["ok"] * 10 and summary.exit_code == 0 and len(fake.jobs) == 2
+    assert [record(paths, one)["attempt"] for one in planned].count(2) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "exit_code"),
+    [
+        ("cancelled", "skipped.cancelled", 2),
+        ("failed", "failed.allocation", 2),
+        ("time_limit", "skipped.time_limit", 2),
+        ("preempted", "skipped.preempted", 2),
+        ("node_failed", "failed.node", 2),
+        ("unknown", "failed.allocation", 2),
+    ],
+)
+def test_every_end_has_a_verdict_of_its_own(paths, end, code, exit_code):
+    planned = planned_cells(3, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: end if age_s > 5.2 else None)
+    summary = follow(paths, planned, fake)
+    assert codes(paths, planned) == {code} and summary.exit_code == exit_code
+    assert len(fake.jobs) <= 3
+
+
+def test_a_job_that_waits_is_waited_for(paths):
+    planned = planned_cells(2, jobs=1)
+    fake = FakeCluster(paths, planned, waits_s=5000.0)
+    fake.cluster.step = lambda seconds=0.25, step=fake.cluster.step: step(2.0)
+    assert follow(paths, planned, fake).counts == {"ok": 2}
+
+
+def test_an_interrupt_cancels_everything_and_resume_finishes_it(paths):
+    planned = planned_cells(8)
+    fake = FakeCluster(paths, planned)
+    fake.on_sleep = lambda: fake.cancelled or (7 < fake.now() <= 8 and os.kill(os.getpid(), signal.SIGINT))
+    summary = follow(paths, planned, fake)
+    assert summary.exit_code == 130 and set(fake.cancelled) == {"100", "101"}
+    before = {one.cell.slug: record(paths, one) for one in planned if record(paths, one)["status"] == "ok"}
+    assert 0 < len(before) < 8 and codes(paths, planned) == {None, "skipped.interrupted"}
+    again = FakeCluster(paths, planned)
+    assert follow(paths, planned, again, resume=True).counts == {"ok": 8}
+    assert all(record(paths, one) == before.get(one.cell.slug, record(paths, one)) for one in planned)
+
+
+def test_jobs_of_a_bench_that_died_are_adopted(paths):
+    planned = planned_cells(8)
+    fake = FakeCluster(paths, planned)
+    assert follow(paths, planned, fake, Following(detach=True)) is None
+    fake.sleep(7.0)
+    summary = follow(paths, planned, fake, resume=True)
+    assert summary.counts == {"ok": 8} and len(fake.jobs) == 2
+
+
+def test_nothing_is_submitted_while_the_cluster_does_not_answer(paths):
+    planned = planned_cells(2)
+    fake = FakeCluster(paths, planned)
+    follow(paths, planned, fake, Following(detach=True))
+    fake.poll = lambda sweep, jobs: {}
+    with pytest.raises(UsageError, match="does not answer"):
+        follow(paths, planned, fake, resume=True)
+    assert len(fake.jobs) == 2
+
+
+def test_watching_changes_nothing(paths):
+    planned = planned_cells(4)
+    fake = FakeCluster(paths, planned)
+    follow(paths, planned, fake, Following(detach=True))
+    summary = follow(paths, planned, fake, Following(only_watch=True))
+    assert summary.counts == {"ok": 4} and fake.cancelled == [] and not paths.runs.exists()
+
+
+def test_only_what_is_selected_runs_again(paths):
+    planned = planned_cells(4, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "cancelled" if age_s > 5.2 else None)
+    follow(paths, planned, fake)
+    again = FakeCluster(paths, planned)
+    follow(paths, planned, again, resume=True, selection=Selection(cells=(planned[1].cell.slug,)))
+    assert [one == "ok" for one in statuses(paths, planned)] == [False, True, False, False]
+
+
+def test_what_the_plan_ruled_out_is_in_the_tables(paths):
+    ruled = plan_cell(make_cell(precision="nf4", leaves=SLURM), "unsupported", "rule.nf4", "nf4 cannot train")
+    planned = [*planned_cells(2), ruled]
+    fake = FakeCluster(paths, planned)
+    assert follow(paths, planned, fake).counts == {"ok": 2, "unsupported": 1}
+
+
+def test_an_allocation_that_failed_after_it_had_run_cells_is_replaced(paths):
+    planned = planned_cells(10, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "failed" if number == 0 and age_s > 9 else None)
+    assert follow(paths, planned, fake).counts == {"ok": 10} and len(fake.jobs) == 2
+
+
+def test_every_process_of_a_repeated_cell_is_followed_to_its_end(paths):
+    planned = cells(3, **SLURM, **{"launcher.jobs": 2}, repeats=3)
+    fake = FakeCluster(paths, planned)
+    assert follow(paths, planned, fake).counts == {"ok": 3}
+    assert measured(fake.cluster) == {one.place: 1 for one in fake.cluster.plan.processes()}
+
+
+def test_for_processes_that_nobody_would_start_nothing_is_submitted(paths):
+    planned = cells(1, **SLURM, repeats=2)
+    oom = Script(errors={0: ERROR | {"kind": "oom", "message": "CUDA out of memory"}}, exits={0: 1})
+    follow(paths, planned, FakeCluster(paths, planned, script=lambda job: oom))
+    again = FakeCluster(paths, planned)
+    assert follow(paths, planned, again, resume=True).counts == {"oom": 1} and again.jobs == {}
+
+
+def test_workers_are_told_what_the_command_chose(paths):
+    fake = FakeCluster(paths, planned_cells(1))
+    follow(paths, None, fake, repeats=2, overrides=("timeout_s=7",), infer=False)
+    assert {"timeout_s=7", "--repeats=2", "--no-infer"} <= set(fake.requests[0].command)
+
+
+def test_what_becomes_of_cells_is_in_the_events_and_may_fail_the_run(paths):
+    planned = planned_cells(2, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "cancelled" if age_s > 6.5 else None)
+    events = paths.root / "events"
+    summary = follow(paths, planned, fake, events=events, fail_on=("skipped.cancelled",))
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [one["event"] for one in told] == ["begin", "finished", "finished", "end"]
+    assert [one["status"] for one in told[1:3]] == ["ok", "skipped"] and told[3]["exit_code"] == summary.exit_code
+    assert summary.unwanted == ["skipped.cancelled"]

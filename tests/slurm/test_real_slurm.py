@@ -1,0 +1,201 @@
+"""On a real Slurm, set up for it: `make test-slurm`. Each test ends with the tables that an undisturbed sweep has."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm_cluster import SlurmCluster, missing, node_pids
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif("BENCH_TEST_SLURM" not in os.environ, reason="make test-slurm"),
+]
+
+BENCH = [sys.executable, "-m", "benchrunner"]
+WINDOW = ["measure.steps=2", "measure.warmup_steps=1", "model=debug"]
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    if why := missing():
+        pytest.skip(why)
+    with SlurmCluster() as cluster:
+        yield cluster
+
+
+class Bench:
+    """A sweep, started in the background."""
+
+    def __init__(self, home, words):
+        self.home, self.log = home, home / "bench.log"
+        self.process = subprocess.Popen(
+            [*BENCH, *words], cwd=home, stdout=subprocess.DEVNULL, stderr=self.log.open("a")
+        )
+
+    @property
+    def sweep(self):
+        return self.home / "outputs" / "latest"
+
+    def jobs(self):
+        path = self.sweep / "allocations.json"
+        return json.loads(path.read_text())["jobs"] if path.exists() else []
+
+    def records(self):
+        found = [json.loads(path.read_text()) for path in self.sweep.glob("cells/*/record.json")]
+        return {one["slug"]: one for one in found}
+
+    def wait_for(self, is_so, limit_s=240):
+        end = time.monotonic() + limit_s
+        while not is_so():
+            assert time.monotonic() < end and self.process.poll() is None, self.log.read_text()
+            time.sleep(0.3)
+
+    def wait(self, limit_s=500):
+        return self.process.wait(limit_s)
+
+
+def cells(count, *more):
+    return ["-m", "launcher=slurm", f"seed=range(0,{count})", "strategy=single", *WINDOW, *more]
+
+
+def resume(home):
+    done = subprocess.run(
+        [*BENCH, "resume", "outputs/latest"], cwd=home, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def hold_complete(bench, count, before=()):
+    """Every cell has its measurement, those finished before have not changed, and nothing is left anywhere."""
+    records = bench.records()
+    assert [one["status"] for one in records.values()] == ["ok"] * count
+    assert all(records[slug] == one for slug, one in dict(before).items())
+    results = (bench.sweep / "results.csv").read_text()
+    assert results.count(",ok,") == count
+    time.sleep(2)
+    alive = subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
+    assert alive == "" and not node_pids("bench-node1") and not node_pids("bench-node2")
+
+
+def finished(bench):
+    return {slug: one for slug, one in bench.records().items() if one["status"] == "ok"}
+
+
+def struck(slurm, tmp_path, *more, count=5):
+    """A sweep in which one cell is done and others are at work."""
+    bench = Bench(tmp_path, cells(count, *more))
+    bench.wait_for(lambda: len(finished(bench)) >= 1)
+    return bench, finished(bench)
+
+
+def test_sixty_cells_in_three_jobs(slurm, tmp_path):
+    bench = Bench(tmp_path, cells(60, "launcher.jobs=3"))
+    assert bench.wait(2400) == 0, bench.log.read_text()
+    hold_complete(bench, 60)
+    runs = json.loads((bench.sweep / "runs.json").read_text())["runs"]
+    assert len(bench.jobs()) <= 3 and runs[-1]["busy_share"] >= 0.9
+    print(f"busy {runs[-1]['busy_share']:.1%}")
+
+
+def test_two_nodes_compute_what_one_does(slurm, tmp_path):
+    two = Bench(tmp_path, ["-m", "launcher=slurm", "launcher.nodes_per_job=2", "strategy=ddp,fsdp_stage3", "nodes=2",
+                           "devices=1", *WINDOW])  # fmt: skip
+    assert two.wait() == 0, two.log.read_text()
+    hold_complete(two, 2)
+    one = tmp_path / "one"
+    one.mkdir()
+    alone = Bench(one, ["-m", "strategy=ddp,fsdp_stage3", "devices=2", *WINDOW])
+    assert alone.wait() == 0, alone.log.read_text()
+    assert losses(two) == losses(alone)
+    assert all("nodes-2" in slug for slug in two.records())
+
+
+def losses(bench):
+    """Strategy → the losses of rank 0."""
+    found = {}
+    for path in bench.sweep.glob("cells/*/attempt-1/rank0.json"):
+        result = json.loads(path.read_text())["result"]
+        strategy = "ddp" if "ddp" in path.parts[-3] else "fsdp"
+        found[strategy] = [round(loss, 4) for loss in result["losses"]]
+    return found
+
+
+def test_scancel(slurm, tmp_path):
+    bench, before = struck(slurm, tmp_path)
+    subprocess.run(["scancel", *bench.jobs()], check=True)
+    assert bench.wait() == 2
+    assert {one["reason_code"] for one in bench.records().values()} == {None, "skipped.cancelled"}
+    resume(tmp_path)
+    hold_complete(bench, 5, before)
+
+
+def test_requeue(slurm, tmp_path):
+    bench, before = struck(slurm, tmp_path)
+    subprocess.run(["scontrol", "requeue", *bench.jobs()], check=True)
+    assert bench.wait() == 0, bench.log.read_text()
+    hold_complete(bench, 5, before)
+
+
+def test_a_time_limit(slurm, tmp_path):
+    bench, before = struck(slurm, tmp_path, count=8)
+    subprocess.run(["scontrol", "update", f"jobid={bench.jobs()[0]}", "timelimit=1"], check=True)
+    assert bench.wait(900) == 0, bench.log.read_text()
+    assert len(bench.jobs()) >= 2
+    hold_complete(bench, 8, before)
+
+
+def test_a_node_that_goes_down(slurm, tmp_path):
+    bench, before = struck(slurm, tmp_path)
+    node = subprocess.run(["squeue", "-h", "-o", "%N"], capture_output=True, text=True, check=True).stdout.split()[0]
+    slurm.stop_node(node)
+    try:
+        assert bench.wait(900) == 0, bench.log.read_text()
+    finally:
+        slurm.start_node(node)
+    hold_complete(bench, 5, before)
+
+
+def test_kill_of_bench_is_followed_by_a_resume_that_adopts(slurm, tmp_path):
+    bench, before = struck(slurm, tmp_path)
+    bench.process.kill()
+    bench.process.wait()
+    assert f"following jobs {bench.jobs()[0]}" in resume(tmp_path)
+    assert len(bench.jobs()) == 1
+    hold_complete(bench, 5, before)
+
+
+def test_an_interrupt_cancels(slurm, tmp_path):
+    bench, before = struck(slurm, tmp_path)
+    bench.process.send_signal(signal.SIGINT)
+    assert bench.wait() == 130
+    assert {one["reason_code"] for one in bench.records().values()} == {None, "skipped.interrupted"}
+    resume(tmp_path)
+    hold_complete(bench, 5, before)
+
+
+def test_detach_and_watch(slurm, tmp_path):
+    bench = Bench(tmp_path, cells(3, "--detach"))
+    assert bench.wait() == 0 and bench.records() == {}
+    done = subprocess.run([*BENCH, "watch", "outputs/latest"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    Path(bench.log).touch()
+    time.sleep(3)
+    hold_complete(bench, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [(["launcher.partition=none"], "launcher.partition"), (["launcher.sbatch.nonsense=1"], "launcher.sbatch")],
+)
+def test_a_wrong_word_is_one_message(slurm, tmp_path, words, key):
+    bench = Bench(tmp_path, cells(1, *words))
+    assert bench.wait() == 1
+    said = bench.log.read_text()
+    assert said.startswith("bench: launcher=slurm: sbatch refuses") and key in said and said.count("\n") == 1
