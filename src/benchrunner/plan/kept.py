@@ -92,6 +92,8 @@ class Model:
         self.is_peft = config.workload.name in arithmetic.PEFT_WORKLOADS
         self.checkpointed = set(arithmetic.checkpointed_blocks(self.shape.num_layers, config.activation_checkpointing))
         """Blocks that are computed again in the backward pass."""
+        self.first = config.workload.adapter_start_layer if config.workload.name == "adapter" else 0
+        """The first block with a backward pass: below the first prompt of an adapter nothing trains."""
         self.per_op = config.activation_checkpointing.every == "per_op"
         self.block = self._block()
 
@@ -136,6 +138,8 @@ class Model:
 
     def kept(self, index: int) -> float:
         """Bytes that block `index` keeps from forward to backward."""
+        if index < self.first:
+            return 0.0
         if index not in self.checkpointed:
             return self.block.saved + self.copies(self.block.parameters)
         if self.per_op:

@@ -229,10 +229,10 @@ def _weight_gradient(model: Model, tape: Tape, parameters: int) -> None:
 
 def _backward_blocks(model: Model, tape: Tape) -> None:
     """From the last block to the first; of those between, what stays behind is counted."""
-    last = model.shape.num_layers - 1
-    for index in sorted({last, max(last - 1, 0), 1 if last else 0, 0}, reverse=True):
-        if index < last - 1 and index == 1:
-            _skip(model, tape, range(2, last - 1))
+    first, last = model.first, model.shape.num_layers - 1
+    for index in sorted({last, max(last - 1, first), min(first + 1, last), first}, reverse=True):
+        if index < last - 1 and index == first + 1:
+            _skip(model, tape, range(first + 2, last - 1))
         _backward_block(model, tape, index)
 
 

@@ -1,5 +1,6 @@
 """What a sweep expects of its cells (`sweep.expect`), held against their records."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,7 @@ import pandas as pd
 
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.expectation import Expectation, Selection, read_expectations
-from benchrunner.report.formatting import significant
+from benchrunner.report import formatting
 from benchrunner.report.results import Row
 
 Answer = Literal["holds", "within tolerance", "violated", "not judged"]
@@ -44,18 +45,24 @@ def expectations_table(judged: Sequence[Judged]) -> pd.DataFrame:
 
 
 def _judge(expectation: Expectation, rows: Sequence[Row], hardware: Hardware) -> Judged:
-    found = [_the_cell(selection, rows, hardware) for selection in (expectation.less, expectation.more)]
-    problems = [row for row in found if isinstance(row, str)]
-    values = [_value(row, expectation.metric) for row in found if not isinstance(row, str)]
-    problems += [value for value in values if isinstance(value, str)]
+    found = [
+        _the_value(selection, expectation.metric, rows, hardware) for selection in (expectation.less, expectation.more)
+    ]
+    problems = [problem for problem in found if isinstance(problem, str)]
     if problems:
         return Judged(expectation=expectation, answer="not judged", ratio=None, explanation="; ".join(problems))
-    less, more = (float(value) for value in values)
-    ratio = less / more if more else float("inf")
-    texts = [f"{row.planned.cell.slug} {significant(value)}" for row, value in zip(found, (less, more), strict=True)
-             if not isinstance(row, str)]  # fmt: skip
-    explanation = f"{texts[0]} against {texts[1]}: ratio {ratio:.3f}"
+    (slug, less), (other, more) = (value for value in found if not isinstance(value, str))
+    ratio = less / more if more else math.inf
+    said = [f"{name} {_said(expectation.metric, value)}" for name, value in ((slug, less), (other, more))]
+    explanation = f"{said[0]} against {said[1]}: ratio {ratio:.3f}"
     return Judged(expectation=expectation, answer=_answer(ratio, expectation.by), ratio=ratio, explanation=explanation)
+
+
+def _said(metric: str, value: float) -> str:
+    """The value in the unit that tables have for its metric."""
+    if metric.endswith("_bytes"):
+        return f"{formatting.gib(value)} GiB"
+    return f"{formatting.significant(value * 1e3)} ms" if metric.endswith("_s") else formatting.significant(value)
 
 
 def _answer(ratio: float, by: float) -> Answer:
@@ -64,17 +71,13 @@ def _answer(ratio: float, by: float) -> Answer:
     return "violated" if ratio > 1 + by else "within tolerance"
 
 
-def _the_cell(selection: Selection, rows: Sequence[Row], hardware: Hardware) -> Row | str:
-    """The one row that is selected, or why there is not one."""
+def _the_value(selection: Selection, metric: str, rows: Sequence[Row], hardware: Hardware) -> tuple[str, float] | str:
+    """Slug and metric of the one row that is selected, or why there is none."""
     selected = [row for row in rows if selection.has(row.planned.cell, hardware)]
-    if len(selected) == 1:
-        return selected[0]
-    return "no cell of this sweep is meant" if not selected else f"{len(selected)} cells are meant, not one"
-
-
-def _value(row: Row, metric: str) -> float | str:
-    value = row.metrics.get(metric)
+    if len(selected) != 1:
+        return "no cell of this sweep is meant" if not selected else f"{len(selected)} cells are meant, not one"
+    row, value = selected[0], selected[0].metrics.get(metric)
     if isinstance(value, (int, float)):
-        return value
+        return row.planned.cell.slug, float(value)
     why = row.reason_code if row.status != "ok" else f"it has no {metric}"
     return f"{row.planned.cell.slug}: {why}"
