@@ -10,17 +10,30 @@ from benchrunner.worker.workloads import train
 from cells import make_cell, make_context, make_matrix
 from equivalence import EQUAL, SMALL, run_job
 
+AXES = ["strategy=single,ddp,fsdp_stage2,fsdp_stage3", "activation_checkpointing=none,full,selective"]
+COMPILED = ["strategy=single,fsdp_stage3", "activation_checkpointing=selective", "compile=inductor"]
+"""A plain and a sharded one, with blocks of both kinds; all of them run under `slow`."""
+
 
 @pytest.fixture(scope="module")
 def combinations(tmp_path_factory):
     """One process group of two ranks runs them all; `single` runs on each rank by itself."""
-    axes = ["strategy=single,ddp,fsdp_stage2,fsdp_stage3", "activation_checkpointing=none,full,selective"]
-    return run_job([*axes, "compile=eager,inductor", "micro_batch_size=2"], tmp_path_factory)
+    words = [[*AXES, "micro_batch_size=2"], [*COMPILED, "micro_batch_size=2"]]
+    return [result for one in words for result in run_job(one, tmp_path_factory)]
 
 
 def test_every_combination_starts_from_bit_identical_weights(combinations):
-    assert len(combinations) == 24
+    assert len(combinations) == 12 + 2
     assert len({result["weights"] for result in combinations}) == 1
+
+
+@pytest.mark.slow
+def test_every_compiled_combination_has_the_same_weights_and_loss_curve(combinations, tmp_path_factory):
+    compiled = run_job([*AXES, "compile=inductor", "micro_batch_size=2"], tmp_path_factory)
+    assert len(compiled) == 12 and {result["weights"] for result in compiled} == {combinations[0]["weights"]}
+    reference = torch.tensor(combinations[0]["losses"])
+    for result in compiled:
+        torch.testing.assert_close(torch.tensor(result["losses"]), reference, atol=EQUAL, rtol=0, msg=str(result))
 
 
 def test_every_combination_has_the_same_loss_curve(combinations):
