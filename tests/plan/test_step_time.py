@@ -67,3 +67,11 @@ def test_ddp_reduces_once_and_fsdp_in_every_micro_step():
 
 def test_fused_kernels_move_less():
     assert ideal(compile="inductor")["memory"] < ideal()["memory"]
+
+
+def test_nothing_goes_backward_below_the_first_prompt_of_an_adapter():
+    layers = {"model.num_layers": 4, "workload.adapter_start_layer": 0}
+    whole = ideal(workload="adapter", leaves=layers)
+    half = ideal(workload="adapter", leaves=layers | {"workload.adapter_start_layer": 2})
+    assert all(half[name] < whole[name] for name in ("matmul", "attention", "memory"))
+    assert half["attention"] == pytest.approx(whole["attention"] * 2 / 3)

@@ -96,7 +96,8 @@ def flops_by_kind(config: Config, sizes: Sizes) -> dict[str, float]:
     tokens = sizes.global_batch_size * sizes.seq_len / sizes.world_size
     attention = tokens * arithmetic.attention_flops_per_token(model, sizes.seq_len, causal=True)
     attention *= _passes(config)
-    products = max(total - attention, 0.0)
+    skipped = (1 - _share_with_backward(config)) * model.num_layers * arithmetic.block_matmul_parameters(model)
+    products = max(total - attention - 2 * tokens * skipped, 0.0)
     fp8 = 0.0
     if config.precision.compute_dtype == "float8":
         converted = arithmetic.fp8_matmul_parameters(model, config.precision)
@@ -109,7 +110,13 @@ def _passes(config: Config) -> float:
     if config.workload.name not in arithmetic.GRADIENT_WORKLOADS:
         return 1.0
     num_layers = config.model.num_layers
-    return 3.0 + arithmetic.num_recomputed_blocks(num_layers, config) / num_layers
+    return 1.0 + 2.0 * _share_with_backward(config) + arithmetic.num_recomputed_blocks(num_layers, config) / num_layers
+
+
+def _share_with_backward(config: Config) -> float:
+    """Of the blocks: below the first prompt of an adapter nothing trains, and nothing goes backward."""
+    start = config.workload.adapter_start_layer if config.workload.name == "adapter" else 0
+    return max(config.model.num_layers - start, 0) / config.model.num_layers
 
 
 def moved_bytes(config: Config, sizes: Sizes) -> float:
