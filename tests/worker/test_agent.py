@@ -19,6 +19,7 @@ from benchrunner.launch import local, processes
 from benchrunner.launch.job import Job
 from benchrunner.outcome.judge import judge
 from benchrunner.plan.plan import Plan
+from benchrunner.run.log_cleaner import clean_logs
 from benchrunner.run.options import RunOptions
 from benchrunner.run.sweep import run_plan
 from benchrunner.run.watch import Running
@@ -124,6 +125,7 @@ def test_secrets_and_host_names_stay_out(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_URL", "https://me:hunter2@example.org/")
     monkeypatch.setenv("NOTE", f"on {socket.gethostname()}!")
     job, _, _ = run_job(tmp_path, "print_env")
+    clean_logs(job.paths)  # as the loop does beside and after a job
     text = "".join(path.read_text() for path in job.paths.root.iterdir() if path.is_file())
     assert "OMP_NUM_THREADS=1" in text
     assert "hunter2" not in text
