@@ -7,8 +7,6 @@ Training answers with losses and gradients, a forward pass with logits, a genera
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from benchrunner.worker.validity.finding import Evidence, Finding, unknown
@@ -118,11 +116,7 @@ def _finding(evidence: Evidence, answers: Answers) -> Finding:
 
 
 def _agreed(evidence: Evidence, answers: Answers) -> tuple[FunctionErrors, float]:
-    values = torch.tensor([*asdict(answers.errors).values(), finite(answers.moved)], dtype=torch.float64)
-    values = values.to(evidence.context.device)
-    if evidence.several_ranks:
-        dist.all_reduce(values, dist.ReduceOp.MAX)
-    *errors, moved = values.tolist()
+    *errors, moved = evidence.exchange.most(*asdict(answers.errors).values(), finite(answers.moved))
     return FunctionErrors(*errors), moved
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from benchrunner.core.schema import OptimizerConfig
@@ -128,9 +127,8 @@ def _gradient_norm(evidence: Evidence, trained: dict[str, nn.Parameter]) -> floa
     for parameter in trained.values():
         assert parameter.grad is not None
         square += torch.linalg.vector_norm(local(parameter.grad), dtype=torch.float32).double() ** 2
-    if evidence.several_ranks and evidence.cell.config.strategy.kind == "fsdp":
-        dist.all_reduce(square)
-    return math.sqrt(float(square))
+    is_part = evidence.several_ranks and evidence.cell.config.strategy.kind == "fsdp"
+    return math.sqrt(sum(evidence.exchange.gather(float(square))) if is_part else float(square))
 
 
 def _judged(evidence: Evidence, loop: TrainingLoop, before: dict[str, Sampled]) -> Finding:
@@ -191,10 +189,7 @@ def _finding(evidence: Evidence, updates: dict[str, float], states: dict[str, fl
     """The verdict over all ranks: the same on each."""
     error, name = max(((error, name) for name, error in updates.items()), default=(-1.0, ""))
     state = max(states.values(), default=0.0)
-    values = torch.tensor([error, state], dtype=torch.float64, device=evidence.context.device)
-    if evidence.several_ranks:
-        dist.all_reduce(values, dist.ReduceOp.MAX)
-    error, state = values.tolist()
+    error, state = evidence.exchange.most(error, state)
     if error < 0 and not states:
         return unknown(f"no update of {evidence.cell.axes['optimizer']} is as large as its parameter's rounding")
     options = evidence.cell.config.optimizer

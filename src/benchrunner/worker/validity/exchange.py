@@ -64,6 +64,10 @@ class Exchange:
         self._store.set(f"{key}/{self.rank}", pickle.dumps(value))  # type: ignore[arg-type] # its stub knows text alone
         return [value if rank == self.rank else self._hear(key, rank) for rank in range(self.world_size)]
 
+    def most(self, *values: float) -> tuple[float, ...]:
+        """The largest over all ranks of each value; as `gather`."""
+        return tuple(max(of_ranks) for of_ranks in zip(*self.gather(values), strict=True))
+
     def agree(self, what: str, act: Callable[[], object]) -> str | None:
         """Act on every rank; None where all succeeded, else what the first that failed said, to all of them.
 

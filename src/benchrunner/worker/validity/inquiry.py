@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from benchrunner.worker.steps.training_loop import TrainingLoop
@@ -107,11 +106,8 @@ class Inquiry:
         if self.loop.loss_scale() == 1:
             return False
         gradients = [one.grad for one in self.evidence.built.decoder.parameters() if one.grad is not None]
-        is_over = torch.tensor(float(any(not bool(local(one).isfinite().all()) for one in gradients)))
-        is_over = is_over.to(self.loop.context.device)
-        if self.evidence.several_ranks:
-            dist.all_reduce(is_over, dist.ReduceOp.MAX)
-        return bool(is_over)
+        is_over = any(not bool(local(one).isfinite().all()) for one in gradients)
+        return any(self.evidence.exchange.gather(is_over))
 
     def _compare(self, asked: Asked, loss: float, *, with_gradients: bool = True) -> None:
         formulas, source = self.formulas, weights_of(self.evidence.built)

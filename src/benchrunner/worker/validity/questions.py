@@ -11,12 +11,12 @@ from torch import Tensor
 from benchrunner.core.cell import Cell
 from benchrunner.worker.context import Context
 from benchrunner.worker.steps import data
+from benchrunner.worker.validity.probe import check_budget_s
 from benchrunner.worker.validity.reference import Question
 
 if TYPE_CHECKING:
     from benchrunner.worker.validity.finding import Evidence
 
-MIN_BUDGET_S = 5.0
 PREFIX = 48
 """Tokens that decide an early question: enough for heads, positions and windows to show."""
 NUM_SEQUENCES = 2
@@ -131,12 +131,9 @@ def _counted(shares: Sequence[float], first: int) -> Tensor:
 def affordable_steps(evidence: "Evidence") -> int:
     """Whole steps that a fifth of the window's time, or 5 s, has room for; the same on every rank."""
     times_s = evidence.result["step_times_s"] or [0.0]
-    least = torch.tensor(budget_s(evidence) / max(statistics.median(times_s), 1e-6), device=evidence.context.device)
-    if evidence.several_ranks:
-        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
-    return int(least)
+    return int(min(evidence.exchange.gather(budget_s(evidence) / max(statistics.median(times_s), 1e-6))))
 
 
 def budget_s(evidence: "Evidence") -> float:
     """What a check that asks for more steps may take."""
-    return max(MIN_BUDGET_S, sum(evidence.result["step_times_s"]) / 5)
+    return check_budget_s(sum(evidence.result["step_times_s"]))
