@@ -1,15 +1,15 @@
 """`sweep.expect`: orderings of two cells of a sweep that a mechanism predicts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchrunner.core.cell import Cell
 from benchrunner.core.errors import ConfigError, did_you_mean
-from benchrunner.core.patterns import read_pattern
 from benchrunner.core.record import Metrics
 from benchrunner.machine.hardware import Hardware
-from benchrunner.plan.facts import Lookup, check_key, lookup_of
+from benchrunner.plan.facts import check_key
+from benchrunner.plan.rules import Condition, read_condition
 
 SECTION = "sweep.expect"
 NEEDED = frozenset({"name", "less", "more", "metric", "because"})
@@ -21,11 +21,11 @@ TOLERANCE = 0.03
 class Selection:
     """Cells, by what they are: keys and patterns as in conf/compat.yaml."""
 
-    conditions: tuple[tuple[Lookup, Callable[[Any], bool]], ...]
+    conditions: tuple[Condition, ...]
 
     def has(self, cell: Cell, hardware: Hardware) -> bool:
         """Whether a cell is among them."""
-        return all(fits(value_of(cell, hardware)) for value_of, fits in self.conditions)
+        return all(condition.holds(cell, hardware) for condition in self.conditions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def read_selection(match: Any, place: str) -> Selection:
         raise ConfigError(place, f"{match!r} is not {{key: pattern}}")
     for key in match:
         check_key(str(key), place)
-    return Selection(tuple((lookup_of(str(key)), read_pattern(pattern)) for key, pattern in match.items()))
+    return Selection(tuple(read_condition(str(key), pattern) for key, pattern in match.items()))
 
 
 def _read(entry: Mapping[str, Any], place: str) -> Expectation:

@@ -131,6 +131,11 @@ def load_rules(path: Path) -> Rules:
     return Rules(rules)
 
 
+def read_condition(key: str, pattern: Any) -> Condition:
+    """The condition on one key, which must be known (`facts.check_key`)."""
+    return Condition(key, lookup_of(key), read_pattern(pattern))
+
+
 def _read_rule(entry: Mapping[str, Any], place: str) -> Rule:
     missing = {"id", "match", "reason", "evidence"} - set(entry)
     unknown = set(entry) - {"id", "match", "reason", "evidence", "code"}
@@ -139,7 +144,7 @@ def _read_rule(entry: Mapping[str, Any], place: str) -> Rule:
     reason = " ".join(entry["reason"].split())
     for key in [*entry["match"], *_PLACEHOLDER.findall(reason)]:
         check_key(key, f"{place} ({entry['id']})")
-    conditions = [Condition(key, lookup_of(key), read_pattern(pattern)) for key, pattern in entry["match"].items()]
+    conditions = [read_condition(key, pattern) for key, pattern in entry["match"].items()]
     return Rule(
         id=entry["id"],
         code=entry.get("code", f"rule.{entry['id']}"),
