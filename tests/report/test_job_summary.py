@@ -1,3 +1,4 @@
+from benchrunner.cli.gate_files import add_to_job_summary
 from benchrunner.report import job_summary
 from benchrunner.report.content import make_tables
 from samples import make_rows
@@ -9,14 +10,14 @@ def test_it_is_added_to_the_file_that_the_job_names(tmp_path, monkeypatch):
     target = tmp_path / "summary.md"
     target.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(target))
-    job_summary.write_job_summary(TABLES)
+    add_to_job_summary(job_summary.job_summary(TABLES))
     text = target.read_text()
     assert text.startswith("before\n## t\n\n**PARTIAL: 1 of 7 cells**") and "### Not measured" in text
 
 
 def test_elsewhere_nothing_is_written(monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    job_summary.write_job_summary(TABLES)
+    add_to_job_summary(job_summary.job_summary(TABLES))
 
 
 def test_a_summary_that_would_be_refused_has_no_tables(monkeypatch):

@@ -78,6 +78,7 @@ ONLY = Flag(
     metavar="STATUS,…",
     help="these cells alone; resume: failed, timeout, skipped; plan: run, unsupported, skipped",
 )
+JUNIT = Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration")
 METRIC = Flag(names=("--metric",), metavar="NAME", help="what is compared: time (usual), memory or compile")
 """Of commands that hold sweeps against each other."""
 COMMON_FLAGS = (HELP, VERSION)

@@ -7,12 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchrunner.cli.command import JSON, Flag
+from benchrunner.cli.command import JSON, JUNIT, Flag
 from benchrunner.core.errors import UsageError
 from benchrunner.core.files import write_text
-
-EXIT_GATE = 3
-"""A gate says no."""
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 """Names the file that a GitHub job shows as its summary."""
@@ -20,7 +17,7 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 GATE_FLAGS = (
     JSON,
     Flag(names=("--markdown",), metavar="FILE", help="write Markdown too"),
-    Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration"),
+    JUNIT,
 )
 
 
@@ -37,8 +34,21 @@ def show_findings(
         write_file(Path(arguments.markdown), markdown)
     if arguments.junit is not None:
         write_file(Path(arguments.junit), junit())
-    if summary := os.environ.get(SUMMARY):
-        _append(Path(summary), markdown)
+    try:
+        add_to_job_summary(f"{markdown}\n")
+    except OSError as error:
+        raise UsageError(f"{SUMMARY}={error.filename}: cannot be written: {error.strerror or error}") from error
+
+
+def add_to_job_summary(text: str) -> None:
+    """Add Markdown to the summary of a GitHub job, where there is one.
+
+    Raises:
+        OSError: its file cannot be written.
+    """
+    if target := os.environ.get(SUMMARY):
+        with open(target, "a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def write_file(path: Path, text: str) -> None:
@@ -52,11 +62,3 @@ def write_file(path: Path, text: str) -> None:
         write_text(path, text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(f"{text}\n")
-    except OSError as error:
-        raise UsageError(f"{SUMMARY}={path}: cannot be written: {error.strerror or error}") from error

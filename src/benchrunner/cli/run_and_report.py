@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import EXIT_GATE, EXIT_OK, Flag
+from benchrunner.cli.gate_files import add_to_job_summary
 from benchrunner.core.errors import UsageError, did_you_mean
 from benchrunner.core.record import STATUSES
 
@@ -34,7 +35,6 @@ FAIL_ON = Flag(
     metavar="STATUS,…",
     help="exit 2 also when a cell has one of these statuses or reason codes, e.g. oom,skipped.devices",
 )
-JUNIT = Flag(names=("--junit",), metavar="FILE", help="the verdicts as JUnit XML, for continuous integration")
 EVENTS = Flag(names=("--events",), metavar="FILE", help="add a line of JSON to FILE when a cell starts or ends")
 REPEATS = Flag(
     names=("--repeats",),
@@ -132,13 +132,13 @@ def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None
 
     Tables that cannot be made are named on stderr and change nothing else.
     """
-    from benchrunner.report.job_summary import write_job_summary
+    from benchrunner.report.job_summary import job_summary
 
     violated: list[str] = []
     try:
         tables = show_report([paths])
         violated = tables.violated
-        write_job_summary(tables)
+        add_to_job_summary(job_summary(tables))
         write_junit(tables, junit)
     except Exception as error:  # whatever it is, the sweep has run, and its exit code says how
         again = f"bench report {paths.root} makes them again"

@@ -1,15 +1,11 @@
 """Findings → JUnit XML, which CI services show by the cell. Text from logs can break none of it."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from benchrunner.core.text import single_line
-
-NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML document may hold."""
+from benchrunner.core.text import single_line, xml_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +43,4 @@ def _strings(counts: dict[str, int]) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    return NOT_XML.sub("\ufffd", single_line(text))
+    return xml_text(single_line(text))

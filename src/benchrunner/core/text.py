@@ -62,6 +62,15 @@ def single_line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in seen).split())
 
 
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML 1.0 document may hold."""
+
+
+def xml_text(text: str) -> str:
+    """`text` with U+FFFD in the place of what XML cannot hold."""
+    return NOT_XML.sub("\ufffd", text)
+
+
 _MARKDOWN = re.compile(r"([\\`*\[\]|~$])|(?<!\w)(_)|(_)(?!\w)")
 """What Markdown would read as markup; an underscore inside a word is none."""
 

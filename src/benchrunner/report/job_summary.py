@@ -1,28 +1,12 @@
-"""The summary of a sweep on the page of its job: Markdown, where GITHUB_STEP_SUMMARY names a file for it."""
-
-import os
-from pathlib import Path
+"""The summary of a sweep on the page of its GitHub job, as Markdown."""
 
 from benchrunner.report import formatting
 from benchrunner.report.content import Tables
 from benchrunner.report.markdown import escape_markdown, to_markdown
 from benchrunner.report.page import sentences
 
-VARIABLE = "GITHUB_STEP_SUMMARY"
-
 MOST_BYTES = 900_000
 """GitHub refuses a summary above 1 MiB."""
-
-
-def write_job_summary(tables: Tables) -> None:
-    """Append the summary to the file that the variable names, if there is one.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    if target := os.environ.get(VARIABLE):
-        with Path(target).open("a", encoding="utf-8") as file:
-            file.write(job_summary(tables))
 
 
 def job_summary(tables: Tables) -> str:

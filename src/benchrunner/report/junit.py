@@ -1,15 +1,11 @@
 """Tables → JUnit XML, as continuous-integration servers read it: a test case a planned cell."""
 
-import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from benchrunner.core.text import plain, single_line
+from benchrunner.core.text import plain, single_line, xml_text
 from benchrunner.report.content import Tables
 from benchrunner.report.results import Row, command_of
-
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML 1.0 document may hold."""
 
 FAILURES = ("failed", "timeout", "invalid", "oom")
 """Statuses of a cell that was run and is no result; the others that are not ok count as skipped."""
@@ -18,7 +14,7 @@ FAILURES = ("failed", "timeout", "invalid", "oom")
 def to_junit(tables: Tables) -> str:
     """One suite of the sweep; a case has the cell's seconds, and its reason and command where it is not ok."""
     rows = tables.rows
-    suite = ElementTree.Element("testsuite", {"name": _clean(tables.title), **_counts(rows)})
+    suite = ElementTree.Element("testsuite", {"name": xml_text(tables.title), **_counts(rows)})
     for row in rows:
         _add_case(suite, row)
     root = ElementTree.Element("testsuites")
@@ -35,17 +31,13 @@ def _counts(rows: Sequence[Row]) -> dict[str, str]:
 
 def _add_case(suite: ElementTree.Element, row: Row) -> None:
     seconds = row.record.wall_s if row.record and row.record.wall_s is not None else 0.0
-    names = {"classname": _clean(row.sweep), "name": row.planned.cell.slug, "time": f"{seconds:.2f}"}
+    names = {"classname": xml_text(row.sweep), "name": row.planned.cell.slug, "time": f"{seconds:.2f}"}
     case = ElementTree.SubElement(suite, "testcase", names)
     if row.status == "ok":
         return
     kind = "failure" if row.status in FAILURES else "skipped"
-    message = _clean(single_line(f"{row.reason_code}: {row.reason}"))
+    message = xml_text(single_line(f"{row.reason_code}: {row.reason}"))
     result = ElementTree.SubElement(
         case, kind, {"message": message} | ({"type": row.status} if kind == "failure" else {})
     )
-    result.text = _clean(f"{plain(row.reason)}\n{plain(command_of(row))}")
-
-
-def _clean(text: str) -> str:
-    return NOT_XML.sub("�", text)
+    result.text = xml_text(f"{plain(row.reason)}\n{plain(command_of(row))}")

@@ -7,9 +7,9 @@ import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import EXIT_OK, METRIC, Command, Example, Flag, Operands
+from benchrunner.cli.command import EXIT_GATE, EXIT_OK, METRIC, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directories
-from benchrunner.cli.gate_files import EXIT_GATE, GATE_FLAGS, show_findings
+from benchrunner.cli.gate_files import GATE_FLAGS, show_findings
 from benchrunner.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import EXIT_OK, METRIC, Command, Example, Flag, Operands
+from benchrunner.cli.command import EXIT_OK, JUNIT, METRIC, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directories
 from benchrunner.cli.gate_files import write_file
-from benchrunner.cli.run_and_report import JUNIT, show_report, write_junit
+from benchrunner.cli.run_and_report import show_report, write_junit
 
 if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths

@@ -4,14 +4,13 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
-from benchrunner.cli.command import ONLY, Command, Example, Flag, Operands
+from benchrunner.cli.command import JUNIT, ONLY, Command, Example, Flag, Operands
 from benchrunner.cli.directories import directory_and_overrides
 from benchrunner.cli.overrides import with_settings
 from benchrunner.cli.run_and_report import (
     BUDGET,
     EVENTS,
     FAIL_ON,
-    JUNIT,
     NO_INFER,
     REPEATS,
     budget_s,

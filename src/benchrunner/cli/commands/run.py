@@ -4,13 +4,12 @@ import os
 from argparse import Namespace
 
 from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
-from benchrunner.cli.command import Command, Example
+from benchrunner.cli.command import JUNIT, Command, Example
 from benchrunner.cli.overrides import MULTIRUN, OVERRIDES, plan_overrides
 from benchrunner.cli.run_and_report import (
     BUDGET,
     EVENTS,
     FAIL_ON,
-    JUNIT,
     NO_INFER,
     budget_s,
     events_file,

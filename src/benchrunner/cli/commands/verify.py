@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from benchrunner.cli.command import EXIT_OK, Command, Example, Flag, Operands
+from benchrunner.cli.command import EXIT_GATE, EXIT_OK, Command, Example, Flag, Operands
 from benchrunner.cli.commands.lock import LOCK, update_lock
 from benchrunner.cli.directories import sweep_directory
-from benchrunner.cli.gate_files import EXIT_GATE, GATE_FLAGS, show_findings
+from benchrunner.cli.gate_files import GATE_FLAGS, show_findings
 
 
 def verify(arguments: Namespace) -> int:
