@@ -12,9 +12,10 @@ from benchrunner.core.record import record_to_dict
 from benchrunner.plan.plan import Plan
 from benchrunner.report import html, markdown, terminal
 from benchrunner.report.content import make_tables
-from benchrunner.report.write import merge_rows, write_report
+from benchrunner.report.write import merge_rows
 from benchrunner.store.plan_file import write_plan
 from benchrunner.store.runs import ExitSummary, add_run
+from reporting import write_report
 from samples import CPU, H200, make_cell, make_record, make_row, plan_cell
 
 ONE, TWO, THREE = make_cell(), make_cell(strategy="ddp"), make_cell(strategy="fsdp_stage3", precision="nf4")

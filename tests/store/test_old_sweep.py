@@ -9,11 +9,12 @@ import pytest
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import record_to_dict
 from benchrunner.launch.fake import FakeLauncher, Script
-from benchrunner.report.write import read_sweep, tables_of, write_report
+from benchrunner.report.write import read_sweep, tables_of
 from benchrunner.run.sweep import RunOptions, run_plan
 from benchrunner.store.environment_file import read_environment
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_record
+from reporting import write_report
 
 OLD = Path(__file__).parent / "data" / "old_sweep"
 

@@ -53,25 +53,12 @@ class MeasuredSweep:
         return f"PARTIAL: {count}: {why}. To run them: bench resume {shlex.quote(str(self.paths.root))}"
 
 
-def write_report(sweeps: Sequence[SweepPaths], out: SweepPaths | None = None, layout: str | None = None) -> Tables:
-    """Rebuild every table and write the files.
+def make_report(sweeps: Sequence[SweepPaths], layout: str | None = None) -> tuple[Tables, SweepPaths]:
+    """Every table, and where its files belong.
 
     Args:
         sweeps: directories with a plan.json.
-        out: where to; None: into the sweep itself, and for several into `<out_dir>/merged/<stamp>` of the first.
         layout: of the published tables to print first; None: of the tables that the sweep itself reproduces, if any.
-
-    Raises:
-        SweepDirError: a directory that is no sweep.
-        ConfigError: no such layout.
-    """
-    tables, target = make_report(sweeps, layout)
-    write_tables(tables, out or target)
-    return tables
-
-
-def make_report(sweeps: Sequence[SweepPaths], layout: str | None = None) -> tuple[Tables, SweepPaths]:
-    """Every table, and where its files belong.
 
     Raises:
         SweepDirError: a directory that is no sweep.
