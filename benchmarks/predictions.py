@@ -51,8 +51,9 @@ class Compared:
 
 
 def main() -> None:
-    """Compare and print."""
+    """Compare and print: each directory, and all of several together."""
     arguments = _arguments()
+    together: list[Compared] = []
     for directory in arguments.directories:
         plan = load_plan(directory)
         records, problems = read_records(plan.cells, SweepPaths(Path(directory)))
@@ -65,6 +66,9 @@ def main() -> None:
             machine = replace(machine, calibration={**machine.calibration, **calibrate(samples, machine)})
         compared = [Compared(one, records[one.cell.slug]) for one in _predicted(cells, machine, arguments.method)]
         _print(directory, compared, {one.cell.slug for one in fitted}, [*problems])
+        together += [one for one in compared if one.planned.cell.slug not in {used.cell.slug for used in fitted}]
+    if len(arguments.directories) > 1:
+        _print(f"all {len(arguments.directories)} directories", together, set(), [])
 
 
 def _arguments() -> argparse.Namespace:
