@@ -40,6 +40,7 @@ def test_the_other_nodes_of_an_allocation_are_replaced_as_well(named_host, monke
         monkeypatch.setenv(name, value)
     forget_hosts()
     assert scrub_hosts("srun: error: gpu-node6: task 0") == "srun: error: <host>: task 0"
+    assert scrub_hosts("slurmstepd-gpu-node7: error") == "slurmstepd-<host>: error"
     assert scrub_hosts("big01-ib.local:29500 from login, gpu-node8") == "<host>:29500 from <host>, gpu-node8"
     assert may_name_host("at GPU-NODE6") and not may_name_host("at gpu-node8")
 

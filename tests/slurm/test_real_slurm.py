@@ -177,6 +177,16 @@ def test_a_rank_that_fails_on_another_node_is_named(slurm, tmp_path):
     hold_nothing_left(bench)
 
 
+def test_what_the_submitting_host_is_does_not_matter(slurm, tmp_path):
+    setup = 'launcher.setup=["export PATH=/nowhere","export NCCL_DEBUG=WARN"]'
+    bench = Bench(tmp_path, cells(1, "compile=eager,inductor", setup), NCCL_DEBUG="INFO")
+    assert bench.wait() == 0, bench.log.read_text()
+    found = {(one["status"], one["reason_code"]) for one in bench.records().values()}
+    assert found == {("ok", None), ("unsupported", "missing.cxx")}
+    environment = json.loads((bench.sweep / "environment.json").read_text())
+    assert environment["variables"]["NCCL_DEBUG"] == "WARN"
+
+
 def losses(bench):
     """Strategy → the losses of rank 0."""
     found = {}

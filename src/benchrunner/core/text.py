@@ -28,7 +28,8 @@ def _host_names() -> tuple[str, ...]:
 def _host_pattern() -> re.Pattern[str] | None:
     """Finds these names, bare or with a domain; None where there are none. Asks no name server."""
     names = "|".join(map(re.escape, _host_names()))
-    return re.compile(rf"(?<![\w.-])(?:{names})(?:\.[A-Za-z0-9-]+)*(?![\w-])", re.IGNORECASE) if names else None
+    before = r"(?:(?<![\w.-])|(?<=slurmstepd-))"
+    return re.compile(rf"{before}(?:{names})(?:\.[A-Za-z0-9-]+)*(?![\w-])", re.IGNORECASE) if names else None
 
 
 def forget_hosts() -> None:
