@@ -216,14 +216,14 @@ def test_requeue(slurm, undisturbed, tmp_path):
 
 
 def test_a_time_limit(slurm, tmp_path):
-    bench = Bench(tmp_path, cells(NUM_STRUCK, window=["measure.steps=500", *WINDOW[1:]]))
+    bench = Bench(tmp_path, cells(8, window=["measure.steps=250", *WINDOW[1:]]))
     bench.wait_for(lambda: finished(bench))
     subprocess.run(["scontrol", "update", f"jobid={bench.jobs()[0]}", "timelimit=1"], check=True)
     before = finished(bench)
     assert bench.wait(900) == 0, bench.log.read_text()
     assert len(bench.jobs()) >= 2
     resume(tmp_path)
-    hold_complete(bench, NUM_STRUCK, before)
+    hold_complete(bench, 8, before)
 
 
 def test_a_node_that_goes_down(slurm, undisturbed, tmp_path):
