@@ -1,5 +1,6 @@
 """Run a plan and show its tables: the second half of `bench` and of `bench resume`, and the flags that both take."""
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -112,10 +113,15 @@ def write_junit(tables: "Tables", file: str | None) -> None:
 
 
 def next_steps(paths: "SweepPaths", summary: "ExitSummary") -> str:
-    """Where the page is, and the command that helps most now."""
-    broke = any(summary.counts.get(status) for status in STATUSES if status not in ("ok", "skipped", "unsupported"))
-    show = [f"what broke: bench show {paths.root}"] if broke else []
-    return "\n".join([f"report: {paths.html}", *show])
+    """Where the page is, and the commands that help most now."""
+    folder, counts = shlex.quote(str(paths.root)), summary.counts
+    broke = any(counts.get(status) for status in STATUSES if status not in ("ok", "skipped", "unsupported"))
+    steps = {
+        "the rest": f"bench resume {folder}" if summary.stopped_by or summary.interrupted_by else None,
+        "what broke": f"bench show {folder}" if broke else None,
+        "later": f"bench compare {folder} NEW says what became slower or works no more" if counts.get("ok") else None,
+    }
+    return "\n".join([f"report: {paths.html}", *(f"{what}: {step}" for what, step in steps.items() if step)])
 
 
 def run_and_report(
