@@ -159,14 +159,19 @@ def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None
 def show_report(sweeps: "Sequence[SweepPaths]", layout: str | None = None) -> "Tables":
     """Write the tables of these sweeps, print and return them; a place that cannot be written costs the files alone.
 
+    Logs that a killed `bench` left as they were are scrubbed before.
+
     Raises:
         SweepDirError: a directory that is no sweep.
         ConfigError: no such layout.
     """
     from benchrunner.report.terminal import print_tables
     from benchrunner.report.write import make_report, write_tables
+    from benchrunner.run.log_cleaner import clean_what_was_left
 
     tables, target = make_report(sweeps, layout)
+    for paths in sweeps:
+        clean_what_was_left(paths)
     try:
         write_tables(tables, target)
     except OSError as error:
