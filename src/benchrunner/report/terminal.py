@@ -55,11 +55,12 @@ def print_tables(tables: Tables) -> None:
     for line in dict.fromkeys(table.above for table in tables.published):
         _print([*_paragraph(line, width), ""])
     for table in tables.published:
-        _print_section(table.title, aligned(table.frame, width))
+        _print_section(table.title, side_by_side(table.frame, table.num_labels, width))
         _print([line for note in table.notes for line in _paragraph(f"- {note}", width)] + [""])
     if tables.expectations:
         _print_section("Expected", with_reasons(expectations_table(tables.expectations), width))
     _print_section("Measured", aligned(formatting.measured_table(tables.results), width))
+    _print_section("Predicted", aligned(formatting.predicted_table(tables.results), width))
     _print_section("Not measured", with_reasons(formatting.unmeasured_table(tables.results), width))
     for matrix in tables.matrices:
         _print_section(matrix.title, matrix_lines(matrix, width))
@@ -241,6 +242,12 @@ def aligned(frame: pd.DataFrame, width: int) -> list[str]:
     """Columns side by side, headings in several lines where `width` asks for it; else a `heading value` list a row."""
     if not len(frame):
         return []
+    heads = [str(name) for name in frame.columns]
+    return _beside(frame, width) or [line for row in _texts(frame) for line in _stacked(heads, row, width)]
+
+
+def _beside(frame: pd.DataFrame, width: int) -> list[str]:
+    """Columns side by side; nothing where they do not fit."""
     heads, rows = [str(name) for name in frame.columns], _texts(frame)
     cells = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     for headings in (
@@ -250,7 +257,19 @@ def aligned(frame: pd.DataFrame, width: int) -> list[str]:
         widths = [max(size, *map(len, heading)) for heading, size in zip(headings, cells, strict=True)]
         if sum(widths) + 2 * (len(widths) - 1) <= width:
             return [_line(texts, widths) for texts in (*_heading_lines(headings), *rows)]
-    return [line for row in rows for line in _stacked(heads, row, width)]
+    return []
+
+
+def side_by_side(frame: pd.DataFrame, num_labels: int, width: int, group: int = 3) -> list[str]:
+    """A table that is too wide in pieces below one another, each with the labels; groups of columns stay together."""
+    starts = list(range(num_labels, len(frame.columns), group))
+    pieces: list[list[int]] = []
+    for columns in ([*range(start, start + group)] for start in starts):
+        if not pieces or not _beside(frame.iloc[:, [*range(num_labels), *pieces[-1], *columns]], width):
+            pieces.append([])
+        pieces[-1] += columns
+    blocks = [aligned(frame.iloc[:, [*range(num_labels), *piece]], width) for piece in pieces]
+    return [line for number, block in enumerate(blocks) for line in ([""] if number else []) + block]
 
 
 def _broken(head: str, size: int) -> list[str]:
