@@ -175,7 +175,7 @@ def test_compiled_cells_and_recompilation(tmp_path_factory):
 
 
 def test_a_check_that_raises_says_so_and_is_no_verdict(monkeypatch):
-    def fail(evidence):
+    def fail(facts):
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setitem(CHECKS, "shape", fail)
@@ -194,7 +194,7 @@ def test_the_check_phase_shows_and_the_result_is_json():
 def test_the_result_is_on_disk_before_the_checks_begin(monkeypatch):
     context, seen = make_context(make_cell(*SMALL.split())), []
 
-    def look(evidence):
+    def look(facts):
         seen.append(json.loads(context.path.read_text()))
         return Finding(ok=True)
 
@@ -207,7 +207,7 @@ def test_what_was_found_is_on_disk_when_a_later_check_is_the_end(monkeypatch):
     class End(BaseException):
         pass
 
-    def end(evidence):
+    def end(facts):
         raise End
 
     context = make_context(make_cell(*SMALL.split()))
