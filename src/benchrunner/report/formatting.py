@@ -1,7 +1,7 @@
 """Tables as people read them: rounded numbers with units in the heading, only the columns that tell rows apart."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pandas as pd
@@ -133,6 +133,20 @@ def labels(results: pd.DataFrame, part: pd.DataFrame | None = None) -> pd.DataFr
     if any(said.values()):
         columns["settings"] = [said[text] or NONE for text in part["settings"]]
     return pd.DataFrame(columns or {"model": part["model_label"].tolist()})
+
+
+def cell_labels(results: pd.DataFrame) -> list[str]:
+    """What tells each row from the others, in a few words: `ddp · bf16 · micro-batch 4`."""
+    frame = labels(results)
+    names = [str(name) for name in frame.columns]
+    return [_said(zip(names, map(str, row), strict=True)) for row in frame.to_numpy().tolist()]
+
+
+def _said(pairs: Iterable[tuple[str, str]]) -> str:
+    """Options as they are; a number or `none` says nothing without its heading, and no settings need not be said."""
+    said = [f"{name} {text}" if text[:1].isdigit() or text == NONE else text for name, text in pairs
+            if (name, text) != ("settings", NONE)]  # fmt: skip
+    return " · ".join(said) or "the usual"
 
 
 def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:

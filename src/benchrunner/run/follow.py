@@ -11,6 +11,7 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Status
 from benchrunner.launch.allocation import Allocator, End
 from benchrunner.outcome.judge import Outcome
+from benchrunner.plan.labels import short_labels
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.allocations import Allocations
@@ -118,7 +119,7 @@ class Follower:
             self._submit()
         if self.how.detach:
             return None
-        with Interrupts(lambda: None) as interrupts, self.progress.begin(len(self.left)):
+        with Interrupts(lambda: None) as interrupts, self._begin():
             while self.left and interrupts.signum is None and (not self.allocations.all_ended() or self._again()):
                 self._look()
                 self.clock.sleep(LOOK_INTERVAL_S)
@@ -126,6 +127,13 @@ class Follower:
             if not self.how.only_watch:
                 self._wind_down()
         return self._summarise(signum)
+
+    def _begin(self) -> Progress:
+        return self.progress.begin(len(self.left), short_labels([planned.cell for planned in self.plan.cells]))
+
+    def _called(self, planned: PlannedCell) -> str:
+        process = "" if planned.repeat == 1 else f" (process {planned.repeat})"
+        return self.progress.label(planned.cell.slug) + process
 
     # --- before
 
@@ -183,7 +191,7 @@ class Follower:
         at_work = {
             place for worker in read_workers(self.paths) if worker.state == "working" for place in worker.running
         }
-        self.progress.report_running([place for place in self.left if place in at_work])
+        self.progress.report_running([self._called(one) for one in self.left.values() if one.place in at_work])
 
     def _report(self, planned: PlannedCell) -> None:
         record, problem = read_record(self.paths.cell(planned.place).record, planned)
@@ -241,6 +249,7 @@ class Follower:
         if not self.allocations.all_ended():
             self.progress.note(f"jobs were cancelled and are still there: {self.allocations.describe()}")
         self._look_once_more()
+        self.allocations.clean_logs()
         for planned in list(self.left.values()):
             self._conclude(planned, is_interrupted)
 

@@ -16,6 +16,7 @@ from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
 from benchrunner.outcome.make_record import NO_ATTEMPT
+from benchrunner.plan.labels import short_labels
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import now_utc
@@ -24,6 +25,7 @@ from benchrunner.run.ledger import broken
 from benchrunner.run.log_cleaner import LogCleaner
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import Prepared, prepare
+from benchrunner.run.progress import Progress
 from benchrunner.run.watch import Running, describe_running
 from benchrunner.store import runs
 from benchrunner.store.runs import ExitSummary
@@ -90,11 +92,14 @@ class Sweep:
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.cleaner, self.devices, self._interrupts, self.progress.begin(len(self.queue)):
+        with self.cleaner, self.devices, self._interrupts, self._begin(plan):
             while (self.running or self.source.has_more(self.queue)) and not self._interrupts.is_asked:
                 self.turn()
             self._wind_down()
         return self._summarise(plan, self._interrupts.signum)
+
+    def _begin(self, plan: Plan) -> Progress:
+        return self.progress.begin(len(self.queue), short_labels([planned.cell for planned in plan.cells]))
 
     # --- a turn
 
@@ -135,12 +140,15 @@ class Sweep:
     def _watch(self) -> None:
         """Wait a moment, then look at every running cell once."""
         now_s = self.clock.now()
-        self.progress.report_running([describe_running(run, now_s) for run in self.running])
+        self.progress.report_running([self._describe(run, now_s) for run in self.running])
         self.clock.sleep(POLL_INTERVAL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())
             if code is not None:
                 self._end(run, code)
+
+    def _describe(self, run: Running, now_s: float) -> str:
+        return describe_running(run, now_s, self.progress.label(run.job.cell.slug))
 
     def _drain(self) -> None:
         """Take back the devices that are empty; if some never will be, conclude the cells that need them."""
