@@ -15,7 +15,7 @@ from rich.text import Text
 
 from benchrunner.core import arithmetic
 from benchrunner.core.text import single_line
-from benchrunner.plan.costs import expected_cell_s
+from benchrunner.plan.costs import expected_row_s
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.explain import Explanation
 from benchrunner.plan.plan import Plan, PlannedCell
@@ -59,6 +59,7 @@ def print_tables(tables: Tables) -> None:
         _print([line for note in table.notes for line in _paragraph(f"- {note}", width)] + [""])
     if tables.expectations:
         _print_section("Expected", with_reasons(expectations_table(tables.expectations), width))
+    _print_section("Found by search", with_reasons(formatting.searches_table(tables.results), width))
     _print_section("Measured", aligned(formatting.measured_table(tables.results), width))
     _print_section("Not measured", with_reasons(formatting.unmeasured_table(tables.results), width))
     for matrix in tables.matrices:
@@ -129,6 +130,7 @@ def plan_table(plan: Plan) -> pd.DataFrame:
     frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
     predicted = [planned.predicted or {} for planned in plan.cells]
     optional = {
+        "first probe": [str(one.get("micro_batch_size") or NONE) for one in predicted],
         "peak GiB": [_peak(one) for one in predicted],
         "fit": [str(one.get("fit") or NONE).replace("_", " ") for one in predicted],
         "step ms": [_milliseconds(one) for one in predicted],
@@ -204,7 +206,7 @@ def plan_counts(plan: Plan) -> str:
     """`16 run, 20 unsupported, about 25 min on one device after the other`."""
     verdicts = Counter(planned.verdict for planned in plan.cells)
     running = [planned for planned in plan.cells if planned.verdict == "run"]
-    expected_s = sum(expected_cell_s(planned, plan.hardware.device_type) for planned in running)
+    expected_s = sum(expected_row_s(planned, plan.hardware.device_type) for planned in running)
     about = f", at most about {max(1, round(expected_s / 60))} min" if running else ""
     return ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common()) + about
 

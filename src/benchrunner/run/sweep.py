@@ -16,7 +16,7 @@ from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
 from benchrunner.outcome.make_record import NO_ATTEMPT
-from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.plan import Plan, PlannedCell, processes_of
 from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import now_utc
 from benchrunner.run.interrupts import Interrupts
@@ -80,6 +80,7 @@ class Sweep:
     def __init__(self, prepared: Prepared, launcher: Launcher, options: RunOptions) -> None:
         self.queue, self.attempts, self.devices = prepared.queue, prepared.attempts, prepared.devices
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
+        self.searches, self.repeats = prepared.searches, options.repeats
         self.ledger, self.progress, self.source = prepared.ledger, prepared.progress, prepared.source
         self.launcher, self.clock, self.fail_on = launcher, options.clock, options.fail_on
         self.events = prepared.events
@@ -113,9 +114,18 @@ class Sweep:
         if num_verdicts == self._asked_after and now_s < self._asked_s + REFUSAL_INTERVAL_S:
             return
         self._asked_after, self._asked_s = num_verdicts, now_s
+        self._put_probes_in_line()
         for planned, outcome in self.queue.drop(partial(self.policies.refusal, now_s=now_s)):
             self.verdicts.refuse(planned, outcome)
         self.verdicts.note_refusals()
+
+    def _put_probes_in_line(self) -> None:
+        """What searches try next, right before them."""
+        due = self.searches.due(self.queue, [run.planned.place for run in self.running])
+        for search, probe in due:
+            processes = processes_of([probe], self.repeats or search.cell.config.repeats)
+            self.queue.put_before(search, processes)
+            self.progress.expect(len(processes))
 
     def _end_what_may_not_go_on(self) -> None:
         kind = self.policies.ending(self.clock.now())
@@ -219,7 +229,7 @@ class Sweep:
             self.progress.report(line)
         self.source.leave(self.devices.utilization, self.progress.notes)
         return self.ledger.summarise(
-            plan.cells,
+            [*plan.cells, *self.searches.added],
             signum,
             fail_on=self.fail_on,
             busy_share=busy_share,
