@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 from victim import TINY, Sweep, new_sweep
 
-SWEEPS = {"smoke": ["+sweeps=smoke"], "tiny": ["-m", *TINY, "strategy=single,ddp", "seed=0,1"]}
+SWEEPS = {
+    "smoke": ["+sweeps=smoke"],
+    "smoke-eager": ["+sweeps=smoke", "compile=eager"],
+    "tiny": ["-m", *TINY, "strategy=single,ddp", "seed=0,1"],
+}
 """What is killed → its words."""
 
 

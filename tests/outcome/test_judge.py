@@ -224,6 +224,11 @@ def test_ranks_that_torchrun_ended_say_nothing():
     assert root(failed(0), running(1), **more) == 0
 
 
+def test_a_crash_is_no_ranks_answer_to_being_told_to_stop():
+    more = {"exits": {0: 1, 1: -11}, "told_to_stop": frozenset({1})}
+    assert root(failed(0, "Connection closed by peer"), running(1), **more) == 1
+
+
 def test_an_abort_of_the_watchdog_is_collateral():
     tails = {"rank0.err": ["Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)"]}
     assert root(running(0), running(1), exits={0: -6, 1: 7}, tails=tails) == 1

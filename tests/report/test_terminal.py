@@ -14,7 +14,7 @@ import snapshot
 from benchrunner.core.text import single_line
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.plan import Plan
-from benchrunner.report import csv_file, markdown, terminal
+from benchrunner.report import csv_file, layout, markdown, plan_text, terminal
 from benchrunner.report.content import Block, make_tables
 from samples import CPU, make_cell, make_record, make_row, make_rows, plan_cell
 
@@ -156,5 +156,22 @@ def test_any_text_stays_in_its_csv_field(text):
 
 def test_ten_thousand_cells_can_be_laid_out():
     cells = [plan_cell(make_cell(leaves={"seq_len": number})) for number in range(1, 10_001)]
-    frame = terminal.plan_table(make_plan(cells))
-    assert len(terminal.with_reasons(frame, 200)) == 10_001
+    frame = plan_text.plan_table(make_plan(cells))
+    assert len(layout.with_reasons(frame, 200)) == 10_001
+
+
+def test_a_narrow_terminal_goes_without_columns_and_says_which():
+    frame = pd.DataFrame({"strategy": ["fsdp_stage3"], "step ms": ["12.35"], "p90 ms": ["13.00"], "flags": ["none"]})
+    assert layout.narrowed(frame, 80)[1] == [] and list(layout.narrowed(frame, 80)[0]) == list(frame)
+    assert layout.narrowed(frame, 26)[1] == ["flags"]
+    assert layout.narrowed(frame, 20)[1] == ["flags", "p90 ms"]
+    said = layout.narrowed(frame.assign(flags=["unstable"]), 26)[1]
+    assert "flags" not in said
+
+
+def test_cells_that_failed_alike_are_named_once_with_their_reason():
+    cells = [make_cell(strategy=name) for name in ("single", "ddp", "fsdp_stage3")]
+    rows = [make_row(cell, make_record(cell, "failed", "failed.exit", "rank 0 exited")) for cell in cells]
+    lines = layout.unmeasured_lines(make_tables("t", rows, [], []).results, 200)
+    assert lines[0] == "failed  failed.exit, 3 cells" and lines[2].strip() == "rank 0 exited" and len(lines) == 3
+    assert all(f"{cell.axes['strategy']} · world" in lines[1] and cell.cell_id[:6] in lines[1] for cell in cells)

@@ -57,3 +57,16 @@ def test_the_live_line_on_a_terminal(monkeypatch, capsys):
     with progress.Progress(VirtualClock()).begin(1) as reports:
         reports.report_running([planned.cell.slug])
     assert planned.cell.slug[:20] in capsys.readouterr().err
+
+
+def test_a_cell_has_the_name_that_the_plan_gives_it(capsys):
+    record = make_record(make_cell())
+    with progress.Progress(VirtualClock()).begin(1, {record.slug: "ddp · bf16"}) as reports:
+        reports.report_finished(record)
+    said = capsys.readouterr().err
+    assert "ok          ddp · bf16  12.35 ms" in said and record.slug not in said
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.9, "0:07"), (72, "1:12"), (3723, "1:02:03")])
+def test_time_that_is_still_passing(seconds, text):
+    assert progress.format_clock(seconds) == text

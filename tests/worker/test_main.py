@@ -1,9 +1,13 @@
+import json
+import signal
 import types
 
 import pytest
 import torch
 
 from benchrunner.core.errors import Unsupported
+from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.rank_file import RankFile
 from benchrunner.worker import __main__ as main
 
 
@@ -62,3 +66,36 @@ def test_a_workload_of_another_version_is_unsupported():
 
 def test_every_workload_can_be_loaded():
     assert all(callable(main.load_workload(name)) for name in main.WORKLOADS)
+
+
+@pytest.mark.parametrize(("message", "stays_s"), [("Connection closed by peer", [3.0]), ("no such layer", [])])
+def test_a_rank_that_lost_a_peer_tells_so_and_lets_the_peer_tell(tmp_path, monkeypatch, message, stays_s):
+    def fail(path):
+        raise RuntimeError(message)
+
+    def sleep(seconds):
+        assert json.loads(paths.rank(0).read_text())["error"]["message"] == message
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        slept.append(seconds)
+
+    paths, slept = AttemptPaths(tmp_path), []
+    monkeypatch.setattr(main, "read_own_job", fail)
+    monkeypatch.setattr(main.time, "sleep", sleep)
+    assert main._run_to_its_end(paths, RankFile(rank=0, pid=1), 0.0) == 1
+    assert slept == stays_s
+
+
+def test_a_last_word_is_not_cut_short(tmp_path, monkeypatch):
+    def told_to_stop(error):
+        signal.raise_signal(signal.SIGTERM)
+        return described(error)
+
+    heard, described = [], main.describe_error
+    monkeypatch.setattr(main, "describe_error", told_to_stop)
+    monkeypatch.setattr(main, "read_own_job", lambda path: {}["fault"])
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append((tmp_path / "rank0.json").read_text()))
+    try:
+        assert main._run_to_its_end(AttemptPaths(tmp_path), RankFile(rank=0, pid=1), 0.0) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert json.loads(heard[0])["state"] == "error"

@@ -13,7 +13,7 @@ LEAD = r"""
 import json, os, signal, sys, time
 from benchrunner.worker import ranks
 ranks.GRACE_S = 1.0
-vars(ranks)["_store"] = lambda meeting: os.close(all_up[1])
+vars(ranks)["_store"] = lambda meeting: (os.close(all_up[1]), time.sleep(float(sys.argv[2])))
 all_up = os.pipe()
 def rank(script):
     number = int(os.environ["RANK"])
@@ -40,14 +40,14 @@ print(json.dumps(list(exits.items()) if isinstance(exits, dict) else exits), flu
 FOREVER = {"s": 600, "code": 0}
 
 
-def start(*acts):
-    command = [sys.executable, "-c", LEAD, json.dumps(acts)]
+def start(*acts, late_s=0):
+    command = [sys.executable, "-c", LEAD, json.dumps(acts), str(late_s)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def lead(*acts):
-    """What the ranks said, what became of them, and the log."""
-    out, log = start(*acts).communicate(timeout=120)
+def lead(*acts, late_s=0):
+    """What the ranks said, what became of them, and the log; the agent looks at them so late."""
+    out, log = start(*acts, late_s=late_s).communicate(timeout=120)
     *said, ends = [json.loads(line) for line in out.splitlines()]
     return said, ends, log
 
@@ -69,6 +69,12 @@ def test_one_that_fails_comes_first_and_the_others_are_ended(code):
     assert f"rank 1 (process {pids[1]}) ended with code {code}" in log
     assert all(f"Sending process {pids[rank]} closing signal SIGTERM" in log for rank in (0, 2))
     assert f"Sending process {pids[1]} " not in log
+
+
+def test_one_that_fell_beside_the_first_was_not_told_to():
+    _, ends, log = lead({"s": 0, "code": 1}, {"s": 0, "code": -signal.SIGSEGV}, FOREVER, late_s=1)
+    assert dict(ends) == {0: 1, 1: -signal.SIGSEGV, 2: -signal.SIGTERM}
+    assert log.count("closing signal") == 1
 
 
 def test_one_that_leaves_with_code_0_ends_nobody():

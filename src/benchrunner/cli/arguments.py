@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from benchrunner.cli.command import COMMON_FLAGS, Flag
-from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS, UNNAMED, called
+from benchrunner.cli.commands import COMMANDS, OTHER_NAMES, SUBCOMMANDS, UNNAMED, called
 from benchrunner.cli.overrides import is_sweep_file
 from benchrunner.config import synonyms
 from benchrunner.config.keys import leaf_types
@@ -28,12 +28,13 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
     )
     if first is None or "=" in first or first.startswith(("+", "~")) or is_sweep_file(first):
         return UNNAMED, rest
-    if first not in SUBCOMMANDS:
+    command = OTHER_NAMES.get(first, first)
+    if command not in SUBCOMMANDS:
         _refuse_unknown_flags(UNNAMED, words)
         commands = f"{', '.join(SUBCOMMANDS)}, or key=value overrides, or FILE.yaml"
         raise UsageError(f"no command {first!r}{_meant(first, rest)}; commands: {commands}")
     rest.remove(first)
-    return first, rest
+    return command, rest
 
 
 def _meant(first: str, words: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Run a plan and show its tables: the second half of `bench` and of `bench resume`, and the flags that both take."""
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -112,10 +113,15 @@ def write_junit(tables: "Tables", file: str | None) -> None:
 
 
 def next_steps(paths: "SweepPaths", summary: "ExitSummary") -> str:
-    """Where the page is, and the command that helps most now."""
-    broke = any(summary.counts.get(status) for status in STATUSES if status not in ("ok", "skipped", "unsupported"))
-    show = [f"what broke: bench show {paths.root}"] if broke else []
-    return "\n".join([f"report: {paths.html}", *show])
+    """Where the page is, and the commands that help most now."""
+    folder, counts = shlex.quote(str(paths.root)), summary.counts
+    broke = any(counts.get(status) for status in STATUSES if status not in ("ok", "skipped", "unsupported"))
+    steps = {
+        "the rest": f"bench resume {folder}" if summary.stopped_by or summary.interrupted_by else None,
+        "what broke": f"bench show {folder}" if broke else None,
+        "later": f"bench compare {folder} NEW says what became slower or works no more" if counts.get("ok") else None,
+    }
+    return "\n".join([f"report: {paths.html}", *(f"{what}: {step}" for what, step in steps.items() if step)])
 
 
 def run_and_report(
@@ -153,14 +159,19 @@ def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None
 def show_report(sweeps: "Sequence[SweepPaths]", layout: str | None = None) -> "Tables":
     """Write the tables of these sweeps, print and return them; a place that cannot be written costs the files alone.
 
+    Logs that a killed `bench` left as they were are scrubbed before.
+
     Raises:
         SweepDirError: a directory that is no sweep.
         ConfigError: no such layout.
     """
     from benchrunner.report.terminal import print_tables
     from benchrunner.report.write import make_report, write_tables
+    from benchrunner.run.log_cleaner import clean_what_was_left
 
     tables, target = make_report(sweeps, layout)
+    for paths in sweeps:
+        clean_what_was_left(paths)
     try:
         write_tables(tables, target)
     except OSError as error:

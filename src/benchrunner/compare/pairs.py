@@ -99,7 +99,7 @@ class BenchRerun:
         Raises:
             SweepDirError: that program refuses, as it is another one than the sweep was measured with.
         """
-        number = side.paths.num_processes(cell.slug) + 1
+        number = side.paths.processes(cell.slug)[-1] + 1
         words = ["resume", str(side.paths.root), "--cells", cell.planned.cell.cell_id, "--repeats", str(number)]
         try:
             done = subprocess.run([*self.commands[str(side.paths.root)], *words], capture_output=True, text=True)

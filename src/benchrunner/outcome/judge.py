@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from benchrunner.core.peer_loss import is_peer_loss
 from benchrunner.core.rank_result import Check, MemoryAtDeath, RankError
 from benchrunner.core.record import PHASES, Grounds, Phase, RankEnd, Status
 from benchrunner.core.text import first_line, plain
@@ -19,7 +20,6 @@ from benchrunner.outcome.signatures import (
     NO_SPACE,
     disguised_oom,
     infrastructure,
-    is_peer_loss,
     last_meaningful_line,
     refusal,
 )
@@ -105,6 +105,10 @@ def find_suspects(evidence: Evidence) -> list[Suspect]:
     return [suspect for suspect in found if suspect is not None]
 
 
+ENDINGS = (signal.SIGKILL, signal.SIGABRT)
+"""What becomes of a rank that is told to stop and does not, or whose libraries abort; a crash is its own."""
+
+
 def _suspect(evidence: Evidence, rank: int) -> Suspect | None:
     status, code = evidence.ranks.get(rank), evidence.exits.get(rank)
     if status is not None and status.error is not None:
@@ -113,7 +117,7 @@ def _suspect(evidence: Evidence, rank: int) -> Suspect | None:
     if rank in evidence.unreadable:
         return Suspect(rank=rank, kind="garbage")
     if code is not None and code < 0:
-        ended = rank in evidence.told_to_stop or code == -signal.SIGTERM
+        ended = code == -signal.SIGTERM or (rank in evidence.told_to_stop and -code in ENDINGS)
         aborted = code == -signal.SIGABRT and is_peer_loss("\n".join(evidence.tail(rank)))
         return Suspect(rank=rank, kind="signal", number=-code, is_collateral=ended or aborted)
     if code is not None or ((status is None or status.state != "done") and _ended_quietly(evidence, rank)):

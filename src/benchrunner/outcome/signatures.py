@@ -5,16 +5,6 @@ from collections.abc import Sequence
 
 from benchrunner.core.rank_result import MemoryAtDeath
 
-PEER_LOSS = re.compile(
-    r"connection closed by peer|connection reset by peer|broken pipe|socket (?:timeout|closed)|connect(?:ion)? refused"
-    r"|remote process exited|ncclRemoteError|ncclSystemError|NCCL communicator was aborted|watchdog"
-    r"|timed? ?out waiting|collective operation timeout|application timeout|wait timeout|peer (?:closed|failure)"
-    r"|failed to recv|recvValue failed|store.{0,40}timeout|heartbeat"
-    r"|connectFullMesh failed|rendezvous.{0,40}(?:closed|timeout)",
-    re.IGNORECASE,
-)
-"""What a rank says that only lost its peer, or waited for one in vain."""
-
 HOST_OOM = re.compile(
     r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|\[Errno 12\]|Cannot allocate memory"
     r"|std::bad_alloc",
@@ -121,11 +111,6 @@ NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded", re.IGNOREC
 """A full disk, or shared memory that is too small."""
 
 NOISE = re.compile(r"^\s*(?:[=\-~^*]{3,}|W\d{4}|I\d{4}|File \"|\^|Traceback|warnings?\.warn|.*Warning:)")
-
-
-def is_peer_loss(text: str) -> bool:
-    """Whether the text is that of a rank that lost its peer."""
-    return bool(PEER_LOSS.search(text))
 
 
 def disguised_oom(text: str, memory: MemoryAtDeath) -> str | None:

@@ -39,7 +39,7 @@ def details_of(row: Row, root: str, with_samples: bool) -> dict[str, Any]:
         "id": row.planned.cell.cell_id,
         "status": row.status,
         "code": row.reason_code if row.status != "ok" else None,
-        "reason": single_line(row.reason) if row.status != "ok" else None,
+        "reason": single_line(row.reason) if row.status != "ok" or row.planned.cell.search else None,
         "flags": row.flags,
         "command": command_of(row),
         "predicted_gib": _gib((row.planned.predicted or {}).get("peak_memory_bytes")),

@@ -34,6 +34,7 @@ def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths) -> list[Sect
 
 def _verdict(row: Row) -> list[str]:
     why = [] if row.status == "ok" else [f"{row.reason_code}: {single_line(row.reason)}"]
+    why += [single_line(row.reason)] if row.status == "ok" and row.planned.cell.search else []
     flags = [f"flags: {' '.join(row.flags)}"] if row.flags else []
     return [row.planned.cell.slug, row.status, *why, *flags]
 

@@ -1,12 +1,13 @@
 """Tables as people read them: rounded numbers with units in the heading, only the columns that tell rows apart."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pandas as pd
 
 from benchrunner.core.units import GIB
+from benchrunner.plan.verdict import PREDICTED_ONLY
 from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying
 
 UNKNOWN = "–"
@@ -99,9 +100,20 @@ def _tolerance(workload: str, text: str) -> str:
     return "none measured yet" if text == NONE else text
 
 
+def predicted_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The cells that are their prediction alone, every field a text."""
+    alone = results[results["reason_code"] == PREDICTED_ONLY]
+    frame = labels(results, alone)
+    frame["peak GiB"] = [gib(None if pd.isna(value) else value) for value in alone["predicted_peak_memory_bytes"]]
+    seconds = [None if pd.isna(value) else 1e3 * value for value in alone["predicted_step_time_s"]]
+    frame["step ms"] = [number(value) for value in seconds]
+    frame["predicted by"] = alone["predicted_by"].to_numpy()
+    return frame.reset_index(drop=True)
+
+
 def unmeasured_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The cells that are not ok, and why."""
-    others = results[results["status"] != "ok"]
+    """The cells that are not ok, and why; but for those that were to be predicted alone."""
+    others = results[(results["status"] != "ok") & (results["reason_code"] != PREDICTED_ONLY)]
     frame = labels(results, others)
     for name in ("status", "reason_code", "reason"):
         frame[HEADINGS.get(name, name)] = others[name].to_numpy()
@@ -143,6 +155,20 @@ def _label(part: pd.DataFrame, name: str) -> list[str]:
         return texts
     pairs = zip(part["search"], texts, strict=True)
     return [text if kind == NONE else kind if text == UNKNOWN else f"{kind} = {text}" for kind, text in pairs]
+
+
+def cell_labels(results: pd.DataFrame) -> list[str]:
+    """What tells each row from the others, in a few words: `ddp · bf16 · micro-batch 4`."""
+    frame = labels(results)
+    names = [str(name) for name in frame.columns]
+    return [_said(zip(names, map(str, row), strict=True)) for row in frame.to_numpy().tolist()]
+
+
+def _said(pairs: Iterable[tuple[str, str]]) -> str:
+    """Options as they are; a number or `none` says nothing without its heading, and no settings need not be said."""
+    said = [f"{name} {text}" if text[:1].isdigit() or text == NONE else text for name, text in pairs
+            if (name, text) != ("settings", NONE)]  # fmt: skip
+    return " · ".join(said) or "the usual"
 
 
 def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from benchrunner.core.text import single_line
 from benchrunner.core.units import GIB
 from benchrunner.report import charts, formatting
 from benchrunner.report.charts import Point
+from benchrunner.report.conclusions import PEAK, SPEED, best_cells, broke, group_names
 from benchrunner.report.content import Tables
 from benchrunner.report.results import NONE
 
@@ -30,7 +31,10 @@ MOST_CELLS_IN_FULL = 1000
 MOST_VALUES = 24
 """Rows or columns of a heat map."""
 
-SPEED, STEP, PEAK = "tokens_per_second_per_device", "step_time_median_s", "peak_memory_allocated_bytes"
+MOST_GROUPS = 3
+"""Of which the first screen names the fastest cell."""
+
+STEP = "step_time_median_s"
 SHOWN = (
     STEP, SPEED, "decode_tokens_per_second", "time_to_first_token_s", "bandwidth_utilization",
     "model_flops_per_second_per_device", "mfu", PEAK, "num_alloc_retries", "compile_time_s", "parity_gradient_error",
@@ -135,66 +139,16 @@ def ratios_to_baseline(results: pd.DataFrame) -> list[str]:
     return [formatting.UNKNOWN if speed is None else f"{speed / first[group]:.2f}" for group, speed in pairs]
 
 
-def group_names(results: pd.DataFrame) -> list[str]:
-    """What may be compared: the same model and workload."""
-    pairs = zip(results["model_label"], results["workload"], strict=True)
-    return [f"{model} {workload}" for model, workload in pairs]
-
-
 # --- sentences -----------------------------------------------------------------------------------------------------
 
 
 def sentences(tables: Tables) -> list[tuple[str, str]]:
     """(heading, sentence): the fastest, what broke, what was changed."""
     return [
-        ("Fastest that fits", " ".join(_fastest(tables.results)) or "No cell has a speed."),
-        ("What broke", _broke(tables.results)),
+        ("Fastest that fits", " ".join(best_cells(tables.results, MOST_GROUPS)) or "No cell has a speed."),
+        ("What broke", broke(tables.results)),
         ("What was changed", _changed(tables)),
     ]
-
-
-def _fastest(results: pd.DataFrame) -> list[str]:
-    frame = results.assign(group=group_names(results))
-    timed = frame[frame[SPEED].notna()]
-    groups = [part for _, part in timed.groupby("group", sort=False)]
-    return [_fastest_of(results, part, len(groups) > 1) for part in groups[:3]]
-
-
-def _fastest_of(results: pd.DataFrame, part: pd.DataFrame, named: bool) -> str:
-    best = part.iloc[int(part[SPEED].astype(float).to_numpy().argmax())]
-    label = cell_label(results, best)
-    memory = "" if pd.isna(best[PEAK]) else f" in {best[PEAK] / GIB:.2f} GiB a device"
-    speed = f"{formatting.significant(float(best[SPEED]))} tokens/s/device{memory}"
-    return f"{f'{best.group}: ' if named else ''}{label}, {speed}{_smallest(results, part, best)}."
-
-
-def _smallest(results: pd.DataFrame, part: pd.DataFrame, best: pd.Series) -> str:
-    known = part[part[PEAK].notna()]
-    if len(known) < 2:
-        return ""
-    least = known.iloc[int(known[PEAK].astype(float).to_numpy().argmin())]
-    if least["slug"] == best["slug"]:
-        return ", which is the smallest, too"
-    ratio = float(least[SPEED]) / float(best[SPEED])
-    return f"; the smallest is {cell_label(results, least)} in {least[PEAK] / GIB:.2f} GiB at {ratio:.2f} × its speed"
-
-
-def cell_label(results: pd.DataFrame, row: pd.Series) -> str:
-    """What tells a cell from the others, in a few words."""
-    frame = formatting.labels(results, row.to_frame().T)
-    words = {str(name): str(frame[name].iloc[0]) for name in frame.columns}
-    return " · ".join(f"{name} {text}" if text[:1].isdigit() or text == NONE else text for name, text in words.items())
-
-
-def _broke(results: pd.DataFrame) -> str:
-    bad = results[~results["status"].isin(["ok", "skipped"])]
-    if not len(bad):
-        return "Nothing: every cell that was run is ok."
-    counts = bad.groupby(["status", "reason_code"], sort=False).size().sort_values(ascending=False)
-    pairs = [(count, *pair) for pair, count in zip(counts.index, counts, strict=True)]
-    parts = [f"{count} {status} ({code})" for count, status, code in pairs[:5]]
-    more = f" and {len(pairs) - 5} more reasons" if len(pairs) > 5 else ""
-    return f"{len(bad)} of {len(results)} cells: {', '.join(parts)}{more}."
 
 
 def _changed(tables: Tables) -> str:

@@ -11,6 +11,7 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Status
 from benchrunner.launch.allocation import Allocator, End
 from benchrunner.outcome.judge import Outcome
+from benchrunner.plan.labels import short_labels
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.allocations import Allocations
@@ -119,7 +120,7 @@ class Follower:
             self._submit()
         if self.how.detach:
             return None
-        with Interrupts(lambda: None) as interrupts, self.progress.begin(len(self.left)):
+        with Interrupts(lambda: None) as interrupts, self._begin():
             while self.left and interrupts.signum is None and (not self.allocations.all_ended() or self._again()):
                 self._look()
                 self.clock.sleep(LOOK_INTERVAL_S)
@@ -127,6 +128,13 @@ class Follower:
             if not self.how.only_watch:
                 self._wind_down()
         return self._summarise(signum)
+
+    def _begin(self) -> Progress:
+        return self.progress.begin(len(self.left), short_labels([planned.cell for planned in self.plan.cells]))
+
+    def _called(self, planned: PlannedCell) -> str:
+        process = "" if planned.repeat == 1 else f" (process {planned.repeat})"
+        return self.progress.label(planned.cell.slug) + process
 
     # --- before
 
@@ -184,7 +192,7 @@ class Follower:
         at_work = {
             place for worker in read_workers(self.paths) if worker.state == "working" for place in worker.running
         }
-        self.progress.report_running([place for place in self.left if place in at_work])
+        self.progress.report_running([self._called(one) for one in self.left.values() if one.place in at_work])
 
     def _add_probes(self) -> None:
         """What searches have added to the sweep since."""
@@ -192,7 +200,8 @@ class Follower:
         self.plan = with_probes(self.plan, self.paths)
         added = [one for one in self.plan.processes(self.options.repeats) if one.place not in known]
         self.left |= {one.place: one for one in added}
-        self.progress.expect(len(added))
+        if added:
+            self.progress.expect(len(added), short_labels([planned.cell for planned in self.plan.cells]))
 
     def _report(self, planned: PlannedCell) -> None:
         self._num_reported += 1
@@ -251,6 +260,7 @@ class Follower:
         if not self.allocations.all_ended():
             self.progress.note(f"jobs were cancelled and are still there: {self.allocations.describe()}")
         self._look_once_more()
+        self.allocations.clean_logs()
         for planned in list(self.left.values()):
             self._conclude(planned, is_interrupted)
 

@@ -1,6 +1,6 @@
 """What a running sweep reports on stderr: a line a finished cell, notes, and on a terminal a live line below them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +14,9 @@ from benchrunner.run.clock import Clock
 
 STATUS_WIDTH = 11
 
+SILENT = "no sign of life"
+"""What is said of a cell that has made no progress for long."""
+
 
 class Progress:
     """Reports how far a sweep has come. While entered there is a live line, if stderr is a terminal."""
@@ -26,15 +29,18 @@ class Progress:
         self._status = Status("", console=self._console) if self._console.is_terminal else None
         self._started_s = clock.now()
         self._num_done, self._num_cells = 0, 0
+        self._labels: Mapping[str, str] = {}
 
-    def begin(self, num_cells: int) -> Self:
-        """So many cells are about to run."""
+    def begin(self, num_cells: int, labels: Mapping[str, str] | None = None) -> Self:
+        """So many cells are about to run; `labels`: slug → what a cell is called in a line."""
+        self._labels = labels or {}
         self._num_done, self._num_cells, self._started_s = 0, num_cells, self._clock.now()
         return self
 
-    def expect(self, num_cells: int) -> None:
-        """So many more than was known at the beginning."""
+    def expect(self, num_cells: int, labels: Mapping[str, str]) -> None:
+        """So many more than was known at the beginning; `labels` as in `begin`."""
         self._num_cells += num_cells
+        self._labels = {**labels, **self._labels}
 
     def __enter__(self) -> Self:
         """Begin the live line."""
@@ -51,12 +57,16 @@ class Progress:
         """A cell has its record."""
         self._num_done += 1
         total = max(self._num_cells, self._num_done)
-        line = finished_line(record, self._num_done, total)
+        line = finished_line(record, self._num_done, total, self.label(record.slug))
         if self._status is None:
             line = f"{line}  {pace(self._num_done, total, self._elapsed_s())}"
         self.report(line)
         for more in where_to_look(record):
             self.report(more)
+
+    def label(self, slug: str) -> str:
+        """What a cell is called here; its slug where nobody named it."""
+        return self._labels.get(slug, slug)
 
     def report_running(self, running: Sequence[str]) -> None:
         """What is going on now, on the live line: each running cell in a few plain words."""
@@ -80,14 +90,14 @@ class Progress:
 # --- the lines -----------------------------------------------------------------------------------------------------
 
 
-def finished_line(record: Record, number: int, total: int) -> str:
-    """`[ 3/20] ok  12.3 ms  4,567 tok/s/device  …slug  5.2 s`: status, headline number or reason, cell, duration."""
+def finished_line(record: Record, number: int, total: int, label: str | None = None) -> str:
+    """`[ 3/20] ok  ddp · bf16  12.3 ms  4,567 tok/s/device  (5.2 s)`: status, cell, numbers or reason, duration."""
     wall = "" if record.wall_s is None else f"  ({format_duration(record.wall_s)})"
     fault = f"  [fault {record.fault}]" if record.fault else ""
     what = headline(record) if record.status == "ok" else f"{record.reason_code}: {record.reason}"
     process = "" if record.repeat == 1 else f" (process {record.repeat})"
     counter = f"[{number:>{len(str(total))}}/{total}]"
-    return f"{counter} {record.status:<{STATUS_WIDTH}} {record.slug}{process}  {what}{wall}{fault}"
+    return f"{counter} {record.status:<{STATUS_WIDTH}} {label or record.slug}{process}  {what}{wall}{fault}"
 
 
 def where_to_look(record: Record) -> list[str]:
@@ -140,13 +150,20 @@ def pace(num_done: int, num_cells: int, elapsed_s: float) -> str:
 
 def shorten(running: Sequence[str]) -> str:
     """The first two of what is running, those of which there is something to say before the others."""
-    first = sorted(running, key=lambda described: "(" not in described)
+    first = sorted(running, key=lambda described: SILENT not in described)
     return (", ".join(first[:2]) + (f" and {len(first) - 2} more" if len(first) > 2 else "")) or "nothing"
 
 
 def estimate_left_s(done: int, total: int, elapsed_s: float) -> float | None:
     """Seconds left at the pace so far; None before the first cell has ended."""
     return None if done == 0 else elapsed_s / done * (total - done)
+
+
+def format_clock(seconds: float) -> str:
+    """`0:07`, `3:05`, `1:02:03`: time that is still passing."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def format_duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
 from benchrunner.outcome.make_record import NO_ATTEMPT
+from benchrunner.plan.labels import short_labels
 from benchrunner.plan.plan import Plan, PlannedCell, processes_of
 from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import now_utc
@@ -23,7 +24,9 @@ from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
 from benchrunner.run.log_cleaner import LogCleaner
 from benchrunner.run.options import RunOptions
+from benchrunner.run.order import micro_batch_of
 from benchrunner.run.prepare import Prepared, prepare
+from benchrunner.run.progress import Progress
 from benchrunner.run.watch import Running, describe_running
 from benchrunner.store import runs
 from benchrunner.store.runs import ExitSummary
@@ -91,11 +94,14 @@ class Sweep:
 
     def run(self, plan: Plan) -> ExitSummary:
         """Run what waits until nothing does, or somebody asks for a stop."""
-        with self.cleaner, self.devices, self._interrupts, self.progress.begin(len(self.queue)):
+        with self.cleaner, self.devices, self._interrupts, self._begin(plan):
             while (self.running or self.source.has_more(self.queue)) and not self._interrupts.is_asked:
                 self.turn()
             self._wind_down()
         return self._summarise(plan, self._interrupts.signum)
+
+    def _begin(self, plan: Plan) -> Progress:
+        return self.progress.begin(len(self.queue), short_labels([planned.cell for planned in plan.cells]))
 
     # --- a turn
 
@@ -121,11 +127,16 @@ class Sweep:
 
     def _put_probes_in_line(self) -> None:
         """What searches try next, right before them."""
-        due = self.searches.due(self.queue, [run.planned.place for run in self.running])
-        for search, probe in due:
+        for search, probe in self.searches.due(self.queue, [run.planned.place for run in self.running]):
             processes = processes_of([probe], self.repeats or search.cell.config.repeats)
             self.queue.put_before(search, processes)
-            self.progress.expect(len(processes))
+            self.progress.expect(len(processes), {probe.cell.slug: self._label_of(search, probe)})
+
+    def _label_of(self, search: PlannedCell, probe: PlannedCell) -> str:
+        """What a probe is called in a line: as its search, with the size that is tried and its own digits."""
+        label = self.progress.label(search.cell.slug).replace(search.cell.cell_id[:6], probe.cell.cell_id[:6])
+        sought, tried = f"micro_batch_size {search.cell.search}", f"micro_batch_size {micro_batch_of(probe)}"
+        return label.replace(sought, tried) if sought in label else f"{tried} · {label}"
 
     def _end_what_may_not_go_on(self) -> None:
         kind = self.policies.ending(self.clock.now())
@@ -145,12 +156,15 @@ class Sweep:
     def _watch(self) -> None:
         """Wait a moment, then look at every running cell once."""
         now_s = self.clock.now()
-        self.progress.report_running([describe_running(run, now_s) for run in self.running])
+        self.progress.report_running([self._describe(run, now_s) for run in self.running])
         self.clock.sleep(POLL_INTERVAL_S)
         for run in list(self.running):
             code = run.step(self.clock.now())
             if code is not None:
                 self._end(run, code)
+
+    def _describe(self, run: Running, now_s: float) -> str:
+        return describe_running(run, now_s, self.progress.label(run.job.cell.slug))
 
     def _drain(self) -> None:
         """Take back the devices that are empty; if some never will be, conclude the cells that need them."""

@@ -11,6 +11,7 @@ from benchrunner.launch.job import Handle, Job
 from benchrunner.outcome.evidence import Evidence, Stop, gather, read_ranks
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.limits import phase_limits_s
+from benchrunner.run.progress import SILENT, format_clock
 
 LOOK_INTERVAL_S = 0.5
 """Between two looks at the rank files."""
@@ -20,6 +21,17 @@ DUMP_DELAY_S = 1.0
 
 SILENCE_S = 30.0
 """After so long without a new phase or step of any rank the live line says so."""
+
+DOING: dict[Phase, str] = {
+    "start": "starting",
+    "build": "building",
+    "compile": "compiling",
+    "warmup": "warming up",
+    "measure": "measuring",
+    "check": "checking",
+    "teardown": "leaving",
+}
+"""Phase → what the live line calls it."""
 
 STUCK_GRACE_S = 10.0
 """A job is ended when one of its ranks has been seen as failed, gone or unreadable for so long, look after look."""
@@ -57,6 +69,10 @@ class Running:
     """Rank → its phase and steps, when something last changed."""
     _progress_s: float = 0.0
     """When that was."""
+    _phase: Phase | None = None
+    """Where the rank was that the others wait for, when somebody looked; None: nobody has yet."""
+    _phase_s: float = 0.0
+    """Since when."""
 
     def __post_init__(self) -> None:
         self._logs = LogCap(self.job.paths.logs(self.planned.cell.sizes.world_size))
@@ -89,6 +105,13 @@ class Running:
     def silent_phase(self) -> Phase:
         """Where the rank is that the others wait for."""
         return self._last_phase(self._seen or {})
+
+    def doing(self, now_s: float) -> str | None:
+        """`compiling 1:12`: the phase and how long it has lasted; None before anybody has looked."""
+        if self._phase is None or self.stop is not None:
+            return None
+        is_eager = self._phase == "compile" and self.planned.cell.axes["compile"] == "eager"
+        return f"{'first step' if is_eager else DOING[self._phase]} {format_clock(now_s - self._phase_s)}"
 
     def interrupt(self, kind: str = "interrupted") -> None:
         """End the job because the sweep is to end; `kind`: interrupted | budget."""
@@ -149,6 +172,8 @@ class Running:
         if seen != self._seen:
             self._seen, self._progress_s = seen, now_s
         phase = self._last_phase(seen)
+        if phase != self._phase:
+            self._phase, self._phase_s = phase, now_s
         return (self.limits_s[phase], phase) if now_s >= self._progress_s + self.limits_s[phase] else None
 
     def _steps(self, rank: int) -> int:
@@ -163,13 +188,14 @@ class Running:
         return min((stage for stage, _ in seen.values()), key=PHASES.index)
 
 
-def describe_running(run: Running, now_s: float) -> str:
-    """The job's cell and, once it has been silent for long, for how long, where, and what it is given."""
-    silence_s = run.silence_s(now_s)
+def describe_running(run: Running, now_s: float, label: str | None = None) -> str:
+    """The job's cell, the phase and its time; once it has been silent for long, for how long, and what it is given."""
+    name, silence_s = label or run.job.cell.slug, run.silence_s(now_s)
     if silence_s < SILENCE_S:
-        return run.job.cell.slug
+        doing = run.doing(now_s)
+        return f"{name} ({doing})" if doing else name
     phase = run.silent_phase()
-    return f"{run.job.cell.slug} (no sign of life for {silence_s:.0f} of {run.limits_s[phase]:.0f} s, in {phase})"
+    return f"{name} ({SILENT} for {silence_s:.0f} of {run.limits_s[phase]:.0f} s, in {phase})"
 
 
 def _stage(status: RankFile) -> Phase:

@@ -11,8 +11,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from benchrunner.core.faults import parse_fault
 from benchrunner.core.files import write_json
 from benchrunner.core.job_file import MARKER_VARIABLE, JobFile, read_own_job
 from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.peer_loss import is_peer_loss
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.rank_result import ErrorKind, MemoryAtDeath, RankError, RankResult
 from benchrunner.worker.faults.plant import planted
@@ -46,6 +47,9 @@ WORKLOADS: dict[str, str] = {
 
 OPTIONAL = ("transformer_engine", "bitsandbytes", "torchao", "thunder", "lightning")
 """Packages whose absence is a verdict and no failure."""
+
+PEER_GRACE_S = 3.0
+"""From the word of a rank that lost a peer to its end; the end of the peer ends it earlier."""
 
 TRACEBACK_CHARACTERS = 20_000
 MESSAGE_CHARACTERS = 4_000
@@ -82,9 +86,25 @@ def _run_to_its_end(paths: AttemptPaths, status: RankFile, started_s: float) -> 
         with planted(parse_fault(job["fault"]), context):
             _run(context)
     except BaseException as error:
-        _keep_error(paths, status, error)
+        with _deaf_to_sigterm():
+            _keep_error(paths, status, error)
+        _let_peers_tell(status.error)
         return 1
     return 0
+
+
+@contextmanager
+def _deaf_to_sigterm() -> Iterator[None]:
+    """A rank's last word is not cut short by the agent, who ends the others once one has failed; it comes after."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    yield
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _let_peers_tell(error: RankError | None) -> None:
+    """A rank that only lost a peer stays for a while: its end ends the others, who may be about to write the cause."""
+    if error is not None and error["kind"] == "exception" and is_peer_loss(error["message"]):
+        time.sleep(PEER_GRACE_S)
 
 
 def _own_streams(paths: AttemptPaths, rank: int) -> None:

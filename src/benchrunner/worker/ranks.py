@@ -50,6 +50,7 @@ def run_ranks(attempt_dir: str, num_ranks: int) -> dict[int, int]:
         store = _store(meeting)
         while len(codes) < num_ranks and not any(codes.values()):
             _reap(pids, codes, os.waitpid(-1, 0))
+        _reap_ended(pids, codes)
         del store
     finally:
         _end({pid: rank for pid, rank in pids.items() if rank not in codes}, codes)
@@ -97,6 +98,15 @@ def _reap(pids: dict[int, int], codes: dict[int, int], ended: tuple[int, int]) -
         codes[pids[pid]] = code = os.waitstatus_to_exitcode(status)
         if code:
             print(f"rank {pids[pid]} (process {pid}) ended with code {code}", file=sys.stderr, flush=True)
+
+
+def _reap_ended(pids: dict[int, int], codes: dict[int, int]) -> None:
+    """Those who fell beside the first: they did so by themselves, and are not to be told to stop."""
+    while len(codes) < len(pids):
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        _reap(pids, codes, (pid, status))
 
 
 def _end(left: dict[int, int], codes: dict[int, int]) -> None:

@@ -78,3 +78,14 @@ def test_the_largest_batch_of_real_cells_is_found_by_probes(bench):
     assert code == 0 and len(fits) + len(too_large) == len(probes) >= 2
     assert search["micro_batch_size"] == fits.max() and 2 * fits.max() == too_large.min()
     assert search["reason"].startswith(f"max = {fits.max()} (probes: ")
+
+
+def test_predictions_alone_are_an_answer_on_any_machine(bench):
+    words = ["-m", "hardware=h100-sxm-80gb", "predict=only", "predict.formula=llm-analysis-2023", "model=llama2-7b"]
+    code, out, _, files = bench(*words, "predict.tensor=1,2", "devices=8", "strategy=ddp")
+    directory = out.splitlines()[-1]
+    assert code == 0 and "Predicted" in out and "Not measured" not in out
+    records = [file for file in files if file.startswith(directory) and file.endswith("record.json")]
+    assert len(records) == 2 and not [file for file in files if "attempt-" in file]
+    assert bench("resume", directory)[0] == 0
+    assert bench("report", directory)[0] == 0

@@ -37,6 +37,9 @@ COMMANDS: dict[str, Command] = {
 UNNAMED = "run"
 """The command that is meant where none is named: `bench key=value`."""
 
+OTHER_NAMES = {"explain": "show"}
+"""What a command is called, too."""
+
 SUBCOMMANDS = tuple(name for name in COMMANDS if name != UNNAMED)
 """The names that may be written."""
 

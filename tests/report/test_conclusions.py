@@ -1,0 +1,30 @@
+from benchrunner.report.conclusions import best_cells
+from benchrunner.report.results import results_table
+from samples import make_cell, make_record, make_row
+
+
+def results(*measured):
+    """Cells that differ in their strategy, with (tokens/s, bytes)."""
+    names = ("single", "ddp", "fsdp_stage2", "fsdp_stage3")
+    rows = []
+    for name, (speed, peak) in zip(names, measured, strict=False):
+        cell = make_cell(strategy=name)
+        metrics = {"tokens_per_second_per_device": speed, "peak_memory_allocated_bytes": peak}
+        rows.append(make_row(cell, make_record(cell, metrics=metrics)))
+    return results_table(rows)
+
+
+def test_the_fastest_and_the_smallest_and_how_they_compare():
+    assert best_cells(results((100.0, 4 * 2**30), (200.0, 4 * 2**30), (50.0, 2**30)), 3) == [
+        "ddp · world 2, 200.0 tokens/s/device in 4.00 GiB a device, 2.00 × single · world 1; the smallest is "
+        "fsdp_stage2 · world 2 in 1.00 GiB (0.25 ×) at 0.25 × its speed."
+    ]
+
+
+def test_one_cell_is_both():
+    assert best_cells(results((200.0, 2**30), (100.0, 2**31)), 3)[0].endswith("which is the smallest, too.")
+
+
+def test_nothing_is_said_of_what_was_not_measured():
+    assert best_cells(results((None, 2**30)), 3) == []
+    assert best_cells(results((100.0, None), (200.0, 2**30)), 3)[0].endswith("2.00 × single · world 1.")
