@@ -34,6 +34,21 @@ ENDS: Mapping[str, End] = {
 OPTIONS = ("partition", "account", "qos", "constraint", "gres", "mem", "nodelist", "reservation", "cpus_per_task")
 """Keys of `launcher.` that are options of sbatch under the same name."""
 
+BENCH_SETS: Mapping[str, str] = {
+    "nodes": "launcher.nodes_per_job says how many",
+    "time": "launcher.time_min says how long",
+    "array": "launcher.jobs says how many",
+    "ntasks": "a worker leads all of an allocation",
+    "ntasks-per-node": "a worker leads all of an allocation",
+    "output": "logs lie in the sweep's directory",
+    "error": "logs lie in the sweep's directory",
+    "wrap": "bench runs its own command",
+    "wait": "--detach says whether bench waits",
+    "parsable": "bench reads the answer",
+    "test-only": "bench plan submits nothing",
+}
+"""Options of sbatch that would work against this program, each with what to do instead."""
+
 
 class SlurmAllocator:
     """See Allocator. `run` runs a command of Slurm's."""
@@ -44,6 +59,7 @@ class SlurmAllocator:
 
     def submit(self, sweep: Path, request: Request) -> str:
         """See Allocator."""
+        _require_free(self._config.sbatch)
         folder = sweep.resolve() / LOG_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / f"{request.name}.sh"
@@ -120,6 +136,12 @@ class SlurmAllocator:
         name = (done.stdout.split() or [""])[0] if done.returncode == 0 else ""
         found = _state(name, "") if name else JobState(phase="ended", end="unknown")
         return found if found.phase == "ended" else JobState(phase="ended", end="unknown", detail=name)
+
+
+def _require_free(sbatch: Iterable[str]) -> None:
+    for key in sbatch:
+        if (why := BENCH_SETS.get(key.replace("_", "-"))) is not None:
+            raise UsageError(f"launcher.sbatch.{key}: bench sets this itself ({why})")
 
 
 def _state(name: str, why: str) -> JobState:
