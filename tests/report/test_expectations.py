@@ -91,7 +91,7 @@ def test_the_first_cell_with_retries_is_held_against_the_one_before_it():
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [([(1, 1.0, 0), (2, 2.0, 0)], "is zero in all 2 cells"), ([(1, 1.0, 3), (2, 2.0, 0)], "in the first cell already"),
-     ([(1, None, 0)], "none of the cells")],
+     ([(1, None, 0)], "none of its cells")],
 )  # fmt: skip
 def test_where_nothing_turns_nothing_is_judged(numbers, said):
     (judged,) = judge_expectations(batches(*numbers), CPU)

@@ -98,7 +98,7 @@ def _at_the_turn(
     ordered = sorted(chosen, key=lambda row: look_up(turn.along, row.planned.cell, hardware))
     place = next((number for number, row in enumerate(ordered) if row.metrics.get(turn.begins)), None)
     if not ordered:
-        return "none of the cells that are meant has been measured"
+        return "none of its cells has been measured"
     if place is None:
         return f"{turn.begins} is zero in all {len(ordered)} cells that were measured"
     if not place:
