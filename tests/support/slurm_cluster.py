@@ -52,7 +52,10 @@ MpiDefault=none
 PropagateResourceLimits=NONE
 NodeName=bench-node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs={cpus} State=UNKNOWN
 NodeName=bench-node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs={cpus} State=UNKNOWN
-PartitionName=main Nodes=bench-node1,bench-node2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+PartitionName=main Nodes=bench-node1,bench-node2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1
+PartitionName=urgent Nodes=bench-node1,bench-node2 MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=9
 """
 
 
