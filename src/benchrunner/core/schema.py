@@ -336,7 +336,9 @@ class SweepConfig:
     """Each entry is {match: {key: pattern}, reason: text}; the rows stay visible in the plan."""
     expect: list[dict[str, Any]] = field(default_factory=list)
     """Each entry is {name, less: {key: pattern}, more: {key: pattern}, metric, because} and may have `by`: the cell
-    that `less` selects has less of that metric than the one that `more` selects, within the share `by`."""
+    that `less` selects has less of that metric than the one that `more` selects, within the share `by`. In place of
+    `less` and `more` {of: {key: pattern}, along: key, begins: metric}: of those cells, in the order of `along`, the
+    first whose metric `begins` is above zero has less than the one before it."""
 
 
 @dataclass(frozen=True, kw_only=True)

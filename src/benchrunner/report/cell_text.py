@@ -22,10 +22,14 @@ Section = tuple[str, list[str]]
 """Title and lines."""
 
 
-def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths) -> list[Section]:
-    """Verdict, numbers, evidence, checks, phases, ends of logs, the command, the nearest cell that works."""
+def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths, expected: Sequence[str] = ()) -> list[Section]:
+    """Verdict, expectations, numbers, evidence, checks, phases, ends of logs, command, the nearest cell that works."""
     record = row.record
-    sections = [("Cell", _verdict(row)), *(_of_record(row, record, paths) if record else [])]
+    sections = [
+        ("Cell", _verdict(row)),
+        ("Expected of it", [*expected]),
+        *(_of_record(row, record, paths) if record else []),
+    ]
     sections.append(("Run it again", [command_of(row)]))
     if row.status != "ok":
         sections.append(("Nearest cell that works", _nearest(row, rows)))

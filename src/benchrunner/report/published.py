@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, did_you_mean
 from benchrunner.core.paths import config_dir
 from benchrunner.machine.hardware import Hardware
@@ -22,6 +23,9 @@ from benchrunner.report.results import Row, command_of
 
 CLAIM = "claim"
 """Instead of a quantity: whether something works, as the original says, as the rules say, as records say."""
+
+DROPOUT = "model.dropout"
+"""The one setting of a model that does not change its shape."""
 
 NOTHING = "-"
 """What the original prints where it has no value, and we where there is nothing to divide."""
@@ -119,8 +123,21 @@ def published_tables(
 ) -> list[PublishedTable]:
     """The tables of a layout, filled from the rows of one sweep or of several; `sweeps`: title → its directory."""
     above = f"{layout.title}. Published: {layout.source}, on {layout.machine}. Ours differs: {deviations(layout.name)}"
-    above = " ".join([above, *dict.fromkeys(_leaves_out(row) for row in rows if row.is_prediction)])
+    above = " ".join(
+        [above, *_other_models(rows), *dict.fromkeys(_leaves_out(row) for row in rows if row.is_prediction)]
+    )
     return [_fill(table, above, rows, hardware, sweeps or {}) for table in layout.tables]
+
+
+def _other_models(rows: Sequence[Row]) -> list[str]:
+    """A sentence where overrides changed the models that the lines are called after."""
+    changed = {
+        f"{key}={format_value(value)}": None
+        for row in rows
+        for key, value in row.planned.cell.overrides.items()
+        if key.startswith("model.") and key != DROPOUT
+    }
+    return [f"Not the published models: {' '.join(changed)}."] if changed else []
 
 
 def deviations(name: str) -> str:
