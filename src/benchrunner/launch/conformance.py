@@ -30,7 +30,7 @@ def runs_the_command(allocator: Allocator, sweep: Path) -> None:
     job = allocator.submit(sweep, _request("-c", words, str(sweep / "out"), "two  words; $HOME"))
     state = _wait(allocator, sweep, job, "ended")
     _hold(state.end == "completed", f"it ended as {state.end} in place of completed")
-    said = (sweep / "out").read_text()
+    said = (sweep / "out").read_text(encoding="utf-8")
     _hold(said == f"{job}|two  words; $HOME", f"the command was told {said!r}")
 
 

@@ -182,7 +182,9 @@ def _hint(said: str) -> str:
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=ANSWER_S)
+        return subprocess.run(
+            command, check=False, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S
+        )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not installed on this host")
     except subprocess.TimeoutExpired:
