@@ -146,7 +146,7 @@ def struck(tmp_path):
 
 
 def test_sixty_cells_in_three_jobs(slurm, tmp_path):
-    bench = Bench(tmp_path, cells(60, "launcher.jobs=3"))
+    bench = Bench(tmp_path, cells(60, "launcher.jobs=3", "launcher.nodelist='bench-node[1-2]'"))
     assert bench.wait(2400) == 0, bench.log.read_text()
     hold_complete(bench, 60)
     runs = json.loads((bench.sweep / "runs.json").read_text())["runs"]

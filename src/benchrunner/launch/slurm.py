@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchrunner.core.errors import UsageError
+from benchrunner.core.node_list import expand
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.core.text import first_line
 from benchrunner.launch.allocation import LOG_FOLDER, End, JobState, Request
@@ -56,6 +57,7 @@ class SlurmAllocator:
     def __init__(self, config: LauncherConfig, run: Run | None = None) -> None:
         self._config = config
         self._run = run or _run
+        self._num_submitted = 0
 
     def submit(self, sweep: Path, request: Request) -> str:
         """See Allocator."""
@@ -65,6 +67,7 @@ class SlurmAllocator:
         script = folder / f"{request.name}.sh"
         script.write_text(self._script(request), encoding="utf-8")
         done = self._asked(["sbatch", "--parsable", *self.options(request, folder), str(script)])
+        self._num_submitted += 1
         return done.stdout.strip().partition(";")[0]
 
     def poll(self, sweep: Path, jobs: Iterable[str]) -> Mapping[str, JobState]:
@@ -96,6 +99,8 @@ class SlurmAllocator:
         config = self._config
         chosen = {name: getattr(config, name) for name in OPTIONS}
         given = {name: str(value) for name, value in chosen.items() if value is not None}
+        if config.nodelist is not None:
+            given["nodelist"] = self._nodes(config.nodelist, request.nodes)
         if request.gpus_per_node and config.gres is None:
             given["gpus_per_node"] = str(request.gpus_per_node)
         given |= {
@@ -109,6 +114,14 @@ class SlurmAllocator:
         }
         flags = ["--exclusive"] if config.exclusive else []
         return [*flags, *(_option(name, value) for name, value in given.items())]
+
+    def _nodes(self, listed: str, count: int) -> str:
+        """As many of the listed nodes as an allocation has, in turn: Slurm wants all that it is given in each."""
+        names = expand(listed)
+        if len(names) <= count:
+            return listed
+        first = self._num_submitted * count
+        return ",".join(names[number % len(names)] for number in range(first, first + count))
 
     def _script(self, request: Request) -> str:
         """`exec`: the command is the batch step's own process, so that a signal to the job reaches it."""
@@ -170,6 +183,7 @@ HINTS = {
     "memory": "launcher.mem",
     "unrecognized option": "launcher.sbatch",
     "node count": "launcher.nodes_per_job",
+    "number of nodes": "launcher.nodes_per_job",
     "node configuration": "launcher.nodes_per_job, launcher.gres, launcher.mem, launcher.cpus_per_task",
 }
 """What sbatch's complaint speaks of → the key to look at."""
