@@ -96,6 +96,7 @@ def test_a_host_without_slurm_is_told_so(tmp_path, monkeypatch):
     ("line", "state"),
     [
         ("7|PENDING|Resources", JobState(phase="waiting", detail="Resources")),
+        ("7|PENDING|PartitionTimeLimit", JobState(phase="waiting", detail="PartitionTimeLimit", is_hopeless=True)),
         ("7|RUNNING|None", JobState(phase="running", detail="RUNNING")),
         ("7|COMPLETING|None", JobState(phase="running", detail="COMPLETING")),
         ("7|COMPLETED|None", JobState(phase="ended", end="completed")),

@@ -281,6 +281,14 @@ def test_slurm_does_what_the_seam_says(slurm, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_what_no_node_ever_has_is_one_message_and_no_job(slurm, tmp_path):
+    bench = Bench(tmp_path, cells(1, "launcher.cpus_per_task=99"))
+    assert bench.wait() == 1
+    said = bench.log.read_text().splitlines()[-1]
+    assert said.startswith("bench: launcher: what it asks for no node of the cluster ever has (")
+    assert subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout == ""
+
+
 def test_detach_and_watch(slurm, tmp_path):
     bench = Bench(tmp_path, cells(3, "--detach"))
     assert bench.wait() == 0 and bench.records() == {}

@@ -32,6 +32,11 @@ ENDS: Mapping[str, End] = {
 }
 """Slurm's word for a job that has ended → how. Every other one is of a job that runs."""
 
+HOPELESS = frozenset({
+    "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
+})  # fmt: skip
+"""Reasons of a job that waits for ever: clusters without EnforcePartLimits take what they cannot give."""
+
 OPTIONS = ("partition", "account", "qos", "constraint", "gres", "mem", "nodelist", "reservation", "cpus_per_task")
 """Keys of `launcher.` that are options of sbatch under the same name."""
 
@@ -160,7 +165,7 @@ def _require_free(sbatch: Iterable[str]) -> None:
 def _state(name: str, why: str) -> JobState:
     detail = "" if why in ("None", "") else why
     if name in WAITING:
-        return JobState(phase="waiting", detail=detail)
+        return JobState(phase="waiting", detail=detail, is_hopeless=detail in HOPELESS)
     if name in ENDS:
         return JobState(phase="ended", end=ENDS[name], detail=detail)
     return JobState(phase="running", detail=name)
