@@ -34,6 +34,22 @@ def _shell(line: str) -> list[str]:
     return ["sh", "-c", f'{line} exec "$@"', "sh"]
 
 
+def child_ends_unheard(sweep: Sweep) -> str:
+    code = sweep.run([*TWO, "launcher.preload=false"], "exception@0", before=IGNORES)
+    require(code == 2 and statuses(sweep) == "2 failed.exception", f"exit {code}; {statuses(sweep)}")
+    return f"exit 2; {statuses(sweep)}"
+
+
+def stop_that_is_blocked(sweep: Sweep) -> str:
+    before = ["env", "--block-signal=TERM", "--block-signal=INT"]
+    bench = sweep.start([*FOUR, f"out_dir={sweep.out / 'outputs'}"], "hang", before=before)
+    wait_for_state(sweep, "build")
+    bench.send_signal(signal.SIGTERM)
+    code = bench.wait(60)
+    require(code == 143, f"exit {code}")
+    return f"exit 143; resumed: {require_ok(sweep, sweep.resume())}"
+
+
 def _ok_under(before: Sequence[str], sweep: Sweep) -> str:
     return require_ok(sweep, sweep.run(TWO, before=before))
 
@@ -91,7 +107,7 @@ def little_memory(sweep: Sweep) -> str:
 
 
 def little_cpu(sweep: Sweep) -> str:
-    code = sweep.run(["-m", *LONG, "measure.steps=1000000"], before=_shell("ulimit -t 9;"))
+    code = sweep.run(["-m", *LONG, "measure.steps=1000000"], before=_shell("ulimit -S -t 9;"))
     reasons = [str(record["reason"]) for record in sweep.records().values()]
     require(code == 2 and any("SIGXCPU" in reason for reason in reasons), f"exit {code}; {reasons}")
     return f"exit 2; {statuses(sweep)}: SIGXCPU"
@@ -239,6 +255,10 @@ UNDER: dict[str, tuple[str, Sequence[str]]] = {
 OWN: list[Trial] = [
     *(Trial(what=what, command=command, must="ok, exit 0", run=partial(_ok_under, before))
       for what, (command, before) in UNDER.items()),
+    Trial(what="SIGCHLD ignored, a rank fails", command="bench … launcher.preload=false, of such a parent",
+          must="failed.exception", run=child_ends_unheard),
+    Trial(what="stop that is blocked", command="env --block-signal=TERM bench …; kill of it", must="exit 143",
+          run=stop_that_is_blocked),
     Trial(what="clock set back", command="bench …; its clock goes back by a day", must="ok, times are true",
           run=clock_back),
     Trial(what="no inodes", command="mount -o nr_inodes=36; bench …", must="exit 2 and said", run=no_inodes),
@@ -246,7 +266,7 @@ OWN: list[Trial] = [
     Trial(what="TMPDIR read-only", command="TMPDIR=(read-only) bench …", must="ok", run=read_only_tmp),
     Trial(what="little address space", command="ulimit -v 500000; bench …", must="each cell has a verdict, exit 2",
           run=little_memory),
-    Trial(what="little CPU time", command="ulimit -t 9; bench …", must="named: SIGXCPU", run=little_cpu),
+    Trial(what="little CPU time", command="ulimit -S -t 9; bench …", must="named: SIGXCPU", run=little_cpu),
     Trial(what="hostile folder", command="cd where torch.py, json.py, benchrunner.py lie; PYTHONSAFEPATH=1 bench …",
           must="ok", run=hostile_folder),
     Trial(what="strange folder", command="bench out_dir='link/a b/ü $(touch x) ; é' (decomposed, through a link)",
