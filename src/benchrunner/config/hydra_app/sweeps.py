@@ -66,7 +66,8 @@ def store_sweep(path: Path) -> None:
     try:
         body = OmegaConf.load(path)
     except OSError as error:
-        near = did_you_mean(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        files = [file.name for file in path.parent.glob("*.y*ml") if file.is_file()]
+        near = did_you_mean(path.name, files)
         raise UsageError(f"{path}: {error.strerror or error}{near}") from error
     except YAMLError as error:
         raise UsageError(f"{path}: not YAML: {first_lines(str(error))}") from error
