@@ -63,6 +63,8 @@ def store_sweep(path: Path) -> None:
     Raises:
         UsageError: no such file, or no YAML mapping.
     """
+    if path.is_fifo():
+        raise UsageError(f"{path}: a pipe, and no file")
     try:
         body = OmegaConf.load(path)
     except OSError as error:
