@@ -225,6 +225,8 @@ def _generate(built: Built, cell: Cell, decoding: Decoding, tape: Tape | None) -
     enter = tape.enter if tape else _ignore
     options = cell.config.generate
     built.model.eval()
+    if tape:
+        tape.hold("cache", [half for layer in decoding.cache.layers for half in (layer.keys, layer.values)])
     with torch.no_grad():
         enter("prefill")
         decoding.prefill(torch.zeros(cell.sizes.micro_batch_size, options.prompt_length, dtype=torch.int64))

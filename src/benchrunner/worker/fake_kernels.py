@@ -128,7 +128,7 @@ class PackedLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def _is_fused(self, num_rows: int) -> bool:
-        """Whether the library unpacks inside the product: for few rows (0.50 on Hopper; larger ones are close calls)."""
+        """Whether the library unpacks inside the product: for few rows (release 0.50 on Hopper)."""
         return num_rows <= 4 or (num_rows < 8 and self.in_features <= self.out_features)
 
 
