@@ -2,7 +2,7 @@
 
 A compiled cell is its eager twin's dry run and what the compiler changes by the arithmetic, with what a compiled block
 keeps as it was captured: under fake tensors no compiler compiles. What is refused keeps its arithmetic, and says why,
-as does a compiled cell that recomputes blocks in training: its twin's peak is of operations that a compiler writes anew.
+as does a compiled cell that recomputes blocks in training: its twin peaks in operations that a compiler writes anew.
 """
 
 import sys
