@@ -85,6 +85,21 @@ def test_a_stale_handle_is_opened_again(tmp_path, monkeypatch, num_stale, is_rea
             read_bytes(path, limit_bytes=4)
 
 
+def test_what_a_user_names_is_written_into_and_never_replaced_by_a_file(tmp_path):
+    pipe, link, target, new = (tmp_path / name for name in ("pipe", "link", "target", "new"))
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    target.write_text("longer than what comes")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, link, new):
+        files.write_output(path, "text")
+    assert os.read(reader, 100) == b"text" and link.is_symlink() and target.read_text() == new.read_text() == "text"
+    os.close(reader)
+    with pytest.raises(OSError):
+        files.write_output(pipe, "nobody reads")
+    assert pipe.is_fifo()
+
+
 def test_what_lies_in_a_file_s_place_is_named(tmp_path):
     os.mkdir(tmp_path / "folder")
     os.mkfifo(tmp_path / "fifo")

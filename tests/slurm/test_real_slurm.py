@@ -177,6 +177,15 @@ def test_a_rank_that_fails_on_another_node_is_named(slurm, tmp_path):
     hold_nothing_left(bench)
 
 
+def test_a_rank_on_another_node_that_will_not_end_is_killed(slurm, tmp_path):
+    words = ["launcher=slurm", "strategy=ddp", "nodes=2", "devices=1", "limits.build_s=20", *WINDOW]
+    bench = Bench(tmp_path, words, BENCH_FAULT="ignore_sigterm@1")
+    assert bench.wait() == 2, bench.log.read_text()
+    (found,) = bench.records().values()
+    assert (found["reason_code"], found["evidence"]["rank"]) == ("timeout.build", 1)
+    hold_nothing_left(bench)
+
+
 def test_what_the_submitting_host_is_does_not_matter(slurm, tmp_path):
     setup = 'launcher.setup=["export PATH=/nowhere","export NCCL_DEBUG=WARN"]'
     bench = Bench(tmp_path, cells(1, "compile=eager,inductor", setup), NCCL_DEBUG="INFO")
@@ -216,14 +225,14 @@ def test_requeue(slurm, undisturbed, tmp_path):
 
 
 def test_a_time_limit(slurm, tmp_path):
-    bench = Bench(tmp_path, cells(NUM_STRUCK, window=["measure.steps=500", *WINDOW[1:]]))
+    bench = Bench(tmp_path, cells(8, window=["measure.steps=250", *WINDOW[1:]]))
     bench.wait_for(lambda: finished(bench))
     subprocess.run(["scontrol", "update", f"jobid={bench.jobs()[0]}", "timelimit=1"], check=True)
     before = finished(bench)
     assert bench.wait(900) == 0, bench.log.read_text()
     assert len(bench.jobs()) >= 2
     resume(tmp_path)
-    hold_complete(bench, NUM_STRUCK, before)
+    hold_complete(bench, 8, before)
 
 
 def test_a_node_that_goes_down(slurm, undisturbed, tmp_path):
@@ -254,6 +263,22 @@ def test_an_interrupt_cancels(slurm, undisturbed, tmp_path):
     assert {one["reason_code"] for one in bench.records().values()} == {None, "skipped.interrupted"}
     resume(tmp_path)
     hold_same(bench, undisturbed, before)
+
+
+def test_preemption_costs_what_is_at_work_alone(slurm, undisturbed, tmp_path):
+    bench, before = struck(tmp_path)
+    subprocess.run(["srun", "--partition=urgent", "--nodes=2", "sleep", "1"], check=True, capture_output=True)
+    assert bench.wait() == 0, bench.log.read_text()
+    assert len(bench.jobs()) == 2
+    assert sum(len(list(cell.glob("attempt-*"))) for cell in bench.sweep.glob("cells/*")) <= NUM_STRUCK + 1
+    resume(tmp_path)
+    hold_same(bench, undisturbed, before)
+
+
+def test_slurm_does_what_the_seam_says(slurm, tmp_path):
+    words = [sys.executable, "-m", "benchrunner.launch.conformance", "slurm", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_detach_and_watch(slurm, tmp_path):

@@ -52,7 +52,10 @@ MpiDefault=none
 PropagateResourceLimits=NONE
 NodeName=bench-node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs={cpus} State=UNKNOWN
 NodeName=bench-node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs={cpus} State=UNKNOWN
-PartitionName=main Nodes=bench-node1,bench-node2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+PartitionName=main Nodes=bench-node1,bench-node2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1
+PartitionName=urgent Nodes=bench-node1,bench-node2 MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=9
 """
 
 
@@ -76,6 +79,14 @@ class SlurmCluster:
         self.processes = {}
 
     def __enter__(self):
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self):
         self.root.chmod(0o755)
         for name in ("state", *(f"spool.{node}" for node in NODES)):
             (self.root / name).mkdir()
@@ -88,7 +99,6 @@ class SlurmCluster:
         for node in NODES:
             self.start_node(node)
         self._wait_until_idle()
-        return self
 
     def __exit__(self, *error):
         with suppress(OSError):
@@ -150,7 +160,9 @@ class SlurmCluster:
     def _wait_until_idle(self):
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            done = subprocess.run(["sinfo", "-h", "-N", "-o", "%T"], check=False, capture_output=True, text=True)
+            done = subprocess.run(
+                ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"], check=False, capture_output=True, text=True
+            )
             if done.stdout.split() == ["idle"] * len(NODES):
                 return
             time.sleep(0.5)

@@ -92,7 +92,7 @@ def _probe(allocator: "Allocator", place: Path, config: "Config", devices: int) 
     write_json(wanted, asdict(config.hardware))
     words = [sys.executable, "-m", "benchrunner.machine.probe", str(found), str(wanted)]
     job = _submit_probe(allocator, place, config, words, devices)
-    (place / "job").write_text(job)
+    (place / "job").write_text(job, encoding="utf-8")
     print(f"what the nodes are is asked of them: job {job}", file=sys.stderr)
     try:
         while not _has_ended(allocator, place, job):
@@ -122,5 +122,7 @@ def _has_ended(allocator: "Allocator", place: Path, job: str) -> bool:
 def _last_words(allocator: "Allocator", place: Path) -> str:
     from benchrunner.core.text import first_line
 
-    lines = [line for line in allocator.logs(place, (place / "job").read_text()).splitlines() if line.strip()]
+    lines = [
+        line for line in allocator.logs(place, (place / "job").read_text(encoding="utf-8")).splitlines() if line.strip()
+    ]
     return first_line(lines[-1], 160) if lines else "the job left no word"

@@ -102,12 +102,13 @@ def write_junit(tables: "Tables", file: str | None) -> None:
     Raises:
         UsageError: it cannot be written.
     """
+    from benchrunner.core.files import write_output
     from benchrunner.report.junit import to_junit
 
     if file is None:
         return
     try:
-        Path(file).write_text(to_junit(tables), encoding="utf-8")
+        write_output(Path(file), to_junit(tables))
     except OSError as error:
         raise UsageError(f"--junit: cannot write {file}: {error.strerror or error}") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchrunner.core.axes import AXES, NOT_IDENTITY
+from benchrunner.core.axes import AXES, NOT_IDENTITY, OF_A_PREDICTION, PREDICT_ONLY
 from benchrunner.core.schema import SECTIONS, Config, typed_config
 
 SLUG_BYTES = 100
@@ -53,6 +53,11 @@ class Cell:
     """The resolved configuration."""
     sizes: Sizes
 
+    @property
+    def search(self) -> str | None:
+        """max | best, where the micro-batch is found by probes (`plan/search.py`); its sizes are then those of 1."""
+        return self.config.micro_batch_size if isinstance(self.config.micro_batch_size, str) else None
+
     def as_overrides(self) -> list[str]:
         """The overrides that repeat this cell, not yet quoted for a shell, without `bench`."""
         changed = [f"{key}={format_value(value)}" for key, value in self.overrides.items()]
@@ -82,7 +87,8 @@ def identity(axes: Mapping[str, str], overrides: Mapping[str, Any]) -> str:
 
 def identity_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The changed leaves that tell cells apart."""
-    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in NOT_IDENTITY}
+    left_out = NOT_IDENTITY - OF_A_PREDICTION if overrides.get("predict") == PREDICT_ONLY else NOT_IDENTITY
+    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in left_out}
 
 
 def digest_section(section: object) -> str:
@@ -170,7 +176,7 @@ def derive_sizes(config: Config, visible_devices: int) -> Sizes:
     nodes = config.nodes
     devices = config.devices or (1 if config.strategy.kind == "single" else max(visible_devices, 1))
     world_size = devices * nodes
-    micro_batch_size = config.micro_batch_size
+    micro_batch_size = config.micro_batch_size if isinstance(config.micro_batch_size, int) else 1
     a_pass = micro_batch_size * world_size
     global_batch_size = config.global_batch_size or a_pass
     return Sizes(

@@ -42,6 +42,8 @@ def given_cores(told: str, node: str) -> set[int]:
 def _ask(job: str) -> str:
     command = ["scontrol", "--oneliner", "--details", "show", "job", job]
     try:
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=ANSWER_S).stdout
+        return subprocess.run(
+            command, check=False, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""

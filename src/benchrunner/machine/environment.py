@@ -106,7 +106,7 @@ def git_state(package: Path) -> Git:
 def _git(directory: Path, *words: str) -> str | None:
     command = ["git", "-C", str(directory), "--no-optional-locks", *words]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

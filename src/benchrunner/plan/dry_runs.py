@@ -37,7 +37,7 @@ ASKED = (
 
 def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[PlannedCell]:
     """The cells, those that ask for a dry run and are to be run with its prediction."""
-    chosen = [one for one in cells if one.verdict == "run" and one.cell.config.predict.name == METHOD]
+    chosen = [one for one in cells if one.verdict == "run" and _asks(one.cell)]
     if not chosen:
         return list(cells)
     asked = [one for one in chosen if not is_rewritten(one.cell)]
@@ -45,6 +45,11 @@ def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[Pla
     found = dict.fromkeys(map(id, chosen), REWRITTEN) | dict(zip(map(id, asked), answers, strict=True))
     better = {id(one): replace(one, predicted=_predicted(one, found[id(one)], hardware)) for one in chosen}
     return [better.get(id(one), one) for one in cells]
+
+
+def _asks(cell: Cell) -> bool:
+    """A search begins where arithmetic says: its sizes are known only as it runs."""
+    return cell.config.predict.name == METHOD and not cell.search
 
 
 def question_of(cell: Cell) -> dict[str, Any]:

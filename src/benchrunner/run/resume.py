@@ -14,12 +14,13 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.outcome.evidence import Evidence, gather
 from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.verdict import NO_PREDICTION, PREDICTED_ONLY
 from benchrunner.run.log_cleaner import clean_logs
 
 KEPT_STATUSES = frozenset({"ok", "invalid", "oom", "unsupported"})
 """Statuses that a resumed sweep keeps; the others run again."""
 
-KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded"})
+KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded", PREDICTED_ONLY, NO_PREDICTION})
 
 
 def is_kept(record: Record, fault: str | None = None) -> bool:
