@@ -27,19 +27,19 @@ def main() -> None:
     arguments = _arguments()
     cells = _planned(arguments.sweep, arguments.hardware, arguments.method)
     errors: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    misses, methods = [], defaultdict(int)
+    methods: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    misses = []
     for row in _measured(arguments.page):
         cell = _cell_of(row, cells)
         predicted = cell["predicted"]
         error = predicted["peak_memory_bytes"] / GIB / float(row["peak GiB"]) - 1
         errors[tuple(cell["axes"][name] for name in ("workload", "precision", "compile"))].append(error)
-        methods[predicted["method"]] += 1
+        methods[(f"by {predicted['method']}",)].append(error)
         if abs(error) > MISS:
             misses.append(f"misses by {error:+.1%}: {cell['slug']}, measured {row['peak GiB']} GiB")
     everything = [error for group in errors.values() for error in group]
-    for name, group in [*sorted(errors.items()), (("all",), everything)]:
+    for name, group in [*sorted(errors.items()), *sorted(methods.items()), (("all",), everything)]:
         print(f"{' '.join(name):<40}{_line(group)}")
-    print("coverage: " + ", ".join(f"{count} by {method}" for method, count in sorted(methods.items())))
     print(*misses, sep="\n")
 
 
