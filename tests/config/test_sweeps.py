@@ -3,7 +3,6 @@
 import itertools
 import re
 from dataclasses import replace
-from functools import cache
 
 import pytest
 
@@ -15,6 +14,7 @@ from benchrunner.core.paths import config_dir
 from benchrunner.core.schema import value_at
 from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
+from declared import declared
 from samples import CPU
 
 SWEEPS = sorted((config_dir() / "sweeps").glob("*.yaml"))
@@ -23,12 +23,6 @@ CHOICES = {key: allowed.choices for key, allowed in keys.allowed_values().items(
 ANY_CPU = replace(CPU, is_present=False)
 """Every library is assumed."""
 SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
-
-
-@cache
-def declared(name):
-    """A sweep's expansion."""
-    return expand([f"+sweeps={name}"], multirun=False)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +54,15 @@ def test_header_names_purpose_cells_and_device_time(path):
     claimed = int(re.search(r"= (\d+)", line)[1] if "=" in line else re.search(r"\d+", line)[0])
     rows = declared(path.stem).rows
     assert sum(row.excluded_reason is None for row in rows) == claimed
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_plans_on_a_cpu_with_a_verdict_for_every_cell(path):
+    expansion = declared(path.stem)
+    cells = make_plan(expansion, CPU, RULES).cells
+    assert len(cells) == len(expansion.rows)
+    for planned in cells:
+        assert planned.verdict == "run" or (planned.reason_code and planned.reason), planned.cell.slug
 
 
 def test_smoke_covers_every_pair_of_values_once_each():
