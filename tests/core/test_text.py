@@ -77,3 +77,13 @@ def test_a_single_line_has_nothing_that_breaks_or_reorders_it():
 
 def test_what_is_not_seen_is_not_shown():
     assert visible("a\u202eb\u200fc\x9b31md\ne\tf") == "abc31md\ne\tf"
+
+
+@pytest.mark.parametrize("name", ["peer", "Device.cluster.example"])
+def test_a_host_that_is_called_like_a_word_of_the_errors_is_hidden_with_its_domain_alone(monkeypatch, name):
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    forget_hosts()
+    said = "Connection closed by peer. No space left on device\nat peer.cluster.example, device.cluster.example"
+    bare, domain = scrub_hosts(said).splitlines()
+    forget_hosts()
+    assert bare == said.splitlines()[0] and domain.count("<host>") == 1
