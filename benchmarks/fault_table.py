@@ -9,6 +9,7 @@ from pathlib import Path
 
 import kills
 from kills import Kill
+from trials import TrialRow
 from victim import Row
 
 from benchrunner import __version__
@@ -25,9 +26,12 @@ class Findings:
     """Command, date and machine of each run."""
     rows: list[Row] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
+    trials: list[TrialRow] = field(default_factory=list)
 
     def num_broken(self) -> int:
-        return sum(row.left + row.lost for row in self.rows) + sum(kill.num_broken() for kill in self.kills)
+        return sum(row.left + row.lost for row in self.rows) + sum(
+            one.num_broken() for one in (*self.kills, *self.trials)
+        )
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -35,7 +39,8 @@ class Findings:
 
 def load(path: Path) -> Findings:
     data = json.loads(path.read_text())
-    return Findings(data["sources"], [Row(**row) for row in data["rows"]], [Kill(**kill) for kill in data["kills"]])
+    rows, killed = [Row(**row) for row in data["rows"]], [Kill(**kill) for kill in data["kills"]]
+    return Findings(data["sources"], rows, killed, [TrialRow(**row) for row in data.get("trials", ())])
 
 
 def merge(parts: list[Findings]) -> Findings:
@@ -45,6 +50,7 @@ def merge(parts: list[Findings]) -> Findings:
         whole.sources += part.sources
         whole.rows += part.rows
         whole.kills += part.kills
+        whole.trials += part.trials
     return whole
 
 
@@ -60,6 +66,7 @@ def source(command: str) -> str:
 def document(found: Findings) -> str:
     parts = [BEGIN, "\n".join(f"- {line}" for line in found.sources)]
     parts += [_table(found.rows)] if found.rows else []
+    parts += [_trials_table(found.trials)] if found.trials else []
     parts += [kills.summary(found.kills)] if found.kills else []
     return "\n\n".join([*parts, END])
 
@@ -71,6 +78,19 @@ def _table(rows: list[Row]) -> str:
         lines.append(f"| `{row.fault}` | {row.observed} | {seconds} | {row.left} | {row.lost} |")
     total = f"| all {len(rows)} | | | {sum(row.left for row in rows)} | {sum(row.lost for row in rows)} |"
     return "\n".join([*lines, total])
+
+
+def _trials_table(rows: list[TrialRow]) -> str:
+    lines = [
+        "| trial | command | what must hold | what happened | processes left | records lost |",
+        "|---|---|---|---|---:|---:|",
+    ]
+    for row in rows:
+        told = [f"`{row.command}`", row.must, row.observed if row.holds else f"**does not hold:** {row.observed}"]
+        cells = [cell.replace("|", "\\|") for cell in told]
+        lines.append(f"| {row.what} | {' | '.join(cells)} | {row.left} | {row.lost} |")
+    total = f"| all {len(rows)} | | | | {sum(row.left for row in rows)} | {sum(row.lost for row in rows)} |"
+    return "\n".join(["### What an audit tried", "", *lines, total])
 
 
 def write(text: str, out: str) -> None:

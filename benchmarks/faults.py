@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,11 @@ import disks
 import fault_table
 import kills
 import launches
+import trials
 from fault_table import Findings
+from trials import TrialRow
+from trials_listed import LISTED
+from trials_own import OWN
 from victim import (
     PLACES,
     TINY,
@@ -50,7 +55,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HANG_LIMIT_S = 15
 
 HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env", "flood")
-PARTS = ("bench", "launch", "disk", "kills")
+PARTS = ("bench", "launch", "disk", "trials", "kills")
 """What `--only` knows beside kinds of faults."""
 
 Task = Callable[[], Row | None]
@@ -151,10 +156,21 @@ def run_all(found: Findings, options: argparse.Namespace) -> None:
             done[futures[future]] = future.result()
             found.rows = [row for _, row in sorted(done.items()) if row is not None]
             _tell(f"{len(done)} of {len(wanted)}: {future.result()}", found, options)
+    for row in run_trials(options):
+        found.trials.append(row)
+        _tell(f"{len(found.trials)} trials: {row}", found, options)
     count = options.kills if not options.only or "kills" in options.only else 0
     for kill in kills.kills(options.kill_sweep, count, options.jobs, random.Random(options.seed)) if count else ():
         found.kills.append(kill)
         _tell(f"{len(found.kills)} of {count}: {kill}", found, options)
+
+
+def run_trials(options: argparse.Namespace) -> Iterator[TrialRow]:
+    """One after the other: some look at the time that things take."""
+    chosen = [trial for trial in (*LISTED, *OWN) if fnmatchcase(trial.what, options.trial)]
+    for task in trials.tasks(chosen) if not options.only or "trials" in options.only else ():
+        if (row := task()) is not None:
+            yield row
 
 
 def _tell(text: str, found: Findings, options: argparse.Namespace) -> None:
@@ -192,6 +208,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help=f"kinds of faults, and of {', '.join(PARTS)}; comma-separated")
+    parser.add_argument("--trial", default="*", help="of the trials those of such a name")
     parser.add_argument("--brief", action="store_true", help="each fault on one rank only, the ranks in turn")
     parser.add_argument("--kills", type=int, default=50, help="how often bench is killed at a random instant")
     parser.add_argument("--kill-sweep", choices=list(kills.SWEEPS), default="smoke", help="what is killed")

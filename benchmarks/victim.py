@@ -10,10 +10,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchrunner.core.faults import VARIABLE
 from benchrunner.machine.hardware import detect, list_gpus
@@ -58,18 +59,33 @@ class Sweep:
     """CUDA_VISIBLE_DEVICES; null: as here."""
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def start(self, words: list[str], fault: str | None = None) -> "subprocess.Popen[bytes]":
+    def start(
+        self,
+        words: list[str],
+        fault: str | None = None,
+        *,
+        before: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        **how: Any,
+    ) -> "subprocess.Popen[bytes]":
+        """`before`: what runs it, e.g. `env -i`; `how`: more of what Popen is told."""
+        more = env or {}
         env = {name: value for name, value in os.environ.items() if name != VARIABLE}
         env |= {COUNTED: self.run_id, "BENCH_LOCKS": str(self.out / "locks")} | ({VARIABLE: fault} if fault else {})
         env |= {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
         log = open(self.out / "bench.log", "ab")  # noqa: SIM115
-        return subprocess.Popen([*BENCH, *words], env=env, stdout=log, stderr=log, cwd=self.out)
+        told = {"stdout": log, "stderr": log, "cwd": self.out} | how
+        return subprocess.Popen([*before, *BENCH, *words], env=env | more, **told)
 
-    def run(self, words: list[str], fault: str | None = None) -> int:
-        return self.start([*words, f"out_dir={self.out / 'outputs'}"], fault).wait()
+    def run(self, words: list[str], fault: str | None = None, **how: Any) -> int:
+        return self.start([*words, f"out_dir={self.out / 'outputs'}"], fault, **how).wait()
 
-    def resume(self) -> int:
-        return self.start(["resume", str(self.directory())]).wait()
+    def resume(self, *words: str, **how: Any) -> int:
+        return self.start(["resume", str(self.directory()), *words], **how).wait()
+
+    def said(self) -> str:
+        """What `bench` printed."""
+        return (self.out / "bench.log").read_text(errors="replace")
 
     def directory(self) -> Path | None:
         found = sorted(self.out.glob("outputs/*/2*"))

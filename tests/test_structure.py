@@ -1,5 +1,6 @@
 """The map follows the land."""
 
+import ast
 import importlib.util
 
 from benchrunner.core.paths import CHECKOUT
@@ -32,3 +33,32 @@ def test_every_room_has_a_floor_of_its_own():
     rooms = {path.parent.name for path in maker.PACKAGE.glob("*/__init__.py")}
     assert rooms <= set(maker.FLOORS)
     assert {path.parent.name for path in maker.PACKAGE.glob("worker/*/__init__.py")} == set(maker.WORKER)
+
+
+def test_every_text_has_an_encoding():
+    """Else it is the locale's, and in that of C nothing beyond ASCII can be read."""
+    calls = [
+        (path.name, node)
+        for path in sorted((CHECKOUT / "src").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and _is_of_text(node)
+    ]
+    assert [f"{name}:{node.lineno}" for name, node in calls if "encoding" not in _keywords(node)] == []
+    assert len(calls) > 20
+
+
+def _keywords(call):
+    return {keyword.arg for keyword in call.keywords}
+
+
+def _is_of_text(call):
+    if "text" in _keywords(call) and isinstance(call.func, ast.Attribute) and ast.unparse(call.func).startswith("subp"):
+        return True
+    if isinstance(call.func, ast.Attribute) and ast.unparse(call.func) != "os.open":
+        return call.func.attr in ("read_text", "write_text") or (call.func.attr == "open" and _opens_text(call.args))
+    return isinstance(call.func, ast.Name) and call.func.id == "open" and _opens_text(call.args[1:])
+
+
+def _opens_text(arguments):
+    modes = [argument.value for argument in arguments if isinstance(argument, ast.Constant)]
+    return all(isinstance(mode, str) and "b" not in mode for mode in modes)

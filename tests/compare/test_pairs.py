@@ -9,6 +9,7 @@ from benchrunner.compare.metric import METRICS
 from benchrunner.compare.pairing import pair_cells
 from benchrunner.compare.pairs import BenchRerun, PairsPlan, run_pairs
 from benchrunner.core.errors import SweepDirError
+from benchrunner.core.paths import SweepPaths
 from fake_sweeps import cells
 from sides import timed_side
 
@@ -71,3 +72,11 @@ def test_a_side_whose_program_refuses_is_named(pairing):
         BenchRerun({str(pairing.base.paths.root): ["/nowhere/bench"]})(
             pairing.base, pairing.pairs[0].base, METRICS["time"]
         )
+
+
+def test_what_else_lies_among_the_processes_is_none(tmp_path):
+    paths = SweepPaths(tmp_path)
+    for name in ("repeat-2", "repeat-03", "repeat-4.bak", "repeat-999999999999", "repeat-٥"):
+        (paths.cell("a").root / name).mkdir(parents=True)
+    (paths.cell("a").root / "repeat-9").touch()
+    assert paths.processes("a") == [1, 2] and paths.processes("b") == [1]

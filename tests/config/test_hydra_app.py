@@ -9,7 +9,7 @@ from benchrunner.config import hydra_app, keys
 from benchrunner.config.hydra_app.loader import store_schema
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
-from benchrunner.core.cell import format_value
+from benchrunner.core.cell import format_value, identity
 from benchrunner.core.errors import ConfigError, UsageError
 from benchrunner.core.schema import SweepConfig
 from samples import make_config
@@ -288,6 +288,8 @@ def test_a_missing_sweep_file_is_named(tmp_path):
         ("seq_len=(", "cannot read"),
         ("x y=2", "cannot read"),
         ("measure.steps=1,2", "does not tell cells apart"),
+        ("predict.tensor=1,2", r"predict.tensor: does not tell cells apart.*predict=only"),
+        ("predict=only,analytic", "does not tell cells apart"),
         ("hardware=cpu,auto", "does not tell cells apart"),
     ],
 )
@@ -370,3 +372,12 @@ def test_a_sweep_is_described_by_its_purpose():
         "(a covering array of strength 2)."
     )
     assert all(text and "Cells:" not in text and "Purpose" not in text for text in described.values())
+
+
+def test_what_is_asked_of_predictions_tells_them_apart():
+    words = ["hardware=h100-sxm-80gb", "predict=only", "predict.formula=llm-analysis-2023", "predict.tensor=1,2"]
+    rows = hydra_app.expand(words, multirun=True).rows
+    assert [row.config.predict.tensor for row in rows] == [1, 2]
+    ids = {identity(row.axes, row.overrides) for row in rows}
+    elsewhere = hydra_app.expand(["hardware=a100-sxm-80gb", *words[1:]], multirun=True).rows
+    assert len(ids | {identity(row.axes, row.overrides) for row in elsewhere}) == 4

@@ -428,3 +428,62 @@ def test_lower_bound_without_gradients():
 
 def test_paged_state_is_fp32_wherever_it_lives():
     assert arithmetic.optimizer_state_bytes_per_parameter(OptimizerConfig(name="paged-adamw"), 2) == 8
+
+
+# --- What one-line changes would get past the rest
+
+
+def test_a_block_has_four_matrices_by_name():
+    llama, gpt = load_model("llama2-7b"), load_model("gpt2-125m")
+    assert arithmetic.linear_shapes(llama) == {
+        "qkv": (4096, 3 * 4096), "out": (4096, 4096), "gate_up": (4096, 2 * 11008), "down": (11008, 4096),
+    }  # fmt: skip
+    assert list(arithmetic.linear_shapes(gpt)) == ["qkv", "out", "up", "down"]
+    assert type(arithmetic.kv_width(load_model("llama3-8b", d_model=4095))) is int
+
+
+def test_a_causal_prefill_attends_to_half():
+    model = load_model("llama2-7b")
+    for causal in (True, False):
+        prefill = arithmetic.generate_flops_per_sample(model, 6, 1, causal=causal)
+        assert prefill == 6 * arithmetic.forward_flops_per_token(model, 6, causal=causal)
+    assert arithmetic.peft_flops_per_token(model, make_workload("lora"), 64) < arithmetic.peft_flops_per_token(
+        model, make_workload("lora"), 64, causal=False
+    )
+
+
+def test_contexts_of_a_long_generation_add_up():
+    model = load_model("llama2-7b")
+    whole = arithmetic.generate_flops_per_sample(model, 6, 50)
+    decodes = sum(arithmetic.forward_flops_per_token(model, 6 + index, causal=False) for index in range(1, 50))
+    assert whole == 6 * arithmetic.forward_flops_per_token(model, 6) + decodes
+    assert type(whole) is float
+
+
+def test_a_sample_of_no_new_tokens_is_its_prefill():
+    config = make_config(workload=make_workload("generate"), precision=FP8)
+    only = replace(config, generate=replace(config.generate, new_tokens=1))
+    assert arithmetic.flops_by_dtype(only, ONE)["fp8"] == 6 * 2 * (32 * 202_375_168 + 131_072_000)
+
+
+def test_a_chunked_head_is_computed_again_beside_the_blocks():
+    full = CheckpointingConfig(name="full")
+    at_once = make_config(activation_checkpointing=full)
+    chunks = make_config(activation_checkpointing=full, workload=make_workload("train", loss_chunk_tokens=64))
+    more = arithmetic.recomputed_flops_per_step(chunks, ONE) - arithmetic.recomputed_flops_per_step(at_once, ONE)
+    assert more == 128 * 2 * 32000 * 4096
+
+
+def test_a_fraction_that_is_none_is_quoted():
+    for text in ("half", "1/2/3"):
+        with pytest.raises(ConfigError) as caught:
+            arithmetic.parse_fraction(text)
+        expected = f"activation_checkpointing.every: '{text}' is neither q/p with 0 < q <= p nor per_op"
+        assert str(caught.value) == expected
+
+
+def test_what_is_not_packed_rests_in_the_compute_dtype():
+    model = load_model("llama2-7b")
+    half, full = (replace(NF4, compute_dtype=dtype) for dtype in ("bfloat16", "float32"))
+    rest = 131_072_000 + 65 * 4096
+    assert arithmetic.resident_weight_bytes(model, full) - arithmetic.resident_weight_bytes(model, half) == 2 * rest

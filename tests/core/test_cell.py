@@ -13,6 +13,7 @@ from benchrunner.core.cell import (
     cell_to_dict,
     config_digest,
     derive_sizes,
+    digest_section,
     format_value,
     identity,
     make_slug,
@@ -123,3 +124,34 @@ def test_sizes_follow_from_scalars_and_visible_devices(kind, changes, visible, e
     config = replace(make_cell(strategy=kind).config, **changes)
     sizes = derive_sizes(config, visible)
     assert {name: getattr(sizes, name) for name in expected} == expected
+
+
+def test_a_slug_reads_as_the_axes_and_then_the_last_word_of_each_changed_key():
+    slug = make_slug(USUAL, {"model.moe.num_layers": 3, "seq_len": 64}, "0123456789ab")
+    assert slug == "debug_train_single_bf16_eager_none_native_adamw_num_layers-3_seq_len-64-012345"
+
+
+def test_a_slug_that_is_cut_ends_in_no_stray_mark():
+    room = SLUG_BYTES - 7 - len(make_slug(USUAL, {}, "0123456789ab")[:-7])
+    text = "x" * (room - len("_key-") - 1)
+    assert make_slug(USUAL, {"key": f"{text}_y"}, "0123456789ab").endswith(f"-{text}-012345")
+    full = make_slug(USUAL, {"key": "z" * 99}, "0123456789ab")
+    assert len(full) == SLUG_BYTES and full.startswith("debug_")
+
+
+def test_values_are_written_as_people_write_them():
+    values = {None: "null", True: "true", False: "false", "llama2-7b": "llama2-7b", "Q_b": "Q_b", "1/4": "1/4"}
+    assert {value: format_value(value) for value in values} == values
+    assert format_value("true") == "'true'" and format_value("a b") == "'a b'"
+
+
+def test_sizes_are_whole_numbers_and_name_the_machine():
+    config = replace(make_cell(strategy="ddp").config, micro_batch_size=3, global_batch_size=24, nodes=2)
+    sizes = derive_sizes(config, 0)
+    assert (sizes.micro_batch_size, sizes.nodes, sizes.devices, sizes.accumulation_steps) == (3, 2, 1, 4)
+    assert type(sizes.accumulation_steps) is int
+
+
+def test_where_a_number_comes_from_is_prose():
+    model = make_cell().config.model
+    assert digest_section(replace(model, source="a paper")) == digest_section(model)

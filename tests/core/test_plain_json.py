@@ -46,3 +46,19 @@ def test_a_file_may_hold_as_many_values_as_its_limit_means():
     assert len(parse(text, limit_bytes=32 * 1000)) == 1000
     with pytest.raises(DamagedFile, match="more than 900 values"):
         parse(text, limit_bytes=32 * 900)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b" ", "it is empty"),
+        (b'"\xff"', "byte 1 is no UTF-8"),
+        (b"[" * 100_000, "it is nested too deeply"),
+        (b"[1" + b"0" * 40 + b"]", "the number 1" + "0" * 29 + " is too large"),
+        (b'{"a": 1, "b": 2, "b": 3, "b": 4, "a": 5}', "the key 'b' is there 3 times"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(text, why):
+    with pytest.raises(DamagedFile) as caught:
+        parse(text)
+    assert str(caught.value) == why

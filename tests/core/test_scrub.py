@@ -10,9 +10,9 @@ from benchrunner.core import scrub, text
 @pytest.fixture(autouse=True)
 def named_host(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node7.cluster.example")
-    text._host_pattern.cache_clear()
+    text.forget_hosts()
     yield
-    text._host_pattern.cache_clear()
+    text.forget_hosts()
 
 
 def test_files_are_scrubbed_in_place_and_others_not_touched(tmp_path):
@@ -55,7 +55,7 @@ def test_secrets_are_redacted_in_every_kind_of_file(tmp_path, monkeypatch):
 
 def test_a_host_called_like_a_phase_damages_no_rank_file(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "build")
-    text._host_pattern.cache_clear()
+    text.forget_hosts()
     rank = tmp_path / "rank0.json"
     rank.write_text('{"phase": "build", "error": {"message": "no route to build"}}')
     scrub.scrub_files([rank])

@@ -2,15 +2,15 @@ import socket
 
 import pytest
 
-from benchrunner.core.text import _host_pattern, first_line, plain, scrub_hosts, single_line, visible
+from benchrunner.core.text import first_line, forget_hosts, may_name_host, plain, scrub_hosts, single_line, visible
 
 
 @pytest.fixture
 def named_host(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node7.cluster.example")
-    _host_pattern.cache_clear()
+    forget_hosts()
     yield
-    _host_pattern.cache_clear()
+    forget_hosts()
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,20 @@ def test_hosts_are_replaced(named_host, log, clean):
 @pytest.mark.parametrize("name", ["localhost", ""])
 def test_a_host_without_a_name_of_its_own_is_nowhere_mentioned(monkeypatch, name):
     monkeypatch.setattr(socket, "gethostname", lambda: name)
-    _host_pattern.cache_clear()
+    forget_hosts()
     assert scrub_hosts("on localhost:29500") == "on localhost:29500"
-    _host_pattern.cache_clear()
+    forget_hosts()
+
+
+def test_the_other_nodes_of_an_allocation_are_replaced_as_well(named_host, monkeypatch):
+    nodes = {"SLURM_JOB_NODELIST": "gpu-node[6-7],Big01-ib", "SLURM_SUBMIT_HOST": "login.cluster.example"}
+    for name, value in nodes.items():
+        monkeypatch.setenv(name, value)
+    forget_hosts()
+    assert scrub_hosts("srun: error: gpu-node6: task 0") == "srun: error: <host>: task 0"
+    assert scrub_hosts("slurmstepd-gpu-node7: error") == "slurmstepd-<host>: error"
+    assert scrub_hosts("big01-ib.local:29500 from login, gpu-node8") == "<host>:29500 from <host>, gpu-node8"
+    assert may_name_host("at GPU-NODE6") and not may_name_host("at gpu-node8")
 
 
 def test_plain_text_has_no_escapes_and_no_controls():

@@ -3,7 +3,7 @@ import pytest
 from benchrunner.core.errors import UsageError
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch import launchers
-from benchrunner.launch.conformance import CHECKS
+from benchrunner.launch.conformance import CHECKS, main
 from benchrunner.launch.local_allocator import LocalAllocator
 
 
@@ -25,6 +25,21 @@ class Forgetful(LocalAllocator):
 def test_the_checks_see_a_launcher_that_lies(tmp_path):
     with pytest.raises(AssertionError, match="in place of failed"):
         CHECKS["tells_a_failure"](Forgetful(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "NAME"),
+        (["local"], "no cluster's"),
+        (["slurm", "partitoin=x"], "launcher.partitoin: no such key"),
+        (["slurm", "/no/where"], "/no/where is no folder"),
+        (["lsf"], "no package brings a launcher named 'lsf'"),
+    ],
+)
+def test_a_wrong_word_is_one_line(words, said):
+    with pytest.raises(SystemExit, match=said):
+        main(words)
 
 
 def test_a_launcher_of_another_package_is_found_by_its_entry_point(monkeypatch):

@@ -67,6 +67,16 @@ def test_what_slurm_refuses_is_one_message_with_the_key(tmp_path, said, key):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"), [("array", "launcher.jobs"), ("test_only", "bench plan"), ("time", "time_min")]
+)
+def test_what_bench_sets_itself_is_not_passed_through(tmp_path, key, hint):
+    slurm = Slurm()
+    with pytest.raises(UsageError, match=rf"launcher.sbatch.{key}: bench sets this itself \(.*{hint}"):
+        submit(tmp_path, slurm, sbatch={key: "1"})
+    assert slurm.calls == []
+
+
 def test_a_host_without_slurm_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="sbatch is not installed on this host"):

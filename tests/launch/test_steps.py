@@ -37,15 +37,6 @@ def wait(handle):
     return code
 
 
-def test_outside_of_an_allocation_there_is_no_node():
-    assert steps.node_names({}) == []
-
-
-def test_the_nodes_of_an_allocation(tmp_path, monkeypatch):
-    program(tmp_path, monkeypatch, "scontrol", 'printf "%s\\n" "$@" a1 a2')
-    assert steps.node_names({"SLURM_JOB_NODELIST": "a[1-2]"})[-3:] == ["a[1-2]", "a1", "a2"]
-
-
 def test_a_job_is_a_step_on_its_nodes(tmp_path, monkeypatch, job):
     program(tmp_path, monkeypatch, "srun", f'echo "$@"; echo marker $BENCH_ATTEMPT; exit 3; {sys.executable}')
     assert wait(steps.StepLauncher(["a1", "a2", "a3"]).start(job)) == 3

@@ -66,6 +66,18 @@ def test_training_of_7b():
     assert formula.training_activation_bytes(setup, 1, 2048, "selective") == 1241513984
 
 
+def test_layers_that_do_not_divide_over_the_stages_are_left_out_of_breakdowns_alone():
+    """As published: 60 layers over 8 stages are 7 on each."""
+    setup, run = trained(LLAMA_33B, tokens=1.4e12)
+    parts = formula.weight_bytes(setup), formula.gradient_bytes(setup), formula.optimizer_bytes(setup)
+    assert parts == (983597056, 930349056, 7442792448)
+    found = formula.forward_pass(setup, run.micro_batch_size, 2048)
+    assert (found.attention_s, found.mlp_s) == (exactly(0.046976204800000004), exactly(0.08142542165333333))
+    assert (found.norm_s, found.communication_s) == (exactly(0.0005199739305759904), exactly(0.02226476373333333))
+    assert (found.embedding_s, found.head_s) == (exactly(0.0018224714856738052), exactly(0.006990506666666667))
+    assert found.seconds == exactly(0.15999934226958315)
+
+
 @pytest.mark.parametrize(
     ("shape", "device", "efficiency", "tokens", "hours"),
     [

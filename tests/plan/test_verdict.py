@@ -48,6 +48,20 @@ def test_struck_out_comes_before_ruled_out(rules):
     assert (verdict.verdict, verdict.reason_code, verdict.reason) == ("skipped", "skipped.excluded", "too dear")
 
 
+def test_a_prediction_alone_comes_before_everything_that_would_run(rules):
+    leaves = {"predict.name": "only", "devices": 64}
+    verdict = decide(make_cell(strategy="ddp", leaves=leaves), replace(H200, is_present=False), rules, launch=True)
+    assert (verdict.verdict, verdict.reason_code) == ("skipped", "skipped.predict_only")
+    assert "analytic" in verdict.reason and verdict.predicted["step_time_s"] > 0
+
+
+def test_a_formula_without_an_answer_says_why():
+    leaves = {"predict.name": "only", "predict.formula": "llm-analysis-2023", "predict.tokens": 1e12}
+    verdict = decide(make_cell(model="llama2-70b", leaves=leaves))
+    assert (verdict.verdict, verdict.reason_code) == ("skipped", "skipped.no_prediction")
+    assert "not even one sequence fits" in verdict.reason
+
+
 def test_more_devices_than_there_are():
     verdict = decide(make_cell(visible_devices=8, strategy="ddp"))
     assert (verdict.reason_code, verdict.reason) == ("skipped.devices", "needs 8 devices a node, 4 visible")

@@ -1,5 +1,7 @@
 """Published tables in their own layout: every line has its cell, and every field says where its text is from."""
 
+import itertools
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from benchrunner.config.hydra_app import expand
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.paths import config_dir
+from benchrunner.machine.hardware import resolve
+from benchrunner.plan import formula_2023
 from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
 from benchrunner.report.expectations import judge_expectations
@@ -16,19 +20,21 @@ from samples import H200, make_record, make_row
 LAYOUTS = layout_names()
 
 
+PREDICTED = [name for name in LAYOUTS if name.startswith("llm-analysis")]
+
+
 @cache
 def planned(name):
-    """The cells of the sweep that fills a layout, on a machine that has everything."""
-    return make_plan(expand([f"+sweeps={name}"], multirun=False), H200, load_rules(config_dir() / "compat.yaml")).cells
+    """The cells of the sweep that fills a layout, on a machine that has everything, or the one that it asks about."""
+    expansion = expand([f"+sweeps={name}"], multirun=False)
+    config = expansion.rows[0].config
+    machine = resolve(config.hardware, config.devices) if config.hardware.name != "auto" else H200
+    return make_plan(expansion, machine, load_rules(config_dir() / "compat.yaml")).cells
 
 
 def rows_of(name, records=None):
     records = records or {}
-    return [
-        make_row(one.cell, records.get(one.cell.cell_id), H200, verdict=one.verdict, code=one.reason_code,
-                 reason=one.reason)
-        for one in planned(name)
-    ]  # fmt: skip
+    return [replace(make_row(one.cell, records.get(one.cell.cell_id), H200), planned=one) for one in planned(name)]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -36,9 +42,10 @@ def test_every_line_means_one_cell_of_its_sweep_and_no_cell_is_left_out(name):
     meant = set()
     for table in load_layout(name).tables:
         claims = all(column.quantity == CLAIM for column in table.columns)
-        for line in table.lines:
-            cells = [one.cell.cell_id for one in planned(name) if line.cells.has(one.cell, H200)]
-            assert len(cells) == 1 or (claims and cells), (table.title, line.labels, len(cells))
+        for line, column in itertools.product(table.lines, table.columns):
+            cells = [one.cell for one in planned(name) if line.cells.has(one.cell, H200)]
+            cells = [cell.cell_id for cell in cells if column.cells is None or column.cells.has(cell, H200)]
+            assert len(cells) == 1 or (claims and cells), (table.title, line.labels, column.name, len(cells))
             meant |= set(cells)
     assert meant == {one.cell.cell_id for one in planned(name)}
 
@@ -91,3 +98,81 @@ def test_a_claim_stands_beside_the_rule_and_what_was_seen():
 def test_an_unknown_layout_is_one_line():
     with pytest.raises(ConfigError, match="did you mean litgpt-train"):
         load_layout("litgpt-trian")
+
+
+# --- table E: predictions alone
+
+
+def off_by(name):
+    """(published, ours) of every field of a layout whose digits differ."""
+    tables = published_tables(load_layout(name), rows_of(name), H200)
+    fields = [
+        (line[place + 1], line[place])
+        for table in tables
+        for line in table.frame.to_numpy().tolist()
+        for place in range(table.num_labels, len(line), 3)
+    ]
+    assert fields and all(published != "-" for published, _ in fields)
+    return [pair for pair in fields if pair[0] != pair[1]]
+
+
+@pytest.mark.parametrize("name", PREDICTED)
+def test_every_published_digit_of_a_prediction_is_reproduced(name):
+    assert off_by(name) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ("training_flops", "llm-analysis-train"), ("training_flops", "llm-analysis-train-h100"),
+        ("_resident_layer_bytes", "llm-analysis-train"), ("training_activation_bytes", "llm-analysis-train"),
+        ("_roofline_s", "llm-analysis-train-ideal"), ("_norm_bytes", "llm-analysis-train-ideal"),
+        ("_all_reduce_s", "llm-analysis-train-h100"), ("_roofline_s", "llm-analysis-inference"),
+        ("kv_cache_bytes", "llm-analysis-inference"), ("_roofline_s", "llm-analysis-quantisation"),
+    ],
+)  # fmt: skip
+def test_a_formula_that_is_one_per_cent_off_shows(monkeypatch, changed, name):
+    right = getattr(formula_2023, changed)
+    monkeypatch.setattr(formula_2023, changed, lambda *given, **named: 1.01 * right(*given, **named))
+    planned.cache_clear()
+    try:
+        assert off_by(name)
+    finally:
+        planned.cache_clear()
+
+
+def test_what_a_formula_leaves_out_stands_above_its_tables():
+    (above,) = {table.above for table in published_tables(load_layout(PREDICTED[0]), rows_of(PREDICTED[0]), H200)}
+    assert "Predicted, not run" in above and formula_2023.LIMITS in above
+
+
+def test_the_difference_from_the_paper_has_its_sign():
+    (hours, *_) = published_tables(load_layout("llm-analysis-train"), rows_of("llm-analysis-train"), H200)
+    assert hours.frame["diff. %"].tolist() == ["-5.58", "+9.53", "-3.81", "-0.65"]
+
+
+# --- what fills a field
+
+
+def test_a_field_that_was_not_run_names_the_command_that_fills_it_alone():
+    rows = rows_of("litgpt-forward")
+    (table,) = published_tables(load_layout("litgpt-forward"), rows, H200, {"cli/one": "out/a b"})
+    note = next(note for note in table.notes if note.startswith("inductor"))
+    assert note.endswith(f"fill it by: bench resume 'out/a b' --cells {rows[0].planned.cell.cell_id}")
+
+
+def test_what_never_will_be_run_names_no_command():
+    rows = [
+        replace(row, planned=replace(row.planned, verdict="skipped", reason_code="skipped.predicted_oom", reason="no"))
+        for row in rows_of("litgpt-forward")
+    ]
+    (table,) = published_tables(load_layout("litgpt-forward"), rows, H200, {"cli/one": "out"})
+    assert "inductor: skipped.predicted_oom: no" in table.notes
+
+
+def test_a_column_that_nothing_counts_says_so_beside_those_that_have_numbers():
+    cell = planned("mingpt-fsdp")[0].cell
+    ranks = [{"rank": 0, "state": "done", "phase": "teardown", "phases_s": {}, "step_times_s": [0.5]}]
+    rows = rows_of("mingpt-fsdp", {cell.cell_id: make_record(cell, ranks=ranks)})
+    baseline = published_tables(load_layout("mingpt-fsdp"), rows, H200)[0]
+    assert baseline.notes[0] == "1, GPU usage % ↑, ± sd, TFLOP/s ↑: the cell is ok; nothing counts this on its device"

@@ -1,4 +1,6 @@
+import fcntl
 import json
+import os
 
 from fake_sweeps import OOM, cells, run
 
@@ -18,3 +20,13 @@ def test_what_happens_in_a_run(paths, tmp_path):
 def test_a_file_that_cannot_be_written_does_not_end_the_sweep(paths, tmp_path):
     summary, _ = run(paths, cells(1), events=tmp_path)
     assert summary.counts == {"ok": 1}
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_up_the_sweep(paths, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert run(paths, cells(1), events=pipe)[0].counts == {"ok": 1}
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    assert run(paths, cells(12), events=pipe)[0].counts == {"ok": 12}
+    os.close(reader)

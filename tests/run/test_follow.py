@@ -142,6 +142,27 @@ def test_every_end_has_a_verdict_of_its_own(paths, end, code, exit_code):
     assert len(fake.jobs) <= 3
 
 
+@pytest.mark.parametrize(
+    ("said", "clean"),
+    [
+        ("slurmstepd: error: *** JOB 7 ON a1 CANCELLED AT 2026-11-21T10:00:00 ***", "*** JOB 7 ON <host> CANCELLED"),
+        ("slurmstepd-a1: error: x", "slurmstepd-<host>: error: x"),
+        ("srun: error: a[1-2]: tasks 0-1: Killed", "srun: error: <host>: tasks 0-1: Killed"),
+        ("srun: error: Node failure on a1", "srun: error: Node failure on <host>"),
+    ],
+)
+def test_what_slurm_says_of_nodes_names_none_in_records_and_logs(paths, said, clean):
+    planned = planned_cells(1, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "failed" if age_s > 5.2 else None)
+    log = paths.root / "allocations" / "100.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(f"\udcff\n{said}\n", errors="surrogateescape")
+    fake.logs = lambda sweep, job: log.read_text(errors="replace")
+    follow(paths, planned, fake)
+    assert clean in log.read_text(errors="replace") and log.read_bytes().startswith(b"\xff\n")
+    assert clean in record(paths, planned[0])["reason"]
+
+
 def test_a_job_that_waits_is_waited_for(paths):
     planned = planned_cells(2, jobs=1)
     fake = FakeCluster(paths, planned, waits_s=5000.0)

@@ -66,7 +66,7 @@ def test_a_cell_without_repeats_is_where_it_always_was(paths):
     slug = planned[0].cell.slug
     assert (paths.root / "cells" / slug / "attempt-1").is_dir()
     assert (paths.root / "cells" / slug / "repeat-3" / "attempt-1").is_dir()
-    assert (place_of(slug, 1), paths.num_processes(slug)) == (slug, 3)
+    assert (place_of(slug, 1), paths.processes(slug)) == (slug, [1, 2, 3])
 
 
 @pytest.mark.parametrize("script", [OOM, BOOM])

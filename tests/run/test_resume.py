@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import replace
@@ -74,6 +75,26 @@ def test_an_attempt_that_reached_its_end_is_taken_over_once(paths):
     evidence, found = recover(planned, paths, note=pytest.fail)
     assert evidence.is_complete() and (found.number, found.started_at) == (1, job.started_at)
     assert recover(planned, paths, known=1, note=pytest.fail) is None
+
+
+@pytest.mark.parametrize("name", ["attempt-x", "attempt-01", "attempt-3.bak", "attempt-9", "attempt-٣", "attempt-7"])
+def test_what_else_lies_among_the_attempts_hides_none(paths, name):
+    """`attempt-9` is a file, `attempt-7` the folder of a job that never began."""
+    planned, job = attempt(paths, OK)
+    beside = job.paths.root.with_name(name)
+    beside.touch() if name == "attempt-9" else beside.mkdir()
+    _, found = recover(planned, paths, note=pytest.fail)
+    assert found.number == 1
+
+
+def test_every_attempt_without_a_record_is_ended(paths, marked):
+    planned, job = attempt(paths, Script(hangs=True))
+    newer = job.paths.root.with_name("attempt-2")
+    shutil.copytree(job.paths.root, newer)
+    left = marked(job.marker)
+    (newer / "cell.json").unlink()
+    recover(planned, paths, note=pytest.fail)
+    assert left.wait(timeout=30) == -signal.SIGKILL
 
 
 def test_an_attempt_that_did_not_is_left(paths):

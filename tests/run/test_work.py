@@ -219,3 +219,14 @@ def test_no_cell_is_lost_or_taken_twice_whoever_dies_when(events, durations):
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_thousand_cells_over_eight_allocations(events, durations):
     hold_whoever_dies_when(1000, 8, events, durations)
+
+
+@pytest.mark.parametrize("name", ["{slug}.1 (copy).claim", "{slug}.x.claim", ".claim", "{slug}.٣.claim"])
+def test_what_else_lies_among_the_claims_ends_no_worker(paths, name):
+    planned = cells(2)
+    paths.claims(1).mkdir(parents=True)
+    (paths.claims(1) / name.format(slug=planned[0].cell.slug)).write_text("{}")
+    cluster = Cluster(paths, planned)
+    cluster.add()
+    cluster.run()
+    assert statuses(paths, planned) == ["ok"] * 2

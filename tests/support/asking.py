@@ -1,4 +1,4 @@
-"""Evidence of small cells for the checks that ask for more steps, with a lie or without, in this process."""
+"""Facts of small cells for the checks that ask for more steps, with a lie or without, in this process."""
 
 from benchrunner.core.faults import parse_fault
 from benchrunner.worker.axes.attention import attention_backend
@@ -6,7 +6,7 @@ from benchrunner.worker.engines.engine import build
 from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.steps.decoding import Decoding
 from benchrunner.worker.validity.exchange import Exchange
-from benchrunner.worker.validity.finding import Evidence
+from benchrunner.worker.validity.finding import Facts
 from benchrunner.worker.validity.probe import Probes
 from benchrunner.worker.workloads import forward, generate, train
 from cells import make_cell, make_context
@@ -24,7 +24,7 @@ def ask(check, fault, *words):
 
 
 def _evidence(context, built, **more):
-    return Evidence(
+    return Facts(
         context=context,
         built=built,
         result={"step_times_s": [1e-3]},

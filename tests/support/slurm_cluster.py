@@ -52,7 +52,10 @@ MpiDefault=none
 PropagateResourceLimits=NONE
 NodeName=bench-node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs={cpus} State=UNKNOWN
 NodeName=bench-node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs={cpus} State=UNKNOWN
-PartitionName=main Nodes=bench-node1,bench-node2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+PartitionName=main Nodes=bench-node1,bench-node2 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1
+PartitionName=urgent Nodes=bench-node1,bench-node2 MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=9
 """
 
 
@@ -106,7 +109,8 @@ class SlurmCluster:
 
     def start_node(self, node):
         """Start the slurmd of a node."""
-        self._start(node, "slurmd", "-D", "-N", node)
+        cores = ",".join(map(str, _cores(node)))
+        self._start(node, "taskset", "--cpu-list", cores, _program("slurmd"), "-D", "-N", node)
 
     def stop_node(self, node):
         """End the slurmd of a node at once, as a host that loses its power; its jobs' processes as well."""
@@ -126,7 +130,7 @@ class SlurmCluster:
     def _write_config(self):
         path = self.root / "slurm.conf"
         host = socket.gethostname().partition(".")[0]
-        places = {"root": self.root, "host": host, "cpus": os.cpu_count(), "ctld_port": PORTS["slurmctld"]}
+        places = {"root": self.root, "host": host, "cpus": len(_cores(NODES[0])), "ctld_port": PORTS["slurmctld"]}
         path.write_text(CONFIG.format(port1=PORTS[NODES[0]], port2=PORTS[NODES[1]], **places))
         os.environ["SLURM_CONF"] = str(path)
 
@@ -154,6 +158,13 @@ class SlurmCluster:
                 return
             time.sleep(0.5)
         raise RuntimeError(f"the cluster does not come up: {done.stdout}{done.stderr}; see {self.root}")
+
+
+def _cores(node):
+    """The cores of this host that a node has for itself, so that jobs of both do not share any: Slurm binds nothing."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    return (cores[:half], cores[half : 2 * half])[NODES.index(node)] or cores
 
 
 def node_pids(node):

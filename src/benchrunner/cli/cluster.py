@@ -5,6 +5,8 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
     from benchrunner.core.schema import Config
     from benchrunner.launch.allocation import Allocator
-    from benchrunner.machine.hardware import Hardware
+    from benchrunner.machine.probe import Node
     from benchrunner.plan.plan import Plan
     from benchrunner.run.options import RunOptions
 
@@ -56,8 +58,12 @@ def follow_and_report(
     return report(paths, summary, junit)
 
 
-def hardware_of_nodes(config: "Config") -> "Hardware":
+def node_of(config: "Config", devices: int) -> "Node":
     """What the nodes are that `launcher` asks for, by a short allocation: the submitting host may be another machine.
+
+    Args:
+        config: of any cell.
+        devices: a node, that the largest cell asks for; 0: none does.
 
     Raises:
         UsageError: the allocation was refused, or ended without an answer.
@@ -71,7 +77,7 @@ def hardware_of_nodes(config: "Config") -> "Hardware":
     Path(config.out_dir).mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".probe-", dir=config.out_dir)).resolve()
     try:
-        _probe(allocator, place, config)
+        _probe(allocator, place, config, devices)
         return read_probe(place / "hardware.json")
     except (FileNotFoundError, DamagedFile) as error:
         raise UsageError(f"launcher: the nodes could not be examined: {_last_words(allocator, place)}") from error
@@ -79,14 +85,14 @@ def hardware_of_nodes(config: "Config") -> "Hardware":
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _probe(allocator: "Allocator", place: Path, config: "Config") -> None:
-    from benchrunner.launch.allocation import Request
+def _probe(allocator: "Allocator", place: Path, config: "Config", devices: int) -> None:
+    from benchrunner.core.files import write_json
 
-    words = [sys.executable, "-m", "benchrunner.machine.probe", str(place / "hardware.json")]
-    gpus = config.launcher.gpus_per_node or 0
-    request = Request(name="bench-probe", command=words, gpus_per_node=gpus, time_min=PROBE_MIN)
-    job = allocator.submit(place, request)
-    (place / "job").write_text(job)
+    found, wanted = place / "hardware.json", place / "wanted.json"
+    write_json(wanted, asdict(config.hardware))
+    words = [sys.executable, "-m", "benchrunner.machine.probe", str(found), str(wanted)]
+    job = _submit_probe(allocator, place, config, words, devices)
+    (place / "job").write_text(job, encoding="utf-8")
     print(f"what the nodes are is asked of them: job {job}", file=sys.stderr)
     try:
         while not _has_ended(allocator, place, job):
@@ -94,6 +100,18 @@ def _probe(allocator: "Allocator", place: Path, config: "Config") -> None:
     except BaseException:
         allocator.cancel(place, [job])
         raise
+
+
+def _submit_probe(allocator: "Allocator", place: Path, config: "Config", words: list[str], devices: int) -> str:
+    """Where nobody says how many GPUs a node has, a cluster that gives none at all is one of CPUs."""
+    from benchrunner.launch.allocation import Request
+
+    request = Request(name="bench-probe", command=words, time_min=PROBE_MIN)
+    known = 0 if config.hardware.name == "cpu" else config.launcher.gpus_per_node
+    if known is None and config.launcher.gres is None:
+        with suppress(UsageError):
+            return allocator.submit(place, replace(request, gpus_per_node=devices or 1))
+    return allocator.submit(place, replace(request, gpus_per_node=known or 0))
 
 
 def _has_ended(allocator: "Allocator", place: Path, job: str) -> bool:
@@ -104,5 +122,7 @@ def _has_ended(allocator: "Allocator", place: Path, job: str) -> bool:
 def _last_words(allocator: "Allocator", place: Path) -> str:
     from benchrunner.core.text import first_line
 
-    lines = [line for line in allocator.logs(place, (place / "job").read_text()).splitlines() if line.strip()]
+    lines = [
+        line for line in allocator.logs(place, (place / "job").read_text(encoding="utf-8")).splitlines() if line.strip()
+    ]
     return first_line(lines[-1], 160) if lines else "the job left no word"

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchrunner.cli.command import JSON, JUNIT, Flag
 from benchrunner.core.errors import UsageError
-from benchrunner.core.files import write_text
+from benchrunner.core.files import open_output, write_output
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 """Names the file that a GitHub job shows as its summary."""
@@ -47,7 +47,7 @@ def add_to_job_summary(text: str) -> None:
         OSError: its file cannot be written.
     """
     if target := os.environ.get(SUMMARY):
-        with open(target, "a", encoding="utf-8") as file:
+        with open_output(Path(target), append=True) as file:
             file.write(text)
 
 
@@ -59,6 +59,6 @@ def write_file(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+        write_output(path, text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -26,7 +26,7 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
     Raises:
         UsageError: an override is wrong, or no cell is left.
     """
-    from benchrunner.cli.cluster import hardware_of_nodes
+    from benchrunner.cli.cluster import node_of
     from benchrunner.core.paths import config_dir
     from benchrunner.machine import hardware
     from benchrunner.plan.planner import make_plan
@@ -37,12 +37,11 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
         raise UsageError("the overrides leave no cell: a list is empty, or every included row was narrowed away")
     devices = max((row.config.devices or 0 for row in expansion.rows), default=0)
     config = expansion.rows[0].config
-    if launch and config.launcher.name not in ("local", "detached") and config.hardware.name == "auto":
-        machine = hardware_of_nodes(config)
-    else:
-        machine = hardware.resolve(config.hardware, devices or None)
     rules = load_rules(config_dir() / "compat.yaml")
-    return make_plan(expansion, machine, rules, launch=launch)
+    if launch and config.launcher.name not in ("local", "detached"):
+        node = node_of(config, devices)
+        return make_plan(expansion, node.hardware, rules, launch=True, num_cores=node.num_cores)
+    return make_plan(expansion, hardware.resolve(config.hardware, devices or None), rules, launch=launch)
 
 
 def _expand(arguments: Namespace) -> "Expansion":

@@ -102,12 +102,13 @@ def write_junit(tables: "Tables", file: str | None) -> None:
     Raises:
         UsageError: it cannot be written.
     """
+    from benchrunner.core.files import write_output
     from benchrunner.report.junit import to_junit
 
     if file is None:
         return
     try:
-        Path(file).write_text(to_junit(tables), encoding="utf-8")
+        write_output(Path(file), to_junit(tables))
     except OSError as error:
         raise UsageError(f"--junit: cannot write {file}: {error.strerror or error}") from error
 
@@ -159,14 +160,19 @@ def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None
 def show_report(sweeps: "Sequence[SweepPaths]", layout: str | None = None) -> "Tables":
     """Write the tables of these sweeps, print and return them; a place that cannot be written costs the files alone.
 
+    Logs that a killed `bench` left as they were are scrubbed before.
+
     Raises:
         SweepDirError: a directory that is no sweep.
         ConfigError: no such layout.
     """
     from benchrunner.report.terminal import print_tables
     from benchrunner.report.write import make_report, write_tables
+    from benchrunner.run.log_cleaner import clean_what_was_left
 
     tables, target = make_report(sweeps, layout)
+    for paths in sweeps:
+        clean_what_was_left(paths)
     try:
         write_tables(tables, target)
     except OSError as error:

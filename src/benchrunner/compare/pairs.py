@@ -99,10 +99,12 @@ class BenchRerun:
         Raises:
             SweepDirError: that program refuses, as it is another one than the sweep was measured with.
         """
-        number = side.paths.num_processes(cell.slug) + 1
+        number = side.paths.processes(cell.slug)[-1] + 1
         words = ["resume", str(side.paths.root), "--cells", cell.planned.cell.cell_id, "--repeats", str(number)]
         try:
-            done = subprocess.run([*self.commands[str(side.paths.root)], *words], capture_output=True, text=True)
+            done = subprocess.run(
+                [*self.commands[str(side.paths.root)], *words], capture_output=True, encoding="utf-8", errors="replace"
+            )
         except OSError as error:
             raise SweepDirError(f"{side.paths.root} cannot be run again: {error}") from error
         path = side.paths.cell(place_of(cell.slug, number)).record

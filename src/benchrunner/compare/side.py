@@ -84,7 +84,7 @@ def read_side(paths: SweepPaths) -> Side:
         SweepDirError: no plan, or a damaged one.
     """
     plan = load_plan(paths.root)
-    processes = [replace(one, repeat=n + 1) for one in plan.cells for n in range(paths.num_processes(one.cell.slug))]
+    processes = [replace(one, repeat=number) for one in plan.cells for number in paths.processes(one.cell.slug)]
     records, problems = read_records(processes, paths)
     environment, problem = read_environment(paths)
     by_slug = _records_by_slug(records.values())

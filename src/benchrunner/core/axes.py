@@ -35,3 +35,11 @@ NOT_IDENTITY = frozenset(
     }
 )
 """Top-level keys that change how a cell is run or judged, but not which cell it is."""
+
+
+PREDICT_ONLY = "only"
+"""The option of `predict` under which a cell is its prediction alone, and nothing is launched."""
+
+
+OF_A_PREDICTION = frozenset({"predict", "hardware"})
+"""Top-level keys that tell such cells apart all the same: what is asked, and of which machine."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchrunner.core.axes import AXES, NOT_IDENTITY
+from benchrunner.core.axes import AXES, NOT_IDENTITY, OF_A_PREDICTION, PREDICT_ONLY
 from benchrunner.core.schema import SECTIONS, Config, typed_config
 
 SLUG_BYTES = 100
@@ -82,7 +82,8 @@ def identity(axes: Mapping[str, str], overrides: Mapping[str, Any]) -> str:
 
 def identity_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The changed leaves that tell cells apart."""
-    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in NOT_IDENTITY}
+    left_out = NOT_IDENTITY - OF_A_PREDICTION if overrides.get("predict") == PREDICT_ONLY else NOT_IDENTITY
+    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in left_out}
 
 
 def digest_section(section: object) -> str:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 from benchrunner.core.errors import DamagedFile, OtherVersion
 from benchrunner.core.plain_json import parse
@@ -60,6 +60,33 @@ def write_bytes(path: Path, chunks: Iterable[bytes], *, sync: bool = True) -> No
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_output(path: Path, text: str) -> None:
+    """A file that a user names for other programs: a new one as above, and what else is there in its place.
+
+    A pipe, a device or a link such as /dev/stdout is written into and never replaced.
+
+    Raises:
+        OSError: it cannot be written, or it is a pipe that nobody reads.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        with open_output(path, append=path.is_relative_to("/dev")) as file:
+            file.write(text)
+    else:
+        write_text(path, text)
+
+
+def open_output(path: Path, *, append: bool, waits: bool = True) -> TextIO:
+    """The same opened for writing, without waiting for somebody to read it; `waits`: when it is written, if it is full.
+
+    Raises:
+        OSError: it cannot be opened, or it is a pipe that nobody reads.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags | (os.O_APPEND if append else os.O_TRUNC), 0o666)
+    os.set_blocking(descriptor, waits)
+    return open(descriptor, "w", encoding="utf-8")
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Every file name of a sweep directory, in one place."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,23 @@ CHECKOUT = PACKAGE.parents[1]
 PLAN = "plan.json"
 ENVIRONMENT = "environment.json"
 LOCK = ".lock"
+ATTEMPT = "attempt-"
 REPEAT = "repeat-"
 """The directory of a cell's second, third, … process inside of the cell's own, which is that of its first."""
+
+
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+"""As the names of folders have it: `attempt-01`, `attempt-3.bak` and the like are somebody else's."""
+
+
+def _numbered(folder: Path, prefix: str) -> list[int]:
+    """The numbers of the folders that are called so, in their order; a file or a link is none, whatever its name."""
+    found = [(path, path.name.removeprefix(prefix)) for path in folder.glob(f"{prefix}*")]
+    return sorted(int(number) for path, number in found if NUMBER.fullmatch(number) and _is_folder(path))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def config_dir() -> Path:
@@ -56,6 +72,11 @@ class AttemptPaths:
         return self.root / f"exits{node}.json"
 
     @property
+    def cleaned(self) -> Path:
+        """Says that the logs were shortened and scrubbed: see `run/log_cleaner.py`."""
+        return self.root / ".cleaned"
+
+    @property
     def cache(self) -> Path:
         """Compile caches of a cell that starts cold; removed when it ends."""
         return self.root / "cache"
@@ -94,11 +115,15 @@ class CellPaths:
 
     def attempt(self, number: int) -> AttemptPaths:
         """Attempt `number`, counted from 1."""
-        return AttemptPaths(self.root / f"attempt-{number}")
+        return AttemptPaths(self.root / f"{ATTEMPT}{number}")
+
+    def attempts(self) -> list[int]:
+        """The numbers of the attempts that are here, the oldest first."""
+        return _numbered(self.root, ATTEMPT)
 
     def last_attempt(self) -> int:
-        """The highest number that an attempt has here, whatever lies under its name; 0 where there is none."""
-        names = (path.name.removeprefix("attempt-") for path in self.root.glob("attempt-*"))
+        """The highest number that anything has that is called like an attempt, so that none is ever overwritten."""
+        names = (path.name.removeprefix(ATTEMPT) for path in self.root.glob(f"{ATTEMPT}*"))
         return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
 
 
@@ -160,7 +185,6 @@ class SweepPaths:
         """The directory of the cell with this slug, or of a further process of it: see `place_of`."""
         return CellPaths(self.root / "cells" / place)
 
-    def num_processes(self, slug: str) -> int:
-        """The highest number of a process that has a directory here; 1 where the cell was not repeated."""
-        found = (path.name.removeprefix(REPEAT) for path in self.cell(slug).root.glob(f"{REPEAT}*"))
-        return max((int(number) for number in found if number.isdecimal()), default=1)
+    def processes(self, slug: str) -> list[int]:
+        """The first process of a cell and those that have a directory here, in their order."""
+        return [1, *(number for number in _numbered(self.cell(slug).root, REPEAT) if number > 1)]

@@ -275,11 +275,17 @@ class PredictConfig:
     formula: str = setting("own", choices=("own", "llm-analysis-2023"))
     """Of the analytic model: own | llm-analysis-2023 (docs/metrics.md)"""
     flops_efficiency: float = setting(1.0, above=0)
-    """Of llm-analysis-2023 alone, like the three below."""
+    """Of llm-analysis-2023 alone, like those down to `tokens`."""
     memory_efficiency: float = setting(1.0, above=0)
     tensor: int = setting(1, above=0)
     """Tensor-parallel degree: a what-if question, no cell runs so."""
     pipeline: int = setting(1, above=0)
+    sequence: int = setting(1, above=0)
+    """Sequence-parallel degree."""
+    scheme: str | None = setting(None, choices=("w16a16e16", "w8a8e16", "w4a16e16", "w4a8e16", "w4a4e16"))
+    """Bits a weight, an activation and an element of the embedding; None: those of the precision."""
+    tokens: float | None = setting(None, above=0)
+    """Of a whole training run, in GPU-hours: in the largest micro-batch that fits and divides the global batch."""
     skip_oom: bool = False
     """Skip cells that are predicted not to fit beyond the margin, but for a sample that audits the prediction."""
     audit_every: int = setting(10, above=0)

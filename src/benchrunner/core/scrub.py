@@ -20,15 +20,21 @@ FREE_TEXT = ("error", "result")
 """Where a rank's file holds what libraries said; the rest of it is ours, and may be a word like any host's name."""
 
 
-def scrub_files(paths: Iterable[Path]) -> None:
+def scrub_files(paths: Iterable[Path]) -> bool:
     """Rewrite those files in which this host is named or a secret stands. Bytes that are no UTF-8 survive.
 
-    What is no file is left, and so is what cannot be written.
+    What is no file is left, and so is what cannot be read or written; returns whether there was none of the latter.
     """
+    is_whole = True
     for path in paths:
-        with suppress(OSError, DamagedFile):
+        try:
             if any(_scrubbed(chunk) != chunk for chunk in _chunks(path)):
                 _rewrite(path)
+        except (FileNotFoundError, DamagedFile):
+            continue
+        except OSError:
+            is_whole = False
+    return is_whole
 
 
 def _rewrite(path: Path) -> None:

@@ -1,9 +1,11 @@
 """What must not reach a file of a sweep from the logs of its jobs: host names, secrets, escape sequences."""
 
+import os
 import re
 import socket
 from functools import cache
 
+from benchrunner.core.node_list import hosts_of
 from benchrunner.core.secrets import redact
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
@@ -16,25 +18,36 @@ CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{UNSEEN}]")
 
 
 @cache
+def _host_names() -> tuple[str, ...]:
+    """This host, and those of the allocation that it is part of: without domains, in small letters."""
+    names = {name.partition(".")[0].lower() for name in (socket.gethostname(), *hosts_of(os.environ))}
+    return tuple(sorted(names - {"", "localhost"}))
+
+
+@cache
 def _host_pattern() -> re.Pattern[str] | None:
-    """Finds this host's name, bare or with its domain; None where it is `localhost`. Asks no name server."""
-    name = socket.gethostname()
-    short = name.partition(".")[0]
-    if short in ("", "localhost"):
-        return None
-    return re.compile(rf"(?<![\w.-]){re.escape(short)}(?:\.[A-Za-z0-9-]+)*(?![\w-])", re.IGNORECASE)
+    """Finds these names, bare or with a domain; None where there are none. Asks no name server."""
+    names = "|".join(map(re.escape, _host_names()))
+    before = r"(?:(?<![\w.-])|(?<=slurmstepd-))"
+    return re.compile(rf"{before}(?:{names})(?:\.[A-Za-z0-9-]+)*(?![\w-])", re.IGNORECASE) if names else None
+
+
+def forget_hosts() -> None:
+    """The names are asked for again: they do not change while a process lives, but do in tests."""
+    _host_names.cache_clear()
+    _host_pattern.cache_clear()
 
 
 def scrub_hosts(text: str) -> str:
-    """`text` with every mention of this host replaced by `<host>`."""
+    """`text` with every mention of this host, and of the others of its allocation, replaced by `<host>`."""
     pattern = _host_pattern()
     return pattern.sub("<host>", text) if pattern else text
 
 
 def may_name_host(text: str) -> bool:
     """Whether `scrub_hosts` can find anything: quick, where its pattern takes minutes over a large log."""
-    short = socket.gethostname().partition(".")[0]
-    return short.lower() in text.lower()
+    small = text.lower()
+    return any(name in small for name in _host_names())
 
 
 def plain(text: str) -> str:

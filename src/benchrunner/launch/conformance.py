@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from benchrunner.core.errors import UsageError
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch.allocation import Allocator, JobState, Request
 from benchrunner.launch.launchers import allocator_for
@@ -29,7 +30,7 @@ def runs_the_command(allocator: Allocator, sweep: Path) -> None:
     job = allocator.submit(sweep, _request("-c", words, str(sweep / "out"), "two  words; $HOME"))
     state = _wait(allocator, sweep, job, "ended")
     _hold(state.end == "completed", f"it ended as {state.end} in place of completed")
-    said = (sweep / "out").read_text()
+    said = (sweep / "out").read_text(encoding="utf-8")
     _hold(said == f"{job}|two  words; $HOME", f"the command was told {said!r}")
 
 
@@ -108,13 +109,32 @@ def _hold(is_so: bool, complaint: str) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Run every check against the launcher that the words name; how many fail."""
-    name, rest = words[0], list(words[1:])
-    home = rest.pop(0) if rest and "=" not in rest[0] else tempfile.gettempdir()
-    keys: dict[str, Any] = dict(word.split("=", 1) for word in rest)
+    try:
+        allocator, home = _asked_for(list(words))
+    except UsageError as error:
+        sys.exit(f"conformance: {error}")
+    return sum(_fails(title, check, allocator, home) for title, check in CHECKS.items())
+
+
+def _asked_for(words: list[str]) -> tuple[Allocator, str]:
+    """The launcher, and the folder for what it does.
+
+    Raises:
+        UsageError: there is no such launcher, key or folder.
+    """
+    name = words.pop(0) if words else ""
+    if not name or "=" in name or name == "local":
+        raise UsageError("python -m benchrunner.launch.conformance NAME [DIR] [key=value …]; NAME is no cluster's")
+    home = words.pop(0) if words and "=" not in words[0] else tempfile.gettempdir()
+    keys: dict[str, Any] = dict(word.partition("=")[::2] for word in words)
+    if unknown := sorted(keys.keys() - {one.name for one in fields(LauncherConfig)}):
+        raise UsageError(f"launcher.{unknown[0]}: no such key")
+    if not Path(home).is_dir():
+        raise UsageError(f"{home} is no folder")
     config = LauncherConfig(name=name) if name in ("slurm", "detached") else LauncherConfig(name="plugin", plugin=name)
     allocator = allocator_for(replace(config, **keys))
     assert allocator is not None
-    return sum(_fails(title, check, allocator, home) for title, check in CHECKS.items())
+    return allocator, home
 
 
 def _fails(title: str, check: Check, allocator: Allocator, home: str) -> bool:

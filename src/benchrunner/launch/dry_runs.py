@@ -67,8 +67,8 @@ def _ask(share: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Answer]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", MODULE], input=asked, capture_output=True, text=True, timeout=TIMEOUT_S,
-            env=environment,
+            [sys.executable, "-m", MODULE], input=asked, capture_output=True, encoding="utf-8", errors="replace",
+            timeout=TIMEOUT_S, env=environment,
         )  # fmt: skip
         lines, problem = done.stdout.splitlines(), _last_line(done.stderr) or f"exit code {done.returncode}"
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 
 from benchrunner.core.errors import UsageError
+from benchrunner.core.node_list import nodes_of
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch.allocation import Allocator
 from benchrunner.launch.job import Launcher
 from benchrunner.launch.local import LocalLauncher
-from benchrunner.launch.steps import StepLauncher, node_names
+from benchrunner.launch.steps import StepLauncher
 
 GROUP = "benchrunner.launchers"
 """The entry points of launchers that other packages bring: each is called with the `LauncherConfig`."""
@@ -35,7 +36,7 @@ def allocator_for(config: LauncherConfig) -> Allocator | None:
 
 def job_launcher(config: LauncherConfig, environ: Mapping[str, str]) -> Launcher:
     """What starts the jobs of cells here: on this machine, or on all nodes of the allocation that this is in."""
-    nodes = node_names(environ)
+    nodes = nodes_of(environ)
     return StepLauncher(nodes) if len(nodes) > 1 else LocalLauncher(preload=config.preload)
 
 

@@ -55,7 +55,7 @@ def _state(code_file: Path, pid: int) -> JobState:
     if _is_there(pid) and not code_file.exists():
         return JobState(phase="running")
     with suppress(OSError, ValueError):
-        return JobState(phase="ended", end=ENDS.get(int(code_file.read_text()), "failed"))
+        return JobState(phase="ended", end=ENDS.get(int(code_file.read_text(encoding="utf-8")), "failed"))
     return JobState(phase="ended", end="unknown")
 
 

@@ -34,6 +34,21 @@ ENDS: Mapping[str, End] = {
 OPTIONS = ("partition", "account", "qos", "constraint", "gres", "mem", "nodelist", "reservation", "cpus_per_task")
 """Keys of `launcher.` that are options of sbatch under the same name."""
 
+BENCH_SETS: Mapping[str, str] = {
+    "nodes": "launcher.nodes_per_job says how many",
+    "time": "launcher.time_min says how long",
+    "array": "launcher.jobs says how many",
+    "ntasks": "a worker leads all of an allocation",
+    "ntasks-per-node": "a worker leads all of an allocation",
+    "output": "logs lie in the sweep's directory",
+    "error": "logs lie in the sweep's directory",
+    "wrap": "bench runs its own command",
+    "wait": "--detach says whether bench waits",
+    "parsable": "bench reads the answer",
+    "test-only": "bench plan submits nothing",
+}
+"""Options of sbatch that would work against this program, each with what to do instead."""
+
 
 class SlurmAllocator:
     """See Allocator. `run` runs a command of Slurm's."""
@@ -44,6 +59,7 @@ class SlurmAllocator:
 
     def submit(self, sweep: Path, request: Request) -> str:
         """See Allocator."""
+        _require_free(self._config.sbatch)
         folder = sweep.resolve() / LOG_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / f"{request.name}.sh"
@@ -122,6 +138,12 @@ class SlurmAllocator:
         return found if found.phase == "ended" else JobState(phase="ended", end="unknown", detail=name)
 
 
+def _require_free(sbatch: Iterable[str]) -> None:
+    for key in sbatch:
+        if (why := BENCH_SETS.get(key.replace("_", "-"))) is not None:
+            raise UsageError(f"launcher.sbatch.{key}: bench sets this itself ({why})")
+
+
 def _state(name: str, why: str) -> JobState:
     detail = "" if why in ("None", "") else why
     if name in WAITING:
@@ -160,7 +182,9 @@ def _hint(said: str) -> str:
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=ANSWER_S)
+        return subprocess.run(
+            command, check=False, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S
+        )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not installed on this host")
     except subprocess.TimeoutExpired:

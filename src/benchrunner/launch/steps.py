@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchrunner.core.paths import AttemptPaths
@@ -21,15 +21,6 @@ GRACE_S = 5.0
 
 REACH_S = 30.0
 """A node that does not answer for so long is Slurm's to deal with."""
-
-
-def node_names(environ: Mapping[str, str]) -> list[str]:
-    """The nodes of the allocation that this process is in; empty outside of one."""
-    listed = environ.get("SLURM_JOB_NODELIST")
-    if not listed:
-        return []
-    command = ["scontrol", "show", "hostnames", listed]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
 class StepLauncher:

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchrunner import __version__
 from benchrunner.core.environment import Cpu, DriverState, Environment, Git, GpuState
+from benchrunner.core.node_list import hosts_of
 from benchrunner.core.paths import PACKAGE
 from benchrunner.core.secrets import redact, without_secrets
 from benchrunner.machine.hardware import cpu_name, list_gpus, package_version, ram_bytes
@@ -82,8 +83,8 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def scrub_host(text: str) -> str:
-    """`text` without this machine's name."""
-    names = {socket.gethostname(), platform.node()}
+    """`text` without the names of this machine and of the others of its allocation."""
+    names = {socket.gethostname(), platform.node(), *hosts_of(os.environ)}
     for name in sorted((name for name in names if len(name) > 2 and name != "localhost"), key=len, reverse=True):
         text = text.replace(name, "<host>")
     return text
@@ -105,7 +106,7 @@ def git_state(package: Path) -> Git:
 def _git(directory: Path, *words: str) -> str | None:
     command = ["git", "-C", str(directory), "--no-optional-locks", *words]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -118,7 +118,7 @@ def usable_devices(hardware: Hardware) -> int:
 
 def device_files() -> list[HardwareConfig]:
     """Every device in conf/hardware that can be recognised by name."""
-    texts = [path.read_text() for path in sorted((config_dir() / "hardware").glob("*.yaml"))]
+    texts = [path.read_text(encoding="utf-8") for path in sorted((config_dir() / "hardware").glob("*.yaml"))]
     known = [typed_section("hardware", yaml.safe_load(text)) for text in texts]
     return [device for device in known if device.match]
 
@@ -199,7 +199,7 @@ def ram_bytes(cgroup_limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
     """RAM of the machine, or what the container may use of it."""
     total = int(psutil.virtual_memory().total)
     try:
-        return min(total, int(cgroup_limit.read_text()))
+        return min(total, int(cgroup_limit.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return total
 
@@ -207,7 +207,9 @@ def ram_bytes(cgroup_limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's model name."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+        )
     except OSError:
         return "CPU"
     return found.group(1).strip() if found else "CPU"

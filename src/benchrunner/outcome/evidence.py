@@ -143,7 +143,7 @@ def _read_exits(paths: AttemptPaths) -> tuple[dict[int, int], list[str]]:
     """The exit codes of all nodes, and what is wrong with files that should hold some."""
     exits: dict[int, int] = {}
     damaged: list[str] = []
-    for path in sorted(paths.root.glob("exits*.json")):
+    for path in sorted(paths.root.glob("exits[0-9]*.json")):
         try:
             exits |= read_exits(path)
         except FileNotFoundError:

@@ -124,6 +124,14 @@ class Setup:
         """t·p·dp."""
         return self.tensor * self.pipeline * self.data
 
+    @property
+    def stage_layers(self) -> int:
+        """⌊L/p⌋: layers that do not divide over the stages are left out of a device's time and memory, as published.
+
+        (4 of LLaMA-33B's 60 over 8 stages.) The FLOPs of a micro-batch and its activations have all L.
+        """
+        return self.shape.num_layers // self.pipeline
+
 
 # --- FLOPs
 
@@ -147,23 +155,22 @@ def training_flops(shape: Shape, batch: int, length: int, recompute: Recompute) 
 
 def _resident_layer_bytes(setup: Setup, each: float, sharded_from: int) -> float:
     ranks = setup.data if setup.zero >= sharded_from else 1
-    shape = setup.shape
-    return shape.layer_parameters * each / setup.tensor * shape.num_layers / setup.pipeline / ranks
+    return setup.shape.layer_parameters * each / setup.tensor * setup.stage_layers / ranks
 
 
 def weight_bytes(setup: Setup) -> float:
-    """P_layer·W/t·L/p (÷ dp under ZeRO 3) + V·h·E/t."""
+    """P_layer·W/t·⌊L/p⌋ (÷ dp under ZeRO 3) + V·h·E/t."""
     embedding = setup.shape.embedding_parameters * setup.embedding_bytes_each / setup.tensor
     return _resident_layer_bytes(setup, setup.weight_bytes_each, 3) + embedding
 
 
 def gradient_bytes(setup: Setup) -> float:
-    """P_layer·W/t·L/p (÷ dp from ZeRO 2)."""
+    """P_layer·W/t·⌊L/p⌋ (÷ dp from ZeRO 2)."""
     return _resident_layer_bytes(setup, setup.weight_bytes_each, 2)
 
 
 def optimizer_bytes(setup: Setup) -> float:
-    """16·P_layer/t·L/p (÷ dp from ZeRO 1)."""
+    """16·P_layer/t·⌊L/p⌋ (÷ dp from ZeRO 1)."""
     return _resident_layer_bytes(setup, 16.0, 1)
 
 
@@ -186,7 +193,7 @@ def inference_activation_bytes(setup: Setup, batch: int, length: int) -> float:
     """All layers of a device: attention, MLP and two norms of 2-byte elements."""
     layer = _attention_bytes(setup, batch, length) + _mlp_bytes(setup, batch, length)
     layer += 2 * _norm_bytes(setup, batch, length, 2)
-    return layer * setup.shape.num_layers / setup.pipeline
+    return layer * setup.stage_layers
 
 
 def training_activation_bytes(setup: Setup, batch: int, length: int, recompute: Recompute) -> float:
@@ -204,9 +211,9 @@ def training_activation_bytes(setup: Setup, batch: int, length: int, recompute: 
 
 
 def kv_cache_bytes(setup: Setup, batch: int, length: int) -> float:
-    """2·b·(s+g)·h/t·A·L/p for `length` = s + g."""
-    layers = setup.shape.num_layers / setup.pipeline
-    return 2 * batch * length * setup.shape.width / setup.tensor * setup.activation_bytes_each * layers
+    """2·b·(s+g)·h/t·A·⌊L/p⌋ for `length` = s + g."""
+    elements = 2 * batch * length * setup.shape.width / setup.tensor
+    return elements * setup.activation_bytes_each * setup.stage_layers
 
 
 # --- Seconds
@@ -225,34 +232,61 @@ def _roofline_s(setup: Setup, flops: float, parameters: int, activation: float) 
     return max(flops / (setup.tensor * setup.flops), moved / setup.bandwidth)
 
 
-def layer_s(setup: Setup, batch: int, length: int) -> float:
-    """Attention and MLP at their rooflines, two norms of 4-byte elements and two all-reduces."""
-    width, tokens = setup.shape.width, batch * length
-    attention_flops = 8 * tokens * width**2 + 4 * batch * length**2 * width
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardPass:
+    """Seconds of a forward pass, by what they go to."""
+
+    attention_s: float
+    mlp_s: float
+    norm_s: float
+    communication_s: float
+    """All-reduces of tensor parallelism inside the layers."""
+    embedding_s: float
+    """The whole table read, and its all-reduce."""
+    head_s: float
+    """Product with the vocabulary, and loss."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        layers_s = self.attention_s + self.mlp_s + self.norm_s + self.communication_s
+        return layers_s + self.embedding_s + self.head_s
+
+
+def forward_pass(setup: Setup, batch: int, length: int) -> ForwardPass:
+    """⌊L/p⌋ layers, each attention and MLP at their rooflines, two norms of 4-byte elements, two all-reduces.
+
+    Attention is 8bsh² + 4bs²h FLOPs over 4h² weights, the MLP 16bsh² over 8h²; the head 2bshV.
+    """
+    shape, width, tokens = setup.shape, setup.shape.width, batch * length
+    layers, parameters = setup.stage_layers, shape.embedding_parameters
+    attention_flops = 8 * tokens * width**2 + 4 * tokens * length * width
     attention = _roofline_s(setup, attention_flops, 4 * width**2, _attention_bytes(setup, batch, length))
     mlp = _roofline_s(setup, 16 * tokens * width**2, 8 * width**2, _mlp_bytes(setup, batch, length))
-    norms = 2 * _norm_bytes(setup, batch, length, 4) / setup.bandwidth
-    return attention + mlp + norms + 2 * _all_reduce_s(setup, batch, length, setup.activation_bytes_each)
-
-
-def forward_s(setup: Setup, batch: int, length: int) -> float:
-    """L/p layers, the whole embedding read, its all-reduce, and the head."""
-    shape = setup.shape
-    layers = shape.num_layers / setup.pipeline * layer_s(setup, batch, length)
-    table = shape.embedding_parameters * setup.embedding_bytes_each / setup.bandwidth
-    head = 2 * batch * length * shape.embedding_parameters / (setup.tensor * setup.flops)
-    return layers + table + _all_reduce_s(setup, batch, length, setup.embedding_bytes_each) + head
+    table = parameters * setup.embedding_bytes_each / setup.bandwidth
+    return ForwardPass(
+        attention_s=layers * attention,
+        mlp_s=layers * mlp,
+        norm_s=layers * 2 * _norm_bytes(setup, batch, length, 4) / setup.bandwidth,
+        communication_s=layers * 2 * _all_reduce_s(setup, batch, length, setup.activation_bytes_each),
+        embedding_s=table + _all_reduce_s(setup, batch, length, setup.embedding_bytes_each),
+        head_s=2 * tokens * parameters / (setup.tensor * setup.flops),
+    )
 
 
 def prefill_s(setup: Setup, batch: int, length: int) -> float:
     """Seconds to the first token."""
-    return forward_s(setup, batch, length)
+    return forward_pass(setup, batch, length).seconds
 
 
 def decode_s(setup: Setup, batch: int, length: int, new_tokens: int) -> float:
     """Seconds a token: a forward pass of one, and the cache of the final length twice."""
-    cache = kv_cache_bytes(setup, batch, length + new_tokens)
-    return forward_s(setup, batch, 1) + 2 * cache / setup.bandwidth
+    return forward_pass(setup, batch, 1).seconds + cache_s(setup, batch, length + new_tokens)
+
+
+def cache_s(setup: Setup, batch: int, length: int) -> float:
+    """Seconds a token in which the cache of `length` tokens is read and written."""
+    return 2 * kv_cache_bytes(setup, batch, length) / setup.bandwidth
 
 
 # --- Largest batches

@@ -62,7 +62,11 @@ class Prediction(TypedDict, total=False):
     limited_by: str | None
     """The resource that takes the largest part of the step."""
     note: str
-    """Why another method than the one asked for was used."""
+    """Why another method than the one asked for was used, or what a formula leaves out."""
+    parts: dict[str, float]
+    """Of a formula: what its time and memory are made of, by name; seconds, bytes and counts."""
+    refused: str
+    """Why the formula has no answer."""
 
 
 def predict(cell: Cell, hardware: Hardware) -> Prediction:

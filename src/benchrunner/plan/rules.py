@@ -131,7 +131,7 @@ def load_rules(path: Path) -> Rules:
         ConfigError: not YAML, a key that does not exist, a pattern that cannot be read, a missing reason, an id twice.
     """
     try:
-        entries = yaml.safe_load(path.read_text()) or []
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(path.name, f"cannot be read: {error}") from error
     rules = [_read_rule(entry, f"{path.name}[{number}]") for number, entry in enumerate(entries)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchrunner.core.axes import PREDICT_ONLY
 from benchrunner.core.cell import Cell
 from benchrunner.core.record import Grounds
 from benchrunner.core.units import GIB
@@ -12,6 +13,12 @@ from benchrunner.plan import predict
 from benchrunner.plan.rules import Rule, find_rule
 
 Decision = Literal["run", "unsupported", "skipped"]
+
+PREDICTED_ONLY = "skipped.predict_only"
+"""The code of a cell that is its prediction alone."""
+
+NO_PREDICTION = "skipped.no_prediction"
+"""The code of one that the formula has no answer for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,8 @@ class Preflight:
         """The verdict: struck out, ruled out, too few devices, too little memory, hopeless on a CPU, else run."""
         if excluded_reason:
             return Verdict(verdict="skipped", reason_code="skipped.excluded", reason=excluded_reason)
+        if cell.config.predict.name == PREDICT_ONLY:
+            return self._predicted_only(cell)
         ruling = find_rule(cell, self.hardware, self.rules)
         predicted = self._predict(cell)
         if ruling and cell.config.compat != "probe":
@@ -63,6 +72,15 @@ class Preflight:
                 return Verdict(verdict="skipped", reason_code=code, reason=reason, flags=flags, predicted=predicted)
         passed = Verdict(flags=flags, predicted=predicted)
         return passed if cell.config.predict.name == "dry_run" else self.judge_memory(cell, passed)
+
+    def _predicted_only(self, cell: Cell) -> Verdict:
+        """Whatever could run here or not: nothing is to run, and the prediction is the answer."""
+        predicted = self._predict(cell)
+        if refused := predicted.get("refused"):
+            reason = f"{predicted['method']} has no answer: {refused}"
+            return Verdict(verdict="skipped", reason_code=NO_PREDICTION, reason=reason, predicted=predicted)
+        reason = f"predicted by {predicted['method']}, and nothing is to be launched (predict=only)"
+        return Verdict(verdict="skipped", reason_code=PREDICTED_ONLY, reason=reason, predicted=predicted)
 
     def judge_memory(self, cell: Cell, passed: Verdict) -> Verdict:
         """The verdict on a cell that passed everything else, by its predicted peak: skipped, flagged, or as it is."""

@@ -1,5 +1,7 @@
 """A cell as llm-analysis-2023 sees it: what `predict.formula=llm-analysis-2023` says in a plan."""
 
+import re
+from dataclasses import asdict
 from typing import Any, cast
 
 from benchrunner.core import arithmetic
@@ -12,40 +14,104 @@ BITS = {"nf4": 4, "nf4-dq": 4, "fp8": 8, "fp8-torchao": 8, "fp32": 32}
 
 
 def predict(cell: Cell, hardware: Hardware) -> Any:
-    """Peak memory and step time by the formulas; no time where a peak is unknown."""
+    """Peak memory and step time by the formulas, and what they are made of; no time where a peak is unknown."""
     setup = setup_of(cell, hardware)
-    batch, length = cell.sizes.micro_batch_size, cell.sizes.seq_len
-    memory = formula.weight_bytes(setup)
     found: dict[str, Any] = {"method": formula.NAME, "bound": "estimate", "note": formula.LIMITS}
     if cell.axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
-        return found | _inference(cell, setup, memory)
-    recompute = recompute_of(cell)
-    memory += formula.gradient_bytes(setup) + formula.optimizer_bytes(setup)
-    memory += formula.training_activation_bytes(setup, batch, length, recompute)
+        return found | _inference(cell, setup)
+    if cell.config.predict.tokens is None or not setup.flops:
+        return found | _training_step(cell, setup)
+    try:
+        return found | _training_run(cell, setup, cell.config.predict.tokens)
+    except ValueError as error:
+        return found | {"refused": str(error)}
+
+
+# --- training
+
+
+def _training_step(cell: Cell, setup: formula.Setup) -> dict[str, Any]:
+    """Of the cell's own micro-batch and accumulation."""
+    batch, length, recompute = cell.sizes.micro_batch_size, cell.sizes.seq_len, recompute_of(cell)
     flops = formula.training_flops(setup.shape, batch, length, recompute)
     reached = setup.tensor * setup.pipeline * setup.flops
     seconds = flops / reached * cell.sizes.accumulation_steps if reached else None
     rate = (
         batch * length * cell.sizes.accumulation_steps / (seconds * setup.tensor * setup.pipeline) if seconds else None
     )
-    return found | {
-        "peak_memory_bytes": round(memory), "step_time_s": seconds, "tokens_per_second_per_device": rate
+    parts = _training_bytes(setup, batch, length, recompute)
+    return {
+        "peak_memory_bytes": round(sum(parts.values())), "step_time_s": seconds, "tokens_per_second_per_device": rate,
+        "parts": parts,
     }  # fmt: skip
 
 
-def _inference(cell: Cell, setup: formula.Setup, weights: float) -> dict[str, Any]:
+def _training_bytes(setup: formula.Setup, batch: int, length: int, recompute: formula.Recompute) -> dict[str, float]:
+    return {
+        "weight_bytes": formula.weight_bytes(setup),
+        "gradient_bytes": formula.gradient_bytes(setup),
+        "optimizer_bytes": formula.optimizer_bytes(setup),
+        "activation_bytes": formula.training_activation_bytes(setup, batch, length, recompute),
+    }
+
+
+def _training_run(cell: Cell, setup: formula.Setup, tokens: float) -> dict[str, Any]:
+    """Of so many tokens, in the micro-batch that the formula chooses."""
+    length, global_batch, recompute = cell.sizes.seq_len, cell.sizes.global_batch_size, recompute_of(cell)
+    run = formula.train(setup, length=length, global_batch=global_batch, tokens=tokens, recompute=recompute)
+    memory = _training_bytes(setup, run.micro_batch_size, length, recompute)
+    step_s = run.micro_batch_s * run.accumulation_steps
+    return {
+        "peak_memory_bytes": round(sum(memory.values())),
+        "step_time_s": step_s,
+        "tokens_per_second_per_device": global_batch * length / step_s / setup.num_devices,
+        "parts": asdict(run) | memory | _of_pass("forward", setup, run.micro_batch_size, length),
+    }
+
+
+# --- inference
+
+
+def _inference(cell: Cell, setup: formula.Setup) -> dict[str, Any]:
+    """A forward pass, or a prompt and the tokens after it."""
     batch, options = cell.sizes.micro_batch_size, cell.config.generate
     is_generation = cell.axes["workload"] == "generate"
     length = options.prompt_length if is_generation else cell.sizes.seq_len
     new = options.new_tokens if is_generation else 0
-    memory = weights + formula.inference_activation_bytes(setup, batch, length)
+    parts: dict[str, float] = {
+        "weight_bytes": formula.weight_bytes(setup),
+        "activation_bytes": formula.inference_activation_bytes(setup, batch, length),
+        "cache_bytes": formula.kv_cache_bytes(setup, batch, length + new) if is_generation else 0.0,
+    }
+    memory = round(sum(parts.values()))
     if not setup.flops:
-        return {"peak_memory_bytes": round(memory), "step_time_s": None}
-    seconds = formula.prefill_s(setup, batch, length)
+        return {"peak_memory_bytes": memory, "step_time_s": None, "parts": parts}
+    parts |= _of_pass("prefill", setup, batch, length)
+    seconds = parts["prefill_s"]
     if is_generation:
-        memory += formula.kv_cache_bytes(setup, batch, length + new)
-        seconds += new * formula.decode_s(setup, batch, length, new)
-    return {"peak_memory_bytes": round(memory), "step_time_s": seconds}
+        parts |= _decoding(setup, batch, length, new)
+        seconds += new * parts["decode_s"]
+    return {"peak_memory_bytes": memory, "step_time_s": seconds, "parts": parts}
+
+
+def _decoding(setup: formula.Setup, batch: int, length: int, new_tokens: int) -> dict[str, float]:
+    """One token's time, and how many sequences fit; prompts alone, and with their cache."""
+    return {
+        **_of_pass("decode", setup, batch, 1),
+        "decode_cache_s": formula.cache_s(setup, batch, length + new_tokens),
+        "decode_s": formula.decode_s(setup, batch, length, new_tokens),
+        "largest_prefill_batch": formula.largest_prefill_batch(setup, length),
+        "largest_decode_batch": formula.largest_decode_batch(setup, length, new_tokens),
+    }
+
+
+def _of_pass(name: str, setup: formula.Setup, batch: int, length: int) -> dict[str, float]:
+    """`prefill_s` and `prefill_attention_s`, `prefill_mlp_s`, …"""
+    found = formula.forward_pass(setup, batch, length)
+    return {f"{name}_s": found.seconds} | {f"{name}_{part}": seconds for part, seconds in asdict(found).items()}
+
+
+# --- the cell in the formula's terms
 
 
 def recompute_of(cell: Cell) -> formula.Recompute:
@@ -57,21 +123,29 @@ def recompute_of(cell: Cell) -> formula.Recompute:
 def setup_of(cell: Cell, hardware: Hardware) -> formula.Setup:
     """The cell's model, device and degrees in the formula's terms."""
     model, options, strategy = cell.config.model, cell.config.predict, cell.config.strategy
-    bits = BITS.get(cell.axes["precision"], 16)
-    activation = 16 if bits == 4 else bits
     return formula.Setup(
         shape=formula.Shape(
             num_layers=model.num_layers, num_heads=model.num_heads, width=model.d_model, vocab_size=model.vocab_size
         ),
         device=formula.DEVICES.get(hardware.name) or _device(hardware),
-        bits=formula.Bits(weight=bits, activation=activation, embedding=max(bits, 16)),
+        bits=_bits(cell),
         tensor=options.tensor,
         pipeline=options.pipeline,
+        sequence=options.sequence,
         data=max(cell.sizes.world_size // (options.tensor * options.pipeline), 1),
         zero=cast(int, strategy.stage) if strategy.kind == "fsdp" else ZERO[strategy.kind],
         flops_efficiency=options.flops_efficiency,
         memory_efficiency=options.memory_efficiency,
     )
+
+
+def _bits(cell: Cell) -> formula.Bits:
+    """Of the scheme (`w4a16e16`), or of the precision."""
+    if cell.config.predict.scheme:
+        weight, activation, embedding = map(int, re.findall(r"\d+", cell.config.predict.scheme))
+        return formula.Bits(weight=weight, activation=activation, embedding=embedding)
+    bits = BITS.get(cell.axes["precision"], 16)
+    return formula.Bits(weight=bits, activation=16 if bits == 4 else bits, embedding=max(bits, 16))
 
 
 def _device(hardware: Hardware) -> formula.Device:

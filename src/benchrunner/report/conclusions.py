@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from benchrunner.core.units import GIB
+from benchrunner.plan.verdict import PREDICTED_ONLY
 from benchrunner.report import formatting
 
 SPEED, PEAK = "tokens_per_second_per_device", "peak_memory_allocated_bytes"
@@ -29,11 +30,11 @@ class Unmeasured:
 
 
 def unmeasured(results: pd.DataFrame) -> list[Unmeasured]:
-    """The cells that are not ok, by reason code, what is most serious first."""
+    """The cells that are not ok, by reason code, what is most serious first; but for those to be predicted alone."""
     groups: dict[tuple[str, str], Unmeasured] = {}
     columns = (results[name] for name in ("status", "reason_code", "reason", "cell_id"))
     for status, code, reason, cell_id, label in zip(*columns, formatting.cell_labels(results), strict=True):
-        if status != "ok":
+        if status != "ok" and code != PREDICTED_ONLY:
             group = groups.setdefault((status, code), Unmeasured(status=status, code=code))
             group.cells.setdefault(reason, []).append(f"{label} ({cell_id[:6]})")
     return sorted(groups.values(), key=lambda group: SEVERITY.index(group.status))

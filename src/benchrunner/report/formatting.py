@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from benchrunner.core.units import GIB
+from benchrunner.plan.verdict import PREDICTED_ONLY
 from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying, words_of_all
 
 UNKNOWN = "–"
@@ -88,9 +89,20 @@ def _tolerance(workload: str, text: str) -> str:
     return "none measured yet" if text == NONE else text
 
 
+def predicted_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The cells that are their prediction alone, every field a text."""
+    alone = results[results["reason_code"] == PREDICTED_ONLY]
+    frame = labels(results, alone)
+    frame["peak GiB"] = [gib(None if pd.isna(value) else value) for value in alone["predicted_peak_memory_bytes"]]
+    seconds = [None if pd.isna(value) else 1e3 * value for value in alone["predicted_step_time_s"]]
+    frame["step ms"] = [number(value) for value in seconds]
+    frame["predicted by"] = alone["predicted_by"].to_numpy()
+    return frame.reset_index(drop=True)
+
+
 def unmeasured_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The cells that are not ok, and why."""
-    others = results[results["status"] != "ok"]
+    """The cells that are not ok, and why; but for those that were to be predicted alone."""
+    others = results[(results["status"] != "ok") & (results["reason_code"] != PREDICTED_ONLY)]
     frame = labels(results, others)
     for name in ("status", "reason_code", "reason"):
         frame[HEADINGS.get(name, name)] = others[name].to_numpy()

@@ -48,6 +48,7 @@ def to_html(tables: Tables) -> str:
         details=packed_details(tables.rows, tables.roots),
         reasons=reasons,
         reason_kinds=[_kind(reasons.iloc[:, index]) for index in range(len(reasons.columns))],
+        predicted=formatting.predicted_table(tables.results),
         expected=expectations_table(tables.expectations),
         legend=LEGEND,
         style=_file("report.css"),

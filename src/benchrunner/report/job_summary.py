@@ -16,6 +16,7 @@ def job_summary(tables: Tables) -> str:
     head.append("\n".join(f"- {title}: {escape_markdown(text)}" for title, text in sentences(tables)))
     frames = {
         "Measured": formatting.measured_table(tables.results),
+        "Predicted": formatting.predicted_table(tables.results),
         "Not measured": formatting.unmeasured_table(tables.results),
     }
     body = [f"### {title}\n\n{to_markdown(frame)}" for title, frame in frames.items() if len(frame)]

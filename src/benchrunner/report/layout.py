@@ -70,6 +70,18 @@ def side_by_side(frame: pd.DataFrame, width: int) -> list[str] | None:
     return None
 
 
+def in_pieces(frame: pd.DataFrame, num_labels: int, width: int, group: int = 3) -> list[str]:
+    """A table that is too wide in pieces below one another, each with the labels; groups of columns stay together."""
+    starts = range(num_labels, len(frame.columns), group)
+    pieces: list[list[int]] = []
+    for columns in ([*range(start, start + group)] for start in starts):
+        if not pieces or side_by_side(frame.iloc[:, [*range(num_labels), *pieces[-1], *columns]], width) is None:
+            pieces.append([])
+        pieces[-1] += columns
+    blocks = [aligned(frame.iloc[:, [*range(num_labels), *piece]], width) for piece in pieces]
+    return [line for number, block in enumerate(blocks) for line in ([""] if number else []) + block]
+
+
 def _broken(head: str, size: int) -> list[str]:
     """A heading in lines no longer than `size` or its longest part; breaks are at spaces and before slashes."""
     parts = re.findall(r" ?/?[^ /]+", head)

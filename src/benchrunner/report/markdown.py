@@ -57,6 +57,7 @@ def results_markdown(tables: Tables) -> str:
     ordered = by_group(tables.results)
     measured, best = formatting.measured_table(ordered), best_of_groups(ordered)
     parts += ["## Measured", to_markdown(measured, bold=best)] if len(measured) else []
+    parts += _section("Predicted", formatting.predicted_table(tables.results))
     parts += _section("Not measured", formatting.unmeasured_table(tables.results))
     parts += _notes(tables)
     return "\n\n".join([*parts, *map(_environment, tables.environments)]) + "\n"

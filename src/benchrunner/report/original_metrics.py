@@ -106,6 +106,28 @@ def _trainable(row: Row) -> float | None:
     return row.record.num_trainable_parameters if row.record else None
 
 
+def _part(name: str, scale: float) -> Quantity:
+    """llm-analysis: a part of a prediction, in the original's unit."""
+
+    def part(row: Row) -> float | None:
+        value = (row.planned.predicted or {}).get("parts", {}).get(name)
+        return None if value is None else value * scale
+
+    return part
+
+
+def _predicted_gpu_hours(row: Row) -> float | None:
+    """llm-analysis: GPU-hours of a whole training run, truncated as it prints them."""
+    hours = _part("gpu_hours", 1.0)(row)
+    return None if hours is None else int(hours)
+
+
+PASS = ("attention", "mlp", "norm", "communication", "embedding", "head")
+"""What a forward pass is made of."""
+TIMED = ("prefill", "decode", "decode_cache", "micro_batch", "forward")
+STORED = ("weight", "gradient", "optimizer", "activation", "cache")
+
+
 def _utilization(name: str) -> Quantity:
     return lambda row: row.metrics.get(name)  # type: ignore[return-value]
 
@@ -127,5 +149,9 @@ QUANTITIES: dict[str, Quantity] = {
     "gpu_utilization_mean": _utilization("gpu_utilization_mean"),
     "gpu_utilization_sd": _utilization("gpu_utilization_sd"),
     "alloc_retries": _utilization("num_alloc_retries"),
+    "predicted_gpu_hours": _predicted_gpu_hours,
+    **{f"predicted_{name}_ms": _part(f"{name}_s", 1e3) for name in TIMED},
+    **{f"predicted_{of}_{name}_ms": _part(f"{of}_{name}_s", 1e3) for of in ("forward", "decode") for name in PASS},
+    **{f"predicted_{name}_gb": _part(f"{name}_bytes", 1 / GB) for name in STORED},
 }
 """Name in a layout → what it is of a measured cell; None where it is unknown."""

@@ -1,6 +1,7 @@
 """A published table in its own layout, the published values and ours side by side: `layouts/<sweep>.yaml`."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchrunner.core.errors import ConfigError, did_you_mean
 from benchrunner.core.paths import config_dir
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.expectation import Selection, read_selection
+from benchrunner.plan.verdict import NO_PREDICTION
 from benchrunner.report.compatibility import Pair
 from benchrunner.report.formatting import significant
 from benchrunner.report.original_metrics import QUANTITIES
@@ -27,6 +29,9 @@ NOTHING = "-"
 NO_NUMBER = {"oom": "OOM", "unsupported": "N/A", "skipped": "not run"}
 """Status → what stands in the place of a number; others say their name."""
 
+KEPT = frozenset({"skipped.predicted_oom", "skipped.excluded", NO_PREDICTION})
+"""Codes of cells that were not run and will not be: no command fills them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -35,6 +40,12 @@ class Column:
     name: str
     quantity: str
     digits: int = 3
+    decimals: int | None = None
+    """Ours is rounded to so many, without the zeros at their end, as the original's are; None: to `digits`."""
+    percent_over: str | None = None
+    """The heading of the label that the quantity is given in per cent over; None: as it is."""
+    cells: Selection | None = None
+    """Which of a line's cells the column is about, where columns are about different ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +85,10 @@ class PublishedTable:
 
     title: str
     above: str
-    """Who published it, what it was measured on, and how ours differs."""
+    """Who published it, what it was measured on, how ours differs, and what a formula leaves out."""
     frame: pd.DataFrame
+    num_labels: int
+    """Columns that name a line; behind them three for each column of the original."""
     notes: list[str]
     """Why a line has no number of ours, line by line, and the command that fills it where it was not run."""
 
@@ -99,10 +112,13 @@ def load_layout(name: str) -> Layout:
     return Layout(name=name, title=body["title"], source=body["source"], machine=body["machine"], tables=tables)
 
 
-def published_tables(layout: Layout, rows: Sequence[Row], hardware: Hardware) -> list[PublishedTable]:
-    """The tables of a layout, filled from the rows of one sweep or of several."""
+def published_tables(
+    layout: Layout, rows: Sequence[Row], hardware: Hardware, sweeps: Mapping[str, str] | None = None
+) -> list[PublishedTable]:
+    """The tables of a layout, filled from the rows of one sweep or of several; `sweeps`: title → its directory."""
     above = f"{layout.title}. Published: {layout.source}, on {layout.machine}. Ours differs: {deviations(layout.name)}"
-    return [_fill(table, above, rows, hardware) for table in layout.tables]
+    above = " ".join([above, *dict.fromkeys(_leaves_out(row) for row in rows if row.is_prediction)])
+    return [_fill(table, above, rows, hardware, sweeps or {}) for table in layout.tables]
 
 
 def deviations(name: str) -> str:
@@ -118,11 +134,16 @@ def _folder() -> Path:
 
 
 def _read_table(body: Mapping[str, Any], place: str) -> TableLayout:
-    columns = tuple(Column(**column) for column in body["columns"])
+    columns = tuple(_read_column(column, place) for column in body["columns"])
     common, labels = body.get("cells", {}), tuple(body["labels"])
     assert all(column.quantity in QUANTITIES or column.quantity == CLAIM for column in columns), place
     lines = tuple(_read_line(line, len(labels), len(columns), common, place) for line in body["lines"])
     return TableLayout(title=body["title"], labels=labels, columns=columns, lines=lines)
+
+
+def _read_column(body: Mapping[str, Any], place: str) -> Column:
+    cells = body.get("cells")
+    return Column(**{**body, "cells": None if cells is None else read_selection(cells, place)})
 
 
 def _read_line(line: list[Any], num_labels: int, num_columns: int, common: Mapping[str, Any], place: str) -> Line:
@@ -136,15 +157,33 @@ def _read_line(line: list[Any], num_labels: int, num_columns: int, common: Mappi
 # --- filled ---------------------------------------------------------------------------------------------------------
 
 
-def _fill(table: TableLayout, above: str, rows: Sequence[Row], hardware: Hardware) -> PublishedTable:
+def _fill(
+    table: TableLayout, above: str, rows: Sequence[Row], hardware: Hardware, sweeps: Mapping[str, str]
+) -> PublishedTable:
     texts, notes = [], []
     for line in table.lines:
         meant = [row for row in rows if line.cells.has(row.planned.cell, hardware)]
-        texts.append([*line.labels, *_fields(table.columns, line.published, meant)])
-        note = _why_not(meant)
-        notes += [f"{', '.join(label for label in line.labels if label)}: {note}"] if note else []
+        of_columns = [_of_column(column, meant, hardware) for column in table.columns]
+        texts.append([*line.labels, *_fields(table, line, of_columns)])
+        notes += [f"{_place(line, names)}: {why}" for why, names in _reasons(table.columns, of_columns, sweeps).items()]
     headings = [*table.labels, *(heading for column in table.columns for heading in _headings(column))]
-    return PublishedTable(title=table.title, above=above, frame=pd.DataFrame(texts, columns=headings), notes=notes)
+    frame = pd.DataFrame(texts, columns=headings)
+    return PublishedTable(title=table.title, above=above, frame=frame, num_labels=len(table.labels), notes=notes)
+
+
+def _of_column(column: Column, meant: Sequence[Row], hardware: Hardware) -> list[Row]:
+    """The cells of a line that a column is about."""
+    return [row for row in meant if column.cells is None or column.cells.has(row.planned.cell, hardware)]
+
+
+def _place(line: Line, names: Sequence[str]) -> str:
+    """Labels of the line, and the columns where not all are meant."""
+    return ", ".join([*filter(None, line.labels), *names])
+
+
+def _leaves_out(row: Row) -> str:
+    predicted = row.planned.predicted or {}
+    return f"Predicted, not run. Limits of {predicted.get('method')}: {predicted.get('note', 'none known')}."
 
 
 def _headings(column: Column) -> list[str]:
@@ -153,40 +192,61 @@ def _headings(column: Column) -> list[str]:
     return [column.name, "published", "ours ÷ published"]
 
 
-def _fields(columns: Sequence[Column], published: Sequence[Any], meant: Sequence[Row]) -> list[str]:
+def _fields(table: TableLayout, line: Line, of_columns: Sequence[Sequence[Row]]) -> list[str]:
+    labels = dict(zip(table.labels, line.labels, strict=True))
     return [
         text
-        for column, value in zip(columns, published, strict=True)
-        for text in (_claim(value, meant) if column.quantity == CLAIM else _compared(column, value, meant))
+        for column, value, meant in zip(table.columns, line.published, of_columns, strict=True)
+        for text in (_claim(value, meant) if column.quantity == CLAIM else _compared(column, value, meant, labels))
     ]
 
 
-def _compared(column: Column, published: float | str | None, meant: Sequence[Row]) -> list[str]:
-    ours = _ours(column, meant)
+def _compared(
+    column: Column, published: float | str | None, meant: Sequence[Row], labels: Mapping[str, str]
+) -> list[str]:
+    ours = _ours(column, meant, labels)
     text = ours if isinstance(ours, str) else _number(ours, column)
     if isinstance(ours, str) or not isinstance(published, (int, float)) or not published:
         return [text, _published(published, column), NOTHING]
-    return [text, _published(published, column), f"{ours / published:.2f}"]
+    return [text, _published(published, column), f"{_rounded(ours, column) / published:.2f}"]
 
 
-def _ours(column: Column, meant: Sequence[Row]) -> float | str:
-    measured = [row for row in meant if row.metrics]
-    if measured:
-        value = QUANTITIES[column.quantity](measured[0])
-        return NOTHING if value is None else value
-    return NO_NUMBER.get(meant[0].status, meant[0].status) if meant else NOTHING
+def _ours(column: Column, meant: Sequence[Row], labels: Mapping[str, str]) -> float | str:
+    answered = _answered(meant)
+    if not answered:
+        return NO_NUMBER.get(meant[0].status, meant[0].status) if meant else NOTHING
+    value = QUANTITIES[column.quantity](answered[0])
+    if value is None:
+        return NOTHING
+    if column.percent_over is None:
+        return value
+    return 100 * (value / float(labels[column.percent_over].replace(",", "")) - 1)
+
+
+def _answered(meant: Sequence[Row]) -> list[Row]:
+    """The cells that have numbers: measured, or predicted where that is what was asked for."""
+    return [row for row in meant if row.metrics or row.is_prediction]
+
+
+def _rounded(value: float, column: Column) -> float:
+    """As the original rounds, where it is known how."""
+    return value if column.decimals is None else round(value, column.decimals)
 
 
 def _number(value: float, column: Column) -> str:
-    """Counts whole, everything else rounded."""
-    return f"{value:,}" if isinstance(value, int) else significant(value, column.digits)
+    """Counts whole, everything else rounded; a difference with its sign."""
+    sign = "+" if column.percent_over and value > 0 else ""
+    if isinstance(value, int) or column.decimals is not None:
+        return f"{sign}{_rounded(value, column):,}"
+    return sign + significant(value, column.digits)
 
 
 def _published(value: float | str | None, column: Column) -> str:
     """As it was printed: a number with the digits that it has."""
     if value is None:
         return NOTHING
-    return value if isinstance(value, str) else f"{value:,}"
+    sign = "+" if column.percent_over and not isinstance(value, str) and value > 0 else ""
+    return value if isinstance(value, str) else f"{sign}{value:,}"
 
 
 def _claim(claimed: Any, meant: Sequence[Row]) -> list[str]:
@@ -197,12 +257,37 @@ def _claim(claimed: Any, meant: Sequence[Row]) -> list[str]:
     return [str(claimed), ", ".join(codes) or NOTHING, pair.text]
 
 
-def _why_not(meant: Sequence[Row]) -> str | None:
-    """Why no cell of a line measured anything; None where one did."""
-    if any(row.metrics for row in meant):
-        return None
+# --- why there is no number -----------------------------------------------------------------------------------------
+
+
+def _reasons(
+    columns: Sequence[Column], of_columns: Sequence[Sequence[Row]], sweeps: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Why columns of a line have no number of ours → their names; none where a reason holds for the whole line."""
+    whys = [_why_not(column, meant, sweeps) for column, meant in zip(columns, of_columns, strict=True)]
+    named: dict[str, list[str]] = {}
+    for column, why in zip(columns, whys, strict=True):
+        if why is not None:
+            named.setdefault(why, []).append(column.name)
+    return {why: [] if len(names) == len(columns) else names for why, names in named.items()}
+
+
+def _why_not(column: Column, meant: Sequence[Row], sweeps: Mapping[str, str]) -> str | None:
+    """Why a field has no number of ours, and what fills it; None where it has one."""
     if not meant:
         return "not in this sweep"
+    answered = _answered(meant)
+    if answered:
+        is_known = column.quantity == CLAIM or QUANTITIES[column.quantity](answered[0]) is not None
+        return None if is_known else "the cell is ok; nothing counts this on its device"
     row = meant[0]
-    again = f"; fill it by: {command_of(row)}" if row.status == "skipped" else ""
-    return f"{row.reason_code}: {row.reason}{again}"
+    return f"{row.reason_code}: {row.reason}{_filled_by(row, sweeps)}"
+
+
+def _filled_by(row: Row, sweeps: Mapping[str, str]) -> str:
+    """The command that fills a field which was not run, and that alone; a second call finds nothing left to do."""
+    if row.status != "skipped" or row.reason_code in KEPT:
+        return ""
+    if row.sweep in sweeps:
+        return f"; fill it by: bench resume {shlex.quote(sweeps[row.sweep])} --cells {row.planned.cell.cell_id}"
+    return f"; fill it by: {command_of(row)}"

@@ -16,6 +16,7 @@ from benchrunner.core.cell import format_value
 from benchrunner.core.checks import num_decided
 from benchrunner.core.record import PHASES, Metrics, Phase, Record
 from benchrunner.plan.plan import ModelCard, PlannedCell
+from benchrunner.plan.verdict import PREDICTED_ONLY
 
 NO_RECORD = "skipped.interrupted"
 """The code of a cell that was to be run and has no record: the sweep is still running, or was stopped before it."""
@@ -59,6 +60,11 @@ class Row:
     def is_waiting(self) -> bool:
         """Whether the cell was to run and nobody can say yet what becomes of it."""
         return self.planned.verdict == "run" and self.status == "skipped" and self.reason_code in UNDECIDED
+
+    @property
+    def is_prediction(self) -> bool:
+        """Whether the cell is its prediction alone (`predict=only`)."""
+        return self.reason_code == PREDICTED_ONLY
 
     @property
     def log_folder(self) -> str:

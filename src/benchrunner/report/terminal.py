@@ -18,6 +18,7 @@ from benchrunner.report.content import Tables
 from benchrunner.report.expectations import expectations_table
 from benchrunner.report.layout import (
     aligned,
+    in_pieces,
     left_out,
     matrix_lines,
     narrowed,
@@ -58,7 +59,7 @@ def print_tables(tables: Tables) -> None:
     for line in dict.fromkeys(table.above for table in tables.published):
         _print([*paragraph(line, width), ""])
     for table in tables.published:
-        _print_section(table.title, aligned(table.frame, width))
+        _print_section(table.title, in_pieces(table.frame, table.num_labels, width))
         _print([line for note in table.notes for line in paragraph(f"- {note}", width)] + [""])
     if tables.expectations:
         _print_section("Expected", with_reasons(expectations_table(tables.expectations), width))
@@ -67,6 +68,7 @@ def print_tables(tables: Tables) -> None:
     _print([*textwrap.wrap(LEGEND, width), ""] if tables.matrices else [])
     measured, missing = narrowed(formatting.measured_table(tables.results), width)
     _print_section("Measured", [*aligned(measured, width), *left_out(missing, width)])
+    _print_section("Predicted", aligned(formatting.predicted_table(tables.results), width))
     _print_section("Not measured", unmeasured_lines(tables.results, width))
     best = best_cells(tables.results, MOST_GROUPS)
     _print_section("Fastest and smallest", [line for text in best for line in paragraph(text, width)])

@@ -83,7 +83,7 @@ def tables_of(sweeps: Sequence[MeasuredSweep], target: SweepPaths | None = None,
         [_block(sweep) for sweep in sweeps],
         banner,
         _roots(sweeps, target or sweeps[0].paths),
-        published_tables(load_layout(named), rows, hardware) if named else (),
+        published_tables(load_layout(named), rows, hardware, _places(sweeps)) if named else (),
         judge_expectations(rows, hardware) if len({sweep.plan.sweep_name for sweep in sweeps}) == 1 else (),
     )
 
@@ -92,6 +92,11 @@ def _own_layout(sweeps: Sequence[MeasuredSweep]) -> str | None:
     """The layout that has the name of all these sweeps."""
     names = {sweep.plan.sweep_name for sweep in sweeps}
     return next(iter(names)) if len(names) == 1 and names <= set(layout_names()) else None
+
+
+def _places(sweeps: Sequence[MeasuredSweep]) -> dict[str, str]:
+    """Sweep → its directory, as commands are given it."""
+    return {sweep.title: str(sweep.paths.root) for sweep in sweeps}
 
 
 def _roots(sweeps: Sequence[MeasuredSweep], target: SweepPaths) -> dict[str, str]:

@@ -3,17 +3,22 @@
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.paths import SweepPaths
+from benchrunner.core.scrub import scrub_text
 from benchrunner.core.text import first_line
-from benchrunner.launch.allocation import Allocator, End, JobState, Request
+from benchrunner.launch.allocation import LOG_FOLDER, Allocator, End, JobState, Request
 from benchrunner.outcome.signatures import last_meaningful_line
 from benchrunner.store import allocations_file, workers
 
-NODE = re.compile(r" ON \S+|(?<=slurmstepd)-[\w.-]+")
-"""How Slurm names a node in what it adds to a log."""
+NODE = re.compile(
+    r"(?<= ON )\S+(?= [A-Z]+ (?:AT|DUE) )|(?<=slurmstepd-)[\w.-]+(?=:)"
+    r"|(?<=srun: error: )\S+(?=: tasks? )|(?<=Node failure on )\S+"
+)
+"""How Slurm names nodes in what it adds to a log. Where the job was submitted nobody else knows their names."""
 
 
 class Allocations:
@@ -102,8 +107,16 @@ class Allocations:
     def last_words(self, job: str) -> str:
         """The last line of a job's log that says something."""
         lines = self._allocator.logs(self._paths.root, job).splitlines()[-40:]
-        said = last_meaningful_line(lines) or "its log is empty"
-        return first_line(NODE.sub(" ON a node", said), 160)
+        return first_line(NODE.sub("<host>", last_meaningful_line(lines) or "its log is empty"), 160)
+
+    def clean_logs(self) -> None:
+        """Take secrets and the names of hosts out of what jobs that have ended left in the sweep's directory."""
+        for job in self.states.keys() - self._alive():
+            path = self._paths.root / LOG_FOLDER / f"{job}.log"
+            with suppress(OSError):
+                text = path.read_text(encoding="utf-8", errors="surrogateescape")
+                if (clean := scrub_text(NODE.sub("<host>", text))) != text:
+                    path.write_text(clean, encoding="utf-8", errors="surrogateescape")
 
     def _alive(self) -> list[str]:
         return [job for job, state in self.states.items() if state.phase != "ended"]

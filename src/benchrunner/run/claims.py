@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from benchrunner.core.errors import DamagedFile
 from benchrunner.core.files import read_json, write_json
+from benchrunner.core.paths import NUMBER
 from benchrunner.core.units import MIB
 
 CLAIM, DONE = ".claim", ".done"
@@ -49,7 +50,8 @@ class Claims:
                 self.finished.add(_place(name.removesuffix(DONE)))
             elif name.endswith(CLAIM):
                 named, _, number = name.removesuffix(CLAIM).rpartition(".")
-                newest[_place(named)] = max(newest.get(_place(named), 0), int(number))
+                if NUMBER.fullmatch(number):
+                    newest[_place(named)] = max(newest.get(_place(named), 0), int(number))
         for place, latest in newest.items():
             if place not in self.finished and latest > self._number(place):
                 self._read(place, latest)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchrunner.core.files import open_output
 from benchrunner.core.record import Record
 from benchrunner.run.clock import now_utc
 
@@ -39,7 +40,7 @@ class Events:
             return
         line = {"schema_version": SCHEMA_VERSION, "event": event, "at": now_utc(), **fields}
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with open_output(self._path, append=True, waits=False) as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError:
             self._path = None

@@ -249,6 +249,7 @@ class Follower:
         if not self.allocations.all_ended():
             self.progress.note(f"jobs were cancelled and are still there: {self.allocations.describe()}")
         self._look_once_more()
+        self.allocations.clean_logs()
         for planned in list(self.left.values()):
             self._conclude(planned, is_interrupted)
 

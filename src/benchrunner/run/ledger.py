@@ -16,6 +16,7 @@ from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome
 from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt, earlier_attempts, make_record
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.verdict import PREDICTED_ONLY
 from benchrunner.store.runs import BAD_STATUSES, ExitSummary, add_run
 
 
@@ -87,6 +88,7 @@ class Ledger:
             counts=dict(Counter(record.status if record else "skipped" for record in records)),
             num_attempted=sum(record is not None and record.attempt > 0 for record in records),
             interrupted_by=interrupted_by,
+            num_predicted=sum(record is not None and record.reason_code == PREDICTED_ONLY for record in records),
             unwanted=[word for word in fail_on if word in happened],
             **more,
         )

@@ -14,12 +14,13 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.outcome.evidence import Evidence, gather
 from benchrunner.outcome.make_record import Attempt
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.verdict import NO_PREDICTION, PREDICTED_ONLY
 from benchrunner.run.log_cleaner import clean_logs
 
 KEPT_STATUSES = frozenset({"ok", "invalid", "oom", "unsupported"})
 """Statuses that a resumed sweep keeps; the others run again."""
 
-KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded"})
+KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded", PREDICTED_ONLY, NO_PREDICTION})
 
 
 def is_kept(record: Record, fault: str | None = None) -> bool:
@@ -75,17 +76,21 @@ def _has_devices_now(planned: PlannedCell, hardware: Hardware) -> bool:
 def recover(
     planned: PlannedCell, paths: SweepPaths, known: int = 0, *, note: Callable[[str], None]
 ) -> tuple[Evidence, Attempt] | None:
-    """The last attempt of a cell, if every rank reached its end although no record was written; else None.
+    """The newest attempt of a cell in which every rank reached its end although no record was written; else None.
 
-    `known` is the attempt that the cell's record is of; `note` is told what is wrong with the attempt's job.
+    `known` is the attempt that the cell's record is of; `note` is told what is wrong with an attempt's job.
 
-    Whatever the attempt left running or in its cold cache is removed.
+    Whatever such attempts left running or in their cold caches is removed, and their logs are cleaned.
     """
-    place = paths.cell(planned.place)
-    number = place.last_attempt()
-    if number <= known:
-        return None
-    attempt = place.attempt(number)
+    numbers = [number for number in paths.cell(planned.place).attempts() if number > known]
+    found = [_take_over(planned, paths, number, note) for number in reversed(numbers)]
+    return next((one for one in found if one is not None), None)
+
+
+def _take_over(
+    planned: PlannedCell, paths: SweepPaths, number: int, note: Callable[[str], None]
+) -> tuple[Evidence, Attempt] | None:
+    attempt = paths.cell(planned.place).attempt(number)
     drop_cold_cache(attempt)
     try:
         job = read_job(attempt.cell)

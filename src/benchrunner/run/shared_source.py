@@ -135,8 +135,8 @@ class SharedSource(Source):
     def _is_over(self, planned: PlannedCell) -> bool:
         """Whether a worker that has gone had measured the cell it had, and what it could not do any more is done."""
         place, record = planned.place, self._record(planned)
-        last_attempt, before = self._paths.cell(place).last_attempt(), self._claims.before(place)
-        if record is not None and before is not None and before["attempts"] < record.attempt == last_attempt:
+        newest, before = max(self._paths.cell(place).attempts(), default=0), self._claims.before(place)
+        if record is not None and before is not None and max(before["attempts"] + 1, newest) <= record.attempt:
             self._learn(planned)
             self._claims.finish(place)
             return True

@@ -1,12 +1,12 @@
 """claims/N/: a new round begins when cells that have a verdict are to run again, as `bench resume` does."""
 
-from benchrunner.core.paths import SweepPaths
+from benchrunner.core.paths import NUMBER, SweepPaths
 
 
 def latest_round(paths: SweepPaths) -> int:
     """The newest round, counted from 1; 1 where there was none."""
     home = paths.claims(1).parent
-    found = [int(path.name) for path in home.iterdir() if path.name.isdecimal()] if home.is_dir() else []
+    found = [int(path.name) for path in home.iterdir() if NUMBER.fullmatch(path.name)] if home.is_dir() else []
     return max(found, default=1)
 
 

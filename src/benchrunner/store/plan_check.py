@@ -57,8 +57,9 @@ def _tree(entry: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, An
 
 
 def _leaf(tree: Mapping[str, Any], key: str) -> Any:
+    """The value of a leaf; of a section the option that it is."""
     section, _, leaf = key.partition(".")
-    return tree[section].get(leaf) if section in SECTIONS and section in tree else tree.get(key)
+    return tree[section].get(leaf or "name") if section in SECTIONS and section in tree else tree.get(key)
 
 
 def _require_equal(place: str, made: Mapping[str, tuple[Any, Any]]) -> None:

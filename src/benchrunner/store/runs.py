@@ -34,19 +34,21 @@ class ExitSummary:
     """What ended the sweep early: brake | disk; None: nothing."""
     notes: Sequence[str] = ()
     """What a reader must know beside the cells, e.g. that a device was given up."""
+    num_predicted: int = 0
+    """Cells that are their prediction alone, as `predict=only` asks."""
     unwanted: Sequence[str] = ()
     """What `--fail-on` names that happened: statuses and reason codes."""
 
     @property
     def exit_code(self) -> int:
-        """0 as expected, 2 some cell is bad or unwanted, 4 none is ok, 128 + signal when interrupted."""
+        """0 as expected, 2 some cell is bad or unwanted, 4 none is ok or predicted, 128 + signal when interrupted."""
         if self.interrupted_by is not None:
             return 128 + self.interrupted_by
         if self.stopped_by is not None or any(self.counts.get(status) for status in BAD_STATUSES):
             return 2
         if self.unwanted:
             return 2
-        return 0 if self.counts.get("ok") else 4
+        return 0 if self.counts.get("ok") or self.num_predicted else 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

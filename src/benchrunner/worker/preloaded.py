@@ -22,7 +22,7 @@ from benchrunner.core.job_file import MARKER_VARIABLE, NO_MARKER, PARENT_VARIABL
 from benchrunner.worker import agent
 from benchrunner.worker.imports import uncollected
 from benchrunner.worker.marker import show_marker
-from benchrunner.worker.parent import die_with_parent
+from benchrunner.worker.parent import die_with_parent, stand_somewhere
 
 MODULES = (
     "torch.distributed",
@@ -40,6 +40,7 @@ REQUEST_BYTES = 1 << 16
 def main(descriptor: str) -> None:
     """Import, then fork an agent for each request until `bench` closes its end. Never returns."""
     die_with_parent(PARENT_VARIABLE)
+    stand_somewhere()
     show_marker(NO_MARKER)
     with uncollected():
         for name in MODULES:

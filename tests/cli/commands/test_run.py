@@ -62,3 +62,14 @@ def test_a_sweep_in_which_nothing_can_run_exits_with_4_and_keeps_its_tables(noth
         files
     )
     assert "skipped.predicted_oom" in out
+
+
+def test_predictions_alone_are_an_answer_on_any_machine(bench):
+    words = ["-m", "hardware=h100-sxm-80gb", "predict=only", "predict.formula=llm-analysis-2023", "model=llama2-7b"]
+    code, out, _, files = bench(*words, "predict.tensor=1,2", "devices=8", "strategy=ddp")
+    directory = out.splitlines()[-1]
+    assert code == 0 and "Predicted" in out and "Not measured" not in out
+    records = [file for file in files if file.startswith(directory) and file.endswith("record.json")]
+    assert len(records) == 2 and not [file for file in files if "attempt-" in file]
+    assert bench("resume", directory)[0] == 0
+    assert bench("report", directory)[0] == 0

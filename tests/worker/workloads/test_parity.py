@@ -18,7 +18,7 @@ from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.model import decoder
 from benchrunner.worker.model.layers import Attention
 from benchrunner.worker.workloads import parity
-from benchrunner.worker.workloads.parity import Difference, draw_task_step, judge, summarise
+from benchrunner.worker.workloads.parity import Difference, draw_task_step, summarise, within_tolerance
 from benchrunner.worker.workloads.parity_tolerances import FACTOR, KNOWN_GOOD, Errors, collect, tolerance
 from cells import SUPPORT, make_cell, make_context, torchrun
 from fake_te import autocast, fake_te  # noqa: F401
@@ -198,7 +198,7 @@ def test_the_worst_counts():
 
 
 def test_a_precision_that_was_never_measured_is_not_judged():
-    finding = judge("fp7", Errors(9, 9, 9), [Difference("a", 0, 9, 0)])
+    finding = within_tolerance("fp7", Errors(9, 9, 9), [Difference("a", 0, 9, 0)])
     assert finding.ok is None and "fp7" in finding.note
 
 
@@ -255,8 +255,8 @@ def test_a_tolerance_is_three_known_good_errors(precision):
     known, allowed = KNOWN_GOOD[precision], tolerance(precision)
     assert allowed == known.scaled(FACTOR) and FACTOR == 3
     worst = [Difference("a", 0, 0, 1)]
-    assert judge(precision, known, worst).ok is True
-    assert judge(precision, known.scaled(3.1), worst).ok is False
+    assert within_tolerance(precision, known, worst).ok is True
+    assert within_tolerance(precision, known.scaled(3.1), worst).ok is False
 
 
 def test_errors_are_collected_from_records(tmp_path):

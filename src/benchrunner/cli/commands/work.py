@@ -16,6 +16,7 @@ def work(arguments: Namespace) -> int:
     """Run cells that nobody else has taken, until there are none; records only, no tables."""
     from benchrunner.core.paths import SweepPaths
     from benchrunner.launch.launchers import job_launcher
+    from benchrunner.machine.cores import bind_to_allocation
     from benchrunner.machine.hardware import resolve
     from benchrunner.run.options import RunOptions, Share
     from benchrunner.run.work import work_on
@@ -40,6 +41,7 @@ def work(arguments: Namespace) -> int:
     )
     made = with_settings(load_plan(paths.root), overrides)
     if made.hardware.device_type == "cpu":  # also on a machine that has something better
+        bind_to_allocation(os.environ)
         options = replace(options, hardware=resolve(made.cells[0].cell.config.hardware))
     launcher = job_launcher(made.settings.launcher, os.environ)
     summary = work_on(made, paths, launcher=launcher, options=options)

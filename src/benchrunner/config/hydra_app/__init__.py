@@ -14,6 +14,7 @@ from benchrunner.config.hydra_app.answers import Option, complete, list_groups, 
 from benchrunner.config.hydra_app.loader import explained, opened, schema_defaults
 from benchrunner.config.hydra_app.options import option_alone, pieces_of
 from benchrunner.config.hydra_app.overrides import (
+    check_asked,
     meant_by_bare_word,
     parse_overrides,
     read_overrides,
@@ -88,6 +89,7 @@ def expand(overrides: Sequence[str], *, multirun: bool, sweep_file: Path | None 
         matrices = matrices_of(loader, master, merged, stated)
         pieces = pieces_of(loader, merged, matrices, sweep)
         rows = build_rows(matrices, pieces)
+        check_asked(matrices, rows)
     name = sweep_file.stem if sweep_file else sweep or "cli"
     given = [*(["-m"] if multirun else []), *([str(sweep_file)] if sweep_file else []), *overrides]
     return Expansion(

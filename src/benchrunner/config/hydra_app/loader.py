@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -31,8 +31,9 @@ def opened() -> Iterator[ConfigLoader]:
         yield GlobalHydra.instance().config_loader()
 
 
+@cache
 def store_schema() -> None:
-    """Let Hydra find the schema under the name that conf/config.yaml asks for."""
+    """Let Hydra find the schema under the name that conf/config.yaml asks for; it copies what it finds."""
     ConfigStore.instance().store(name="schema", node=schema_node())
 
 
@@ -41,6 +42,12 @@ def schema_node() -> DictConfig:
     node: DictConfig = OmegaConf.structured(Config)
     _thaw(node)
     return node
+
+
+@cache
+def scratch_node() -> DictConfig:
+    """One for the whole process, to give a leaf a value and read it back: it is made once, which takes 50 ms."""
+    return schema_node()
 
 
 def _thaw(node: DictConfig) -> None:
@@ -91,6 +98,12 @@ def group_options(loader: ConfigLoader, group: str) -> tuple[str, ...]:
 
 def compose(loader: ConfigLoader, lines: Sequence[str]) -> dict[str, Any]:
     """The whole configuration that these overrides compose, as plain data, Hydra's own section included."""
+    return dict(_composed(loader, tuple(lines)))
+
+
+@lru_cache(maxsize=16)
+def _composed(loader: ConfigLoader, lines: tuple[str, ...]) -> dict[str, Any]:
+    """One loader lives as long as one expansion, which asks for a sweep's own composition several times."""
     config = loader.load_configuration("config", list(lines), run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False)
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)

@@ -1,7 +1,7 @@
 """One override → the assignment that it is: a key with its list of checked values."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import keys, synonyms
-from benchrunner.config.hydra_app.loader import first_lines, group_options, schema_node
-from benchrunner.core.axes import GROUPS, NOT_IDENTITY
+from benchrunner.config.hydra_app.loader import first_lines, group_options, schema_node, scratch_node
+from benchrunner.config.matrix import Matrix, Row
+from benchrunner.core.axes import GROUPS, NOT_IDENTITY, PREDICT_ONLY
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError
 from benchrunner.core.paths import config_dir
+
+ASKED = "predict."
+ONE_VALUE = "does not tell cells apart, so one sweep has one value; run a sweep for each"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +182,30 @@ def _line(key: str, value: Any) -> str:
 
 
 def _check_single_if_not_identity(assignment: Assignment) -> None:
-    if len(assignment.values) > 1 and assignment.key.partition(".")[0] in NOT_IDENTITY:
-        raise ConfigError(assignment.key, "does not tell cells apart, so one sweep has one value; run a sweep for each")
+    """What a prediction is asked for tells cells apart that are predictions alone: see `check_asked`."""
+    is_asked = assignment.key.startswith(ASKED)
+    if len(assignment.values) > 1 and assignment.key.partition(".")[0] in NOT_IDENTITY and not is_asked:
+        raise ConfigError(assignment.key, ONE_VALUE)
+
+
+def check_asked(matrices: Sequence[Matrix], rows: Iterable[Row]) -> None:
+    """Refuse several values of a key of `predict` where cells are to be run: there they do not tell them apart.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    swept = [
+        key for matrix in matrices for key, values in matrix.axes.items() if key.startswith(ASKED) and len(values) > 1
+    ]
+    if swept and any(row.config.predict.name != PREDICT_ONLY for row in rows):
+        raise ConfigError(swept[0], f"{ONE_VALUE}, or ask for predictions alone (predict={PREDICT_ONLY})")
 
 
 def _typed(key: str, value: Any) -> Any:
     """`value` as the schema's type of `key`."""
     if isinstance(value, str):
         keys.check_text(key, value)
-    scratch = schema_node()
+    scratch = schema_node() if isinstance(value, (dict, list)) else scratch_node()  # what is merged needs a fresh one
     try:
         OmegaConf.update(scratch, key, value, merge=True, force_add=keys.is_open(key))
         typed = OmegaConf.select(scratch, key, throw_on_missing=False)

@@ -26,14 +26,14 @@ from benchrunner.worker.validity import (
     checks_work,
 )
 from benchrunner.worker.validity.exchange import Exchange, PeerSilent
-from benchrunner.worker.validity.finding import Evidence, Finding, unknown
+from benchrunner.worker.validity.finding import Facts, Finding, unknown
 from benchrunner.worker.validity.probe import Probes, run_probes
 from benchrunner.worker.validity.sampling import Samples, local, sample, sample_parameters
 
 if TYPE_CHECKING:
     from benchrunner.worker.steps.training_loop import TrainingLoop
 
-Check = Callable[[Evidence], Finding]
+Check = Callable[[Facts], Finding]
 
 CHECKS: dict[str, Check] = {
     "shape": checks_model.shape,
@@ -59,9 +59,9 @@ def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -
     """All checks of a training run, into `result`; enters the phase `check`. `initial`: parameters before any step."""
     loop.context.keep(result)
     exchange, num_steps = Exchange(loop.context), loop.num_steps
-    facts = _facts_at_rest(loop.built)  # before a probe can change anything
+    at_rest = _facts_at_rest(loop.built)  # before a probe can change anything
     batches, final = tuple(loop.consumed), sample_parameters(loop.built.decoder)
-    evidence = Evidence(
+    facts = Facts(
         context=loop.context,
         exchange=exchange,
         built=loop.built,
@@ -75,9 +75,9 @@ def check_training(loop: "TrainingLoop", result: RankResult, initial: Samples) -
         targets=[targets for _, targets in batches],
         own_losses=loop.own_losses(),
         loop=loop,
-        **facts,
+        **at_rest,
     )
-    judge(evidence, CHECKS)
+    ask_all(CHECKS, facts)
 
 
 def check_inference(
@@ -86,18 +86,18 @@ def check_inference(
     result: RankResult,
     probe: Callable[[Exchange], Probes],
     own: Mapping[str, Check],
-    **facts: Any,
+    **more: Any,
 ) -> None:
     """The checks that make sense without gradients, and the workload's `own`, into `result`; enters the phase `check`.
 
-    `probe` does what the workload's own checks need and profiles a step; all ranks agree on what came of it. `facts`
-    are fields of the evidence: what was consumed and came out, and what can be asked for more.
+    `probe` does what the workload's own checks need and profiles a step; all ranks agree on what came of it. `more`
+    are further facts: what was consumed and came out, and what can be asked for more.
     """
     context.keep(result)
     exchange = Exchange(context)
-    facts |= _facts_at_rest(built)
+    at_rest = _facts_at_rest(built)
     samples = sample_parameters(built.decoder)  # nothing trains: as they are is as they were
-    evidence = Evidence(
+    facts = Facts(
         context=context,
         exchange=exchange,
         built=built,
@@ -105,9 +105,10 @@ def check_inference(
         probes=probe(exchange),
         initial=samples,
         final=samples,
-        **facts,
+        **at_rest,
+        **more,
     )
-    judge(evidence, {**CHECKS, **own})
+    ask_all({**CHECKS, **own}, facts)
 
 
 def _facts_at_rest(built: Built) -> dict[str, Any]:
@@ -119,17 +120,17 @@ def _facts_at_rest(built: Built) -> dict[str, Any]:
     }
 
 
-def judge(evidence: Evidence, checks: Mapping[str, Check]) -> None:
-    """Every check's word on the evidence, in the rank file as soon as it is said."""
-    said = evidence.result["checks"] = {}
+def ask_all(checks: Mapping[str, Check], facts: Facts) -> None:
+    """Every check's word on the facts, in the rank file as soon as it is said."""
+    said = facts.result["checks"] = {}
     for name, check in checks.items():
-        said[name] = _ask(name, check, evidence).as_dict()
-        evidence.context.save()
-        with evidence.exchange.topic(f"the end of {name}"):  # nobody enters a collective that another rank is not in
-            evidence.exchange.gather(None)
+        said[name] = _ask(name, check, facts).as_dict()
+        facts.context.save()
+        with facts.exchange.topic(f"the end of {name}"):  # nobody enters a collective that another rank is not in
+            facts.exchange.gather(None)
 
 
-def _ask(name: str, check: Check, evidence: Evidence) -> Finding:
+def _ask(name: str, check: Check, facts: Facts) -> Finding:
     """A check's word.
 
     Raises:
@@ -137,8 +138,8 @@ def _ask(name: str, check: Check, evidence: Evidence) -> Finding:
         PeerSilent: another rank is stuck.
     """
     try:
-        with evidence.exchange.topic(name):
-            return check(evidence)
+        with facts.exchange.topic(name):
+            return check(facts)
     except (FloatingPointError, PeerSilent):
         raise
     except Exception as error:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from benchrunner.worker.steps import data as synthetic
-from benchrunner.worker.validity.finding import Evidence, Finding, unknown
+from benchrunner.worker.validity.finding import Facts, Finding, unknown
 
 CHANCE = 1e-6
 """Batches of so few possible tokens that two may be alike by chance more often than this are not judged."""
@@ -29,21 +29,21 @@ MIN_SHARE = 0.2
 """Of the steps in the smaller kind."""
 
 
-def data(evidence: Evidence) -> Finding:
+def data(facts: Facts) -> Finding:
     """No batch comes twice, on any rank or in any step, and every step has a loss of its own."""
-    if not evidence.consumed:
+    if not facts.consumed:
         return unknown("this workload draws no batches")
-    if _chance(evidence) > CHANCE:
+    if _chance(facts) > CHANCE:
         return unknown("the vocabulary is so small that batches may be alike by chance")
-    prints = evidence.exchange.gather(fingerprints(evidence.consumed))
+    prints = facts.exchange.gather(fingerprints(facts.consumed))
     counts = Counter(print_ for mine in prints for print_ in mine)
-    num_batches = evidence.num_steps * evidence.cell.sizes.accumulation_steps * evidence.context.world_size
-    losses = len(evidence.own_losses) if evidence.optimizer is not None else None
-    right_losses = losses is None or losses == evidence.num_steps
-    told = "" if losses is None else f", {evidence.num_steps} losses"
+    num_batches = facts.num_steps * facts.cell.sizes.accumulation_steps * facts.context.world_size
+    losses = len(facts.own_losses) if facts.optimizer is not None else None
+    right_losses = losses is None or losses == facts.num_steps
+    told = "" if losses is None else f", {facts.num_steps} losses"
     return Finding(
         ok=len(counts) == sum(counts.values()) == num_batches and right_losses,
-        expected=f"{num_batches} different micro-batches in {evidence.num_steps} steps{told}",
+        expected=f"{num_batches} different micro-batches in {facts.num_steps} steps{told}",
         observed=f"{len(counts)} different ones of {sum(counts.values())}"
         + ("" if losses is None else f", {losses} losses"),
     )
@@ -54,19 +54,19 @@ def fingerprints(batches: Sequence[Tensor]) -> list[str]:
     return [hashlib.sha256(batch.contiguous().cpu().numpy().tobytes()).hexdigest() for batch in batches]
 
 
-def _chance(evidence: Evidence) -> float:
+def _chance(facts: Facts) -> float:
     """That two of all batches are alike although both were drawn."""
-    cell = evidence.cell
-    num_batches = len(evidence.consumed) * evidence.context.world_size
-    shortest = cell.config.workload.min_length if synthetic.is_padded(cell) else evidence.consumed[0].shape[1]
+    cell = facts.cell
+    num_batches = len(facts.consumed) * facts.context.world_size
+    shortest = cell.config.workload.min_length if synthetic.is_padded(cell) else facts.consumed[0].shape[1]
     exponent = cell.sizes.micro_batch_size * shortest * math.log(cell.config.model.vocab_size)
     return num_batches**2 * math.exp(-exponent)
 
 
-def steps(evidence: Evidence) -> Finding:
+def steps(facts: Facts) -> Finding:
     """The window's steps are of one kind: steps that leave work out are fast and come back by a rule."""
-    times = evidence.result["step_times_s"]
-    if synthetic.is_padded(evidence.cell):
+    times = facts.result["step_times_s"]
+    if synthetic.is_padded(facts.cell):
         return unknown("samples differ in length, and so do steps")
     if len(times) < MIN_STEPS:
         return unknown(f"{len(times)} steps are too few to judge, {MIN_STEPS} are needed")
@@ -75,7 +75,7 @@ def steps(evidence: Evidence) -> Finding:
         return Finding(ok=True, expected="steps of one kind", observed="one kind")
     fast, slow = (statistics.median(kind) for kind in kinds)
     period = period_of([time in kinds[0] for time in times])
-    far = slow >= FAR_RATIO * fast and evidence.context.device.type == "cuda"
+    far = slow >= FAR_RATIO * fast and facts.context.device.type == "cuda"
     after = "" if period is None else f", again after {period} steps"
     return Finding(
         ok=period is None and not far,

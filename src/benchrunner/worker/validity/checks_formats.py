@@ -7,7 +7,7 @@ import torch
 
 from benchrunner.core import arithmetic
 from benchrunner.worker.axes.precision.nf4 import packed_linears
-from benchrunner.worker.validity.finding import Evidence, Finding
+from benchrunner.worker.validity.finding import Facts, Finding
 from benchrunner.worker.validity.profiled import FORMATS
 from benchrunner.worker.validity.sampling import floating_parameters
 
@@ -37,10 +37,10 @@ Line = tuple[bool, str, str]
 """Whether it is as the label says, what that is, and what was found."""
 
 
-def formats(evidence: Evidence) -> Finding:
+def formats(facts: Facts) -> Finding:
     """Stored, summed and kept in the dtypes of the label; scaled by its recipe, packed by its code book."""
-    looks: tuple[Callable[[Evidence], Line | None], ...] = (_parameters, _state, _reductions, _float8, _packed)
-    lines = [line for look in looks if (line := look(evidence)) is not None]
+    looks: tuple[Callable[[Facts], Line | None], ...] = (_parameters, _state, _reductions, _float8, _packed)
+    lines = [line for look in looks if (line := look(facts)) is not None]
     wrong = [line for line in lines if not line[0]]
     told = wrong or lines
     return Finding(
@@ -50,53 +50,53 @@ def formats(evidence: Evidence) -> Finding:
     )
 
 
-def _parameters(evidence: Evidence) -> Line:
+def _parameters(facts: Facts) -> Line:
     """Every parameter that holds numbers, the added ones included."""
-    wanted = _stored(evidence)
-    odd = [(name, one.dtype) for name, one in floating_parameters(evidence.built.decoder) if one.dtype != wanted]
+    wanted = _stored(facts)
+    odd = [(name, one.dtype) for name, one in floating_parameters(facts.built.decoder) if one.dtype != wanted]
     found = f"{odd[0][0]} in {_word(odd[0][1])}" if odd else "all of them"
     return not odd, f"parameters stored in {_word(wanted)}", found
 
 
-def _state(evidence: Evidence) -> Line | None:
+def _state(facts: Facts) -> Line | None:
     """What the optimizer keeps beside a parameter and as large as it."""
-    if evidence.optimizer is None:
+    if facts.optimizer is None:
         return None
-    wide = evidence.cell.axes["optimizer"] in WIDE_STATE
-    wanted = torch.float32 if wide else _stored(evidence)
-    kept = {tensor.dtype for parameter, tensor in _moments(evidence) if tensor.shape == parameter.shape}
+    wide = facts.cell.axes["optimizer"] in WIDE_STATE
+    wanted = torch.float32 if wide else _stored(facts)
+    kept = {tensor.dtype for parameter, tensor in _moments(facts) if tensor.shape == parameter.shape}
     if not kept:
         return None
     found = ", ".join(sorted(map(_word, kept)))
     return kept == {wanted}, f"optimizer state in {_word(wanted)}", found
 
 
-def _moments(evidence: Evidence) -> Iterator[tuple[Any, Any]]:
-    assert evidence.optimizer is not None
-    for parameter, state in evidence.optimizer.state.items():
+def _moments(facts: Facts) -> Iterator[tuple[Any, Any]]:
+    assert facts.optimizer is not None
+    for parameter, state in facts.optimizer.state.items():
         for tensor in state.values():
             if isinstance(tensor, torch.Tensor) and tensor.ndim and tensor.is_floating_point():
                 yield parameter, tensor
 
 
-def _reductions(evidence: Evidence) -> Line | None:
+def _reductions(facts: Facts) -> Line | None:
     """What gradients are summed over ranks in."""
-    profile = evidence.probes.profile
-    if profile is None or evidence.optimizer is None or not evidence.several_ranks:
+    profile = facts.probes.profile
+    if profile is None or facts.optimizer is None or not facts.several_ranks:
         return None
     known = {name: count for name, count in profile.reduced_elements.items() if name in FORMATS.values()}
     if not sum(known.values()):
         return None
-    wanted = str(evidence.cell.config.precision.reduce_dtype)
+    wanted = str(facts.cell.config.precision.reduce_dtype)
     share = known.get(wanted, 0) / sum(known.values())
     return share >= REDUCED_SHARE, f"gradients reduced in {wanted}", ", ".join(sorted(known))
 
 
-def _float8(evidence: Evidence) -> Line | None:
+def _float8(facts: Facts) -> Line | None:
     """The recipe, from the scales of the products (torchao) or from what the modules keep (Transformer Engine)."""
-    precision, profile = evidence.cell.config.precision, evidence.probes.profile
+    precision, profile = facts.cell.config.precision, facts.probes.profile
     if precision.backend == "transformer_engine":
-        kept = {type(one).__name__ for module in evidence.built.decoder.modules() if (one := _recipe(module))}
+        kept = {type(one).__name__ for module in facts.built.decoder.modules() if (one := _recipe(module))}
         wish = TE_RECIPES[str(precision.recipe)]
         return (kept == {wish}, f"scaled by {wish}", ", ".join(sorted(kept))) if kept else None
     if precision.backend != "torchao" or profile is None or not profile.scales:
@@ -113,12 +113,12 @@ def _recipe(module: Any) -> Any:
     return meta.get("recipe") if isinstance(meta, dict) else None
 
 
-def _packed(evidence: Evidence) -> Line | None:
+def _packed(facts: Facts) -> Line | None:
     """Code book, block size and scales of scales of every packed weight."""
-    linears = packed_linears(evidence.built.decoder)
+    linears = packed_linears(facts.built.decoder)
     if not linears:
         return None
-    nested = evidence.cell.config.precision.param_dtype == "nf4-dq"
+    nested = facts.cell.config.precision.param_dtype == "nf4-dq"
     wish = f"4-bit NormalFloat in blocks of {BLOCK_SIZE}{_blocks_of_scales(nested, NESTED_BLOCK_SIZE)}"
     seen = {name: _packing(linear.quant_state) for name, linear in linears.items()}
     odd = next(((name, said) for name, said in seen.items() if said != wish), None)
@@ -139,9 +139,9 @@ def _blocks_of_scales(nested: bool, size: int) -> str:
     return f", scales in blocks of {size}" if nested else ""
 
 
-def _stored(evidence: Evidence) -> torch.dtype:
+def _stored(facts: Facts) -> torch.dtype:
     """What the label stores what trains in: beside packed weights, what activations are in."""
-    precision = evidence.cell.config.precision
+    precision = facts.cell.config.precision
     names = (precision.param_dtype, precision.compute_dtype, "bfloat16")
     name = next(name for name in names if name in arithmetic.DTYPE_BYTES)
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 from torch import Tensor
 
-from benchrunner.worker.validity.finding import Evidence, Finding, unknown
+from benchrunner.worker.validity.finding import Facts, Finding, unknown
 from benchrunner.worker.validity.function_tolerances import NUM_LAYERS, FunctionErrors, tolerance
 from benchrunner.worker.validity.gathering import own_parameters, weights_of
 from benchrunner.worker.validity.inference_questions import Judge, forward_errors, generation_errors
@@ -25,57 +25,57 @@ MEASURED = {
 """What is asked of → the errors that it has."""
 
 
-def function(evidence: Evidence) -> Finding:
+def function(facts: Facts) -> Finding:
     """Losses and gradients of the measured step agree with the formulas of the model family."""
-    if why := _unasked(evidence):
+    if why := _unasked(facts):
         return unknown(why)
-    num_steps = affordable_steps(evidence)
+    num_steps = affordable_steps(facts)
     if num_steps < 1:
         return unknown("the budget has no room for a step")
-    if foreign := _foreign_names(evidence):
+    if foreign := _foreign_names(facts):
         return Finding(ok=False, expected="the parameters of the model family", observed=foreign)
-    answers = _answers(evidence, num_steps)
-    return unknown("this workload has nothing that can be asked") if answers is None else _finding(evidence, answers)
+    answers = _answers(facts, num_steps)
+    return unknown("this workload has nothing that can be asked") if answers is None else _finding(facts, answers)
 
 
-def _answers(evidence: Evidence, num_steps: int) -> Answers | None:
-    formulas = _formulas(evidence)
-    if evidence.loop is not None:
-        return Inquiry(evidence=evidence, loop=evidence.loop, formulas=formulas, num_steps=num_steps).run()
-    judge = Judge(formulas=formulas, source=weights_of(evidence.built))
-    if evidence.decoding is not None:
-        return Answers(errors=generation_errors(evidence.context, judge, evidence.decoding))
-    return None if evidence.logits is None else _forward_answers(evidence, judge, evidence.logits)
+def _answers(facts: Facts, num_steps: int) -> Answers | None:
+    formulas = _formulas(facts)
+    if facts.loop is not None:
+        return Inquiry(facts=facts, loop=facts.loop, formulas=formulas, num_steps=num_steps).run()
+    judge = Judge(formulas=formulas, source=weights_of(facts.built))
+    if facts.decoding is not None:
+        return Answers(errors=generation_errors(facts.context, judge, facts.decoding))
+    return None if facts.logits is None else _forward_answers(facts, judge, facts.logits)
 
 
-def _forward_answers(evidence: Evidence, judge: Judge, logits: Callable[[Tensor], Tensor]) -> Answers:
-    errors, moved = forward_errors(evidence.context, judge, logits, late=False)
+def _forward_answers(facts: Facts, judge: Judge, logits: Callable[[Tensor], Tensor]) -> Answers:
+    errors, moved = forward_errors(facts.context, judge, logits, late=False)
     answers = Answers(errors=errors, moved=moved)
-    late_s = forward_s(evidence, evidence.cell.sizes.seq_len * NUM_SEQUENCES)
-    if late_s > budget_s(evidence):
+    late_s = forward_s(facts, facts.cell.sizes.seq_len * NUM_SEQUENCES)
+    if late_s > budget_s(facts):
         answers.notes.append(f"places after the prefix not asked for: the formulas take {late_s:.0f} s")
         return answers
-    answers.errors = errors.worst(forward_errors(evidence.context, judge, logits, late=True)[0])
+    answers.errors = errors.worst(forward_errors(facts.context, judge, logits, late=True)[0])
     return answers
 
 
-def _unasked(evidence: Evidence) -> str | None:
+def _unasked(facts: Facts) -> str | None:
     """Why the check abstains, if it has to; the same on every rank."""
-    cell = evidence.cell
-    if not hasattr(evidence.built.decoder, "blocks"):
+    cell = facts.cell
+    if not hasattr(facts.built.decoder, "blocks"):
         return "the compiler's own strategies made another model of the decoder"
-    if cell.config.model.dropout > 0 and _draws(evidence):
+    if cell.config.model.dropout > 0 and _draws(facts):
         return f"model.dropout={cell.config.model.dropout:g} compiled: the formulas cannot draw the same values"
     return None
 
 
-def _foreign_names(evidence: Evidence) -> str | None:
+def _foreign_names(facts: Facts) -> str | None:
     """What the model has too little or too much of."""
-    formulas = _formulas(evidence)
-    if len(evidence.built.decoder.blocks) != formulas.model.num_layers:
-        return f"{len(evidence.built.decoder.blocks)} blocks"
+    formulas = _formulas(facts)
+    if len(facts.built.decoder.blocks) != formulas.model.num_layers:
+        return f"{len(facts.built.decoder.blocks)} blocks"
     for unit in (None, *range(formulas.model.num_layers)):
-        names, wanted = set(own_parameters(evidence.built, unit)), formulas.names(unit)
+        names, wanted = set(own_parameters(facts.built, unit)), formulas.names(unit)
         where = "" if unit is None else f" in block {unit}"
         if missing := sorted(wanted - names):
             return f"no {missing[0]}{where}"
@@ -84,26 +84,26 @@ def _foreign_names(evidence: Evidence) -> str | None:
     return None
 
 
-def _formulas(evidence: Evidence) -> Formulas:
-    model, config = evidence.cell.config.model, evidence.cell.config
+def _formulas(facts: Facts) -> Formulas:
+    model, config = facts.cell.config.model, facts.cell.config
     packs_head = config.precision.backend == "bitsandbytes" and config.precision.scope == "all"
     return Formulas(
         model=replace(model, tie_embeddings=model.tie_embeddings and not packs_head), workload=config.workload
     )
 
 
-def _finding(evidence: Evidence, answers: Answers) -> Finding:
+def _finding(facts: Facts, answers: Answers) -> Finding:
     """The verdict over all ranks: the same on each."""
-    cell = evidence.cell
-    dropout = cell.config.workload.lora_dropout if _draws(evidence) else 0.0
+    cell = facts.cell
+    dropout = cell.config.workload.lora_dropout if _draws(facts) else 0.0
     limits = tolerance(cell.axes["precision"], cell.config.model.num_layers, dropout)
-    errors, moved = _agreed(evidence, answers)
-    names = MEASURED["training" if evidence.loop else "generation" if evidence.decoding else "forward"]
+    errors, moved = _agreed(facts, answers)
+    names = MEASURED["training" if facts.loop else "generation" if facts.decoding else "forward"]
     as_found = {name: getattr(errors, name) for name in names} | {NUM_LAYERS: float(cell.config.model.num_layers)}
     if limits is None:
         why = f"no known-good run of precision={cell.axes['precision']} was measured yet"
         return Finding(ok=None, observed=f"{_words(errors, names)}, moved {moved:.2g}", note=why, errors=as_found)
-    most_moved = 0.0 if _is_row_by_row(evidence) else limits.loss
+    most_moved = 0.0 if _is_row_by_row(facts) else limits.loss
     over = [*errors.exceeding(limits), *(["what stands behind counts"] if not moved <= most_moved else [])]
     return Finding(
         ok=not over,
@@ -115,21 +115,21 @@ def _finding(evidence: Evidence, answers: Answers) -> Finding:
     )
 
 
-def _agreed(evidence: Evidence, answers: Answers) -> tuple[FunctionErrors, float]:
-    *errors, moved = evidence.exchange.most(*asdict(answers.errors).values(), finite(answers.moved))
+def _agreed(facts: Facts, answers: Answers) -> tuple[FunctionErrors, float]:
+    *errors, moved = facts.exchange.most(*asdict(answers.errors).values(), finite(answers.moved))
     return FunctionErrors(*errors), moved
 
 
-def _draws(evidence: Evidence) -> bool:
+def _draws(facts: Facts) -> bool:
     """Whether something in the asked model drops values at random: a graph has that compiled in, eager can be told."""
-    config = evidence.cell.config
+    config = facts.cell.config
     drops = config.model.dropout > 0 or (config.workload.name == "lora" and config.workload.lora_dropout > 0)
-    return drops and evidence.cell.axes["compile"] != "eager"
+    return drops and facts.cell.axes["compile"] != "eager"
 
 
-def _is_row_by_row(evidence: Evidence) -> bool:
+def _is_row_by_row(facts: Facts) -> bool:
     """Whether a token's values depend on no other's but by attention: scales of 8-bit formats are taken over many."""
-    config = evidence.cell.config
+    config = facts.cell.config
     return config.precision.backend in ("torch", "bitsandbytes") or config.precision.recipe == "rowwise"
 
 

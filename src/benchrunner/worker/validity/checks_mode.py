@@ -6,35 +6,35 @@ from collections.abc import Iterator
 from torch import nn
 
 from benchrunner.worker.model.layers import Attention
-from benchrunner.worker.validity.finding import Evidence, Finding, unknown
+from benchrunner.worker.validity.finding import Facts, Finding, unknown
 
 
-def mode(evidence: Evidence) -> Finding:
+def mode(facts: Facts) -> Finding:
     """Every module is in training mode, or none; where calls show, values are dropped as often as the label says."""
-    if evidence.cell.axes["compile"] == "thunder":
+    if facts.cell.axes["compile"] == "thunder":
         return unknown("thunder's programs have taken the modules' place")
-    trains = evidence.optimizer is not None
-    modules = list(evidence.built.decoder.modules())
+    trains = facts.optimizer is not None
+    modules = list(facts.built.decoder.modules())
     training = sum(module.training for module in modules)
-    told, found = _told_dropouts(evidence), set(_kept_dropouts(modules))
+    told, found = _told_dropouts(facts), set(_kept_dropouts(modules))
     problem = None
     if training != (len(modules) if trains else 0):
         problem = f"{training} of {len(modules)} modules in training mode"
     elif found != told:
         problem = f"dropout {_list(found)}"
     elif trains:
-        problem = _missing_calls(evidence)
+        problem = _missing_calls(facts)
     return Finding(
         ok=problem is None,
         expected=f"{'all' if trains else 'no'} modules in training mode, dropout {_list(told)}",
         observed=problem or "so they are",
-        note=None if _shows_calls(evidence) else "calls of dropout do not show: objects alone were looked at",
+        note=None if _shows_calls(facts) else "calls of dropout do not show: objects alone were looked at",
     )
 
 
-def _told_dropouts(evidence: Evidence) -> set[float]:
+def _told_dropouts(facts: Facts) -> set[float]:
     """The probabilities that the label knows."""
-    config = evidence.cell.config
+    config = facts.cell.config
     told = {float(config.model.dropout)}
     return told | {float(config.workload.lora_dropout)} if config.workload.name == "lora" else told
 
@@ -47,19 +47,19 @@ def _kept_dropouts(modules: list[nn.Module]) -> Iterator[float]:
             yield float(module.dropout)
 
 
-def _shows_calls(evidence: Evidence) -> bool:
-    return evidence.cell.axes["compile"] == "eager" and evidence.probes.profile is not None
+def _shows_calls(facts: Facts) -> bool:
+    return facts.cell.axes["compile"] == "eager" and facts.probes.profile is not None
 
 
-def _missing_calls(evidence: Evidence) -> str | None:
+def _missing_calls(facts: Facts) -> str | None:
     """Probabilities of which the profiled step dropped less often than a forward pass does."""
-    profile = evidence.probes.profile
-    if not _shows_calls(evidence) or profile is None:
+    profile = facts.probes.profile
+    if not _shows_calls(facts) or profile is None:
         return None
     seen = Counter(profile.dropouts)
-    if evidence.cell.config.attention != "explicit":
+    if facts.cell.config.attention != "explicit":
         seen.update(call.dropout for call in profile.attention if call.dropout)
-    wanted = _wanted_calls(evidence)
+    wanted = _wanted_calls(facts)
     few = [p for p, count in wanted.items() if seen[p] < count]
     strange = [p for p in seen if p not in wanted]
     if few:
@@ -67,10 +67,10 @@ def _missing_calls(evidence: Evidence) -> str | None:
     return f"{seen[strange[0]]} calls drop {strange[0]:g}" if strange else None
 
 
-def _wanted_calls(evidence: Evidence) -> Counter[float]:
+def _wanted_calls(facts: Facts) -> Counter[float]:
     """Probability → calls of a forward pass: after the embedding, attention, both halves of a block; LoRA's inputs."""
-    config, wanted = evidence.cell.config, Counter[float]()
-    calls = evidence.probes.num_micro_steps
+    config, wanted = facts.cell.config, Counter[float]()
+    calls = facts.probes.num_micro_steps
     if config.model.dropout:
         wanted[float(config.model.dropout)] += calls * (1 + 3 * config.model.num_layers)
     if config.workload.name == "lora" and config.workload.lora_dropout:

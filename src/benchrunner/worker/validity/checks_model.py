@@ -7,7 +7,7 @@ from torch.distributed.tensor import DTensor
 
 from benchrunner.core import arithmetic
 from benchrunner.worker.axes.precision.formats import DTYPES
-from benchrunner.worker.validity.finding import Evidence, Finding, unknown
+from benchrunner.worker.validity.finding import Facts, Finding, unknown
 from benchrunner.worker.validity.profiled import FLOAT8, StepProfile
 
 LOSS_TOLERANCE = 0.3
@@ -19,9 +19,9 @@ MIN_ELEMENTS = 512
 """A sample smaller than this says little about a standard deviation."""
 
 
-def shape(evidence: Evidence) -> Finding:
+def shape(facts: Facts) -> Finding:
     """Parameter counts equal the closed forms of the shape, and the model card's when the shape is unmodified."""
-    cell, built = evidence.cell, evidence.built
+    cell, built = facts.cell, facts.built
     model, workload = cell.config.model, cell.config.workload
     expected = arithmetic.num_parameters(model), arithmetic.num_trainable_parameters(model, workload)
     observed = built.num_parameters, built.num_trainable_parameters
@@ -34,14 +34,14 @@ def shape(evidence: Evidence) -> Finding:
     )
 
 
-def first_loss(evidence: Evidence) -> Finding:
+def first_loss(facts: Facts) -> Finding:
     """From our own init the first loss is ln V + d·σ²/2, and every norm and matrix starts as it should.
 
     Logits at the start are normal with variance d·σ² (normed activations have unit mean square), so the mean of
     exp(logit) is exp(d·σ²/2). A small head hides dead activations in the loss; the parameters do not.
     """
-    model, losses = evidence.cell.config.model, evidence.result.get("losses") or []
-    wrong = _first_wrong_value(evidence)
+    model, losses = facts.cell.config.model, facts.result.get("losses") or []
+    wrong = _first_wrong_value(facts)
     if wrong is not None:
         return wrong
     if not losses:
@@ -50,16 +50,16 @@ def first_loss(evidence: Evidence) -> Finding:
     expected = math.log(model.vocab_size) + spread**2 / 2
     if spread**2 > math.log(model.vocab_size):
         return unknown(f"with model.init_std={model.init_std:g} a few logits decide the loss")
-    tokens = evidence.result["tokens_per_step"]
+    tokens = facts.result["tokens_per_step"]
     tolerance = max(LOSS_TOLERANCE, 5 * spread / math.sqrt(tokens))
     close = abs(losses[0] - expected) <= tolerance
     return Finding(ok=close, expected=f"{expected:.3f} ± {tolerance:.2f}", observed=round(losses[0], 4))
 
 
-def _first_wrong_value(evidence: Evidence) -> Finding | None:
+def _first_wrong_value(facts: Facts) -> Finding | None:
     """The first parameter of the base model that does not start as `worker/weights.py` says."""
-    std = evidence.cell.config.model.init_std
-    for name, values in evidence.initial.items():
+    std = facts.cell.config.model.init_std
+    for name, values in facts.initial.items():
         if "lora" in name or "adapter" in name or not values.numel():
             continue
         is_norm = ".".join(name.rsplit(".", 2)[-2:]) in NORMS
@@ -73,135 +73,135 @@ def _first_wrong_value(evidence: Evidence) -> Finding | None:
     return None
 
 
-def precision(evidence: Evidence) -> Finding:
+def precision(facts: Facts) -> Finding:
     """The linears really computed in the format of the label, and 4-bit weights really are 4-bit."""
-    backend = evidence.cell.config.precision.backend
+    backend = facts.cell.config.precision.backend
     if backend == "bitsandbytes":
-        return _resident(evidence)
-    profile = evidence.probes.profile
+        return _resident(facts)
+    profile = facts.probes.profile
     if profile is None:
-        return unknown(evidence.probes.missing)
+        return unknown(facts.probes.missing)
     if backend == "transformer_engine":
-        return _transformer_engine(evidence)
+        return _transformer_engine(facts)
     if not sum(profile.product_flops.values()):
         return unknown("matrix products did not pass torch's operators (CUDA graph, or generated kernels)")
-    return _plain(evidence, profile) if _compute(evidence) in DTYPES else _float8(evidence, profile)
+    return _plain(facts, profile) if _compute(facts) in DTYPES else _float8(facts, profile)
 
 
-def _plain(evidence: Evidence, profile: StepProfile) -> Finding:
+def _plain(facts: Facts, profile: StepProfile) -> Finding:
     """Every product's operands have the compute dtype."""
-    share = profile.product_flops[_compute(evidence)] / sum(profile.product_flops.values())
+    share = profile.product_flops[_compute(facts)] / sum(profile.product_flops.values())
     return Finding(
         ok=share >= 1 - FLOPS_TOLERANCE,
-        expected=f"100% of the linears' FLOPs in {_compute(evidence)}",
+        expected=f"100% of the linears' FLOPs in {_compute(facts)}",
         observed=f"{share:.1%}",
     )
 
 
-def _float8(evidence: Evidence, profile: StepProfile) -> Finding:
+def _float8(facts: Facts, profile: StepProfile) -> Finding:
     """The model's FLOPs are in float8 but for the head's; recomputation may add to both."""
     low, seen = profile.product_flops[FLOAT8], sum(profile.product_flops.values())
-    whole = seen if evidence.finetunes else _model_flops(evidence)
-    expected, least = _expected_share(evidence), _expected_share(evidence) - FLOPS_TOLERANCE
-    if evidence.finetunes:
-        least *= _frozen_share(evidence)
+    whole = seen if facts.finetunes else _model_flops(facts)
+    expected, least = _expected_share(facts), _expected_share(facts) - FLOPS_TOLERANCE
+    if facts.finetunes:
+        least *= _frozen_share(facts)
     # A chunked head runs once more. Eager per-operation checkpointing shows kept products as calls of their wrapper.
-    most = 4 / 3 * (1 - least) if evidence.cell.config.activation_checkpointing.every != "per_op" else 1.0
+    most = 4 / 3 * (1 - least) if facts.cell.config.activation_checkpointing.every != "per_op" else 1.0
     return Finding(
         ok=low >= least * whole and seen - low <= most * whole,
         expected=f"{expected:.1%} of the linears' FLOPs in float8, {1 - expected:.1%} in others",
         observed=f"{low / whole:.1%} in float8, {(seen - low) / whole:.1%} in others",
-        note=_skipped(evidence),
+        note=_skipped(facts),
     )
 
 
-def _model_flops(evidence: Evidence) -> float:
+def _model_flops(facts: Facts) -> float:
     """FLOPs of the linears in the profiled step, nothing recomputed."""
-    passes = 3 if evidence.optimizer is not None else 1
-    return 2.0 * passes * arithmetic.matmul_parameters(evidence.cell.config.model) * evidence.probes.num_tokens
+    passes = 3 if facts.optimizer is not None else 1
+    return 2.0 * passes * arithmetic.matmul_parameters(facts.cell.config.model) * facts.probes.num_tokens
 
 
-def _compute(evidence: Evidence) -> str:
-    return str(evidence.cell.config.precision.compute_dtype)
+def _compute(facts: Facts) -> str:
+    return str(facts.cell.config.precision.compute_dtype)
 
 
-def _head_is_low(evidence: Evidence) -> bool:
+def _head_is_low(facts: Facts) -> bool:
     """Whether a low precision takes the head too; one that is the embedding's matrix stays as it is."""
-    return evidence.cell.config.precision.scope == "all" and not evidence.cell.config.model.tie_embeddings
+    return facts.cell.config.precision.scope == "all" and not facts.cell.config.model.tie_embeddings
 
 
-def _expected_share(evidence: Evidence) -> float:
+def _expected_share(facts: Facts) -> float:
     """Share of the linears' FLOPs in the label's format: all, or in fp8 all but the head's."""
-    model = evidence.cell.config.model
-    if _compute(evidence) in DTYPES or _head_is_low(evidence):
+    model = facts.cell.config.model
+    if _compute(facts) in DTYPES or _head_is_low(facts):
         return 1.0
     return 1 - arithmetic.head_matmul_parameters(model) / arithmetic.matmul_parameters(model)
 
 
-def _frozen_share(evidence: Evidence) -> float:
+def _frozen_share(facts: Facts) -> float:
     """Share of a finetuning step's products that belong to the base; what a method adds stays in its own format."""
-    config = evidence.cell.config
+    config = facts.cell.config
     frozen = 4.0 * arithmetic.matmul_parameters(config.model)
     return frozen / (frozen + 6.0 * arithmetic.num_added_parameters(config.model, config.workload))
 
 
-def _transformer_engine(evidence: Evidence) -> Finding:
+def _transformer_engine(facts: Facts) -> Finding:
     """Its products do not pass torch's operators: fp8 kernels are counted, and what torch's own linears computed."""
-    profile, model = evidence.probes.profile, evidence.cell.config.model
+    profile, model = facts.probes.profile, facts.cell.config.model
     assert profile is not None
     if not profile.gemm_kernels:
         return unknown("the profiler saw no matrix product kernels")
-    linears = len(arithmetic.linear_shapes(model)) * model.num_layers + _head_is_low(evidence)
-    trains = evidence.optimizer is not None and not evidence.finetunes
+    linears = len(arithmetic.linear_shapes(model)) * model.num_layers + _head_is_low(facts)
+    trains = facts.optimizer is not None and not facts.finetunes
     passes = 3 if trains else 1
-    expected, seen = passes * linears * evidence.probes.num_micro_steps, profile.num_float8_kernels
-    share, wanted = 1 - sum(profile.product_flops.values()) / _model_flops(evidence), _expected_share(evidence)
+    expected, seen = passes * linears * facts.probes.num_micro_steps, profile.num_float8_kernels
+    share, wanted = 1 - sum(profile.product_flops.values()) / _model_flops(facts), _expected_share(facts)
     return Finding(
-        ok=seen >= expected and (evidence.finetunes or abs(share - wanted) <= FLOPS_TOLERANCE),
+        ok=seen >= expected and (facts.finetunes or abs(share - wanted) <= FLOPS_TOLERANCE),
         expected=f"{wanted:.1%} of the linears' FLOPs in fp8, at least {expected} fp8 products",
         observed=f"{share:.1%}, {seen} fp8 products",
-        note=_skipped(evidence),
+        note=_skipped(facts),
     )
 
 
-def _skipped(evidence: Evidence) -> str | None:
+def _skipped(facts: Facts) -> str | None:
     """Linears that a low precision left as they were."""
-    if _compute(evidence) in DTYPES:
+    if _compute(facts) in DTYPES:
         return None
-    names = [name for name, module in evidence.built.decoder.named_modules() if type(module) is nn.Linear]
+    names = [name for name, module in facts.built.decoder.named_modules() if type(module) is nn.Linear]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"not converted: {', '.join(names[:3])}{more}" if names else "every linear is converted"
 
 
-def _resident(evidence: Evidence) -> Finding:
+def _resident(facts: Facts) -> Finding:
     """The bytes at rest follow the law of the format: scales included, everything else in the compute dtype."""
-    config = evidence.cell.config
+    config = facts.cell.config
     model, workload = config.model, config.workload
     element = arithmetic.DTYPE_BYTES[config.precision.compute_dtype]
     law = arithmetic.resident_weight_bytes(model, config.precision)
     law += arithmetic.num_added_parameters(model, workload) * element
-    ranks = evidence.context.world_size if config.strategy.kind == "fsdp" else 1
-    held = evidence.rest_bytes * ranks + evidence.scale_bytes
+    ranks = facts.context.world_size if config.strategy.kind == "fsdp" else 1
+    held = facts.rest_bytes * ranks + facts.scale_bytes
     return Finding(
         ok=abs(held / law - 1) <= RESIDENT_TOLERANCE,
         expected=f"{law:.0f} bytes in the whole model (± {RESIDENT_TOLERANCE:.1%})",
         observed=f"{held} bytes",
-        note=_skipped(evidence),
+        note=_skipped(facts),
     )
 
 
-def sharded(evidence: Evidence) -> Finding:
+def sharded(facts: Facts) -> Finding:
     """Parameters at rest are the rank's part; after the forward pass whole blocks are there in stage 2 only."""
-    if evidence.cell.config.strategy.kind != "fsdp":
-        return unknown(f"strategy {evidence.cell.axes['strategy']} shards nothing")
-    total, padding = _whole_bytes(evidence)
-    expected, stage = total / evidence.context.world_size, evidence.cell.config.strategy.stage
-    at_rest = abs(evidence.rest_bytes - expected) <= padding + 0.01 * expected
-    wish, seen = f"{expected:.0f} bytes at rest", f"{evidence.rest_bytes} bytes at rest"
-    gathered, blocks = evidence.probes.gathered_blocks
-    if unseen := _why_blocks_are_unseen(evidence):
+    if facts.cell.config.strategy.kind != "fsdp":
+        return unknown(f"strategy {facts.cell.axes['strategy']} shards nothing")
+    total, padding = _whole_bytes(facts)
+    expected, stage = total / facts.context.world_size, facts.cell.config.strategy.stage
+    at_rest = abs(facts.rest_bytes - expected) <= padding + 0.01 * expected
+    wish, seen = f"{expected:.0f} bytes at rest", f"{facts.rest_bytes} bytes at rest"
+    gathered, blocks = facts.probes.gathered_blocks
+    if unseen := _why_blocks_are_unseen(facts):
         return Finding(ok=at_rest, expected=wish, observed=seen, note=f"{unseen}: only the bytes at rest are judged")
-    in_units, wish_units, seen_units = _units(evidence)
+    in_units, wish_units, seen_units = _units(facts)
     return Finding(
         ok=at_rest and gathered == (blocks if stage == 2 else 0) and in_units,
         expected=f"{wish}, {'all' if stage == 2 else 'no'} blocks whole after forward{wish_units}",
@@ -209,48 +209,46 @@ def sharded(evidence: Evidence) -> Finding:
     )
 
 
-def _units(evidence: Evidence) -> tuple[bool, str, str]:
+def _units(facts: Facts) -> tuple[bool, str, str]:
     """Every unit is gathered by a collective of its own: once a micro-step, twice where it was resharded between."""
-    profile, config = evidence.probes.profile, evidence.cell.config
-    if profile is None or not evidence.several_ranks:
+    profile, config = facts.probes.profile, facts.cell.config
+    if profile is None or not facts.several_ranks:
         return True, "", ""
-    least = _num_units(evidence) * evidence.probes.num_micro_steps
+    least = _num_units(facts) * facts.probes.num_micro_steps
     seen = profile.num_collectives["all_gather"]
     right = least <= seen <= 2 * least
     return right, f", {least} to {2 * least} gathers of {config.strategy.wrap}s", f", {seen} gathers"
 
 
-def _num_units(evidence: Evidence) -> int:
+def _num_units(facts: Facts) -> int:
     """Blocks and the root; or modules with parameters of their own, of which a tied embedding and head are one."""
-    decoder, config = evidence.built.decoder, evidence.cell.config
+    decoder, config = facts.built.decoder, facts.cell.config
     if config.strategy.wrap == "block":
         return len(decoder.blocks) + 1
     owners = sum(next(module.parameters(recurse=False), None) is not None for module in decoder.modules())
     return owners - bool(decoder.model.tie_embeddings)
 
 
-def _why_blocks_are_unseen(evidence: Evidence) -> str | None:
-    if not _has_parts(evidence.built.decoder):
+def _why_blocks_are_unseen(facts: Facts) -> str | None:
+    if not _has_parts(facts.built.decoder):
         return "parameters are flat (FSDP1)"
-    if evidence.probes.gathered_blocks[1]:
+    if facts.probes.gathered_blocks[1]:
         return None
-    return (
-        evidence.probes.missing if evidence.optimizer else "without a backward pass no block is looked at after forward"
-    )
+    return facts.probes.missing if facts.optimizer else "without a backward pass no block is looked at after forward"
 
 
 def _has_parts(module: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
-def _whole_bytes(evidence: Evidence) -> tuple[float, int]:
+def _whole_bytes(facts: Facts) -> tuple[float, int]:
     """Bytes of the whole model as stored, and how much more than its share a rank may hold as padding."""
-    world, config, parameters = evidence.context.world_size, evidence.cell.config, evidence.built.decoder.parameters()
+    world, config, parameters = facts.context.world_size, facts.cell.config, facts.built.decoder.parameters()
     rows = [(p.shape[0], math.prod(p.shape[1:]) * p.element_size()) for p in parameters if p.ndim]
     padding = sum(row_bytes for num_rows, row_bytes in rows if num_rows % world)
     model, workload, number_format = config.model, config.workload, config.precision
     added, dtype = arithmetic.num_added_parameters(model, workload), number_format.param_dtype
     if dtype in arithmetic.QUANTIZED_BYTES:
-        law = arithmetic.resident_weight_bytes(model, number_format) - evidence.scale_bytes
+        law = arithmetic.resident_weight_bytes(model, number_format) - facts.scale_bytes
         return law + added * arithmetic.DTYPE_BYTES[number_format.compute_dtype], padding
-    return (evidence.built.num_parameters + added) * float(arithmetic.DTYPE_BYTES[dtype]), padding
+    return (facts.built.num_parameters + added) * float(arithmetic.DTYPE_BYTES[dtype]), padding

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchrunner.core.schema import OptimizerConfig
 from benchrunner.worker.steps.training_loop import TrainingLoop
-from benchrunner.worker.validity.finding import Evidence, Finding, unknown
+from benchrunner.worker.validity.finding import Facts, Finding, unknown
 from benchrunner.worker.validity.questions import STEP, affordable_steps
 from benchrunner.worker.validity.sampling import floating_parameters, local, sample
 
@@ -68,31 +68,31 @@ MOMENTS = (("exp_avg", "exp_avg_sq"), ("state1", "state2"))
 """What torch and bitsandbytes call them."""
 
 
-def optimizer(evidence: Evidence) -> Finding:
+def optimizer(facts: Facts) -> Finding:
     """One applied step equals the stated rule: class, learning rate, betas, decay, clipping, loss scale."""
-    loop, name = evidence.loop, evidence.cell.axes["optimizer"]
+    loop, name = facts.loop, facts.cell.axes["optimizer"]
     if loop is None:
         return unknown("this workload does not train")
     if name not in RULES:
         return unknown(f"the rule of optimizer={name} is not known here")
-    if affordable_steps(evidence) < 1:
+    if affordable_steps(facts) < 1:
         return unknown("the budget has no room for a step")
-    for _ in range(min(affordable_steps(evidence), MOST_STEPS)):
+    for _ in range(min(affordable_steps(facts), MOST_STEPS)):
         loop.gradients_of_own_data(STEP)
-        before = _sampled(evidence, loop)
+        before = _sampled(facts, loop)
         loop.apply()
         if before is not None:
-            return _judged(evidence, loop, before)
+            return _judged(facts, loop, before)
     return unknown("gradients are not finite under the loss scale: every step was skipped")
 
 
-def _sampled(evidence: Evidence, loop: TrainingLoop) -> dict[str, Sampled] | None:
+def _sampled(facts: Facts, loop: TrainingLoop) -> dict[str, Sampled] | None:
     """Everything that the rule needs, before the step; None if a gradient is not finite."""
-    scale, trained = loop.loss_scale(), _trained(evidence)
-    norm = _gradient_norm(evidence, trained) / scale
+    scale, trained = loop.loss_scale(), _trained(facts)
+    norm = _gradient_norm(facts, trained) / scale
     if not math.isfinite(norm):
         return None
-    clip = evidence.cell.config.optimizer.clip_norm
+    clip = facts.cell.config.optimizer.clip_norm
     factor = (1.0 if clip is None else min(1.0, clip / (norm + CLIP_EPSILON))) / scale
     found = {}
     for name, parameter in trained.items():
@@ -107,11 +107,11 @@ def _sampled(evidence: Evidence, loop: TrainingLoop) -> dict[str, Sampled] | Non
     return found
 
 
-def _trained(evidence: Evidence) -> dict[str, nn.Parameter]:
+def _trained(facts: Facts) -> dict[str, nn.Parameter]:
     """Parameters that have a gradient and elements on this rank."""
     return {
         name: parameter
-        for name, parameter in floating_parameters(evidence.built.decoder)
+        for name, parameter in floating_parameters(facts.built.decoder)
         if parameter.grad is not None and local(parameter).numel()
     }
 
@@ -121,19 +121,19 @@ def _moments(state: dict[str, Tensor]) -> tuple[Tensor, ...]:
     return tuple(sample(state[name]).double() for name in names)
 
 
-def _gradient_norm(evidence: Evidence, trained: dict[str, nn.Parameter]) -> float:
+def _gradient_norm(facts: Facts, trained: dict[str, nn.Parameter]) -> float:
     """Of all gradients, over all ranks where each has a part."""
-    square = torch.zeros((), dtype=torch.float64, device=evidence.context.device)
+    square = torch.zeros((), dtype=torch.float64, device=facts.context.device)
     for parameter in trained.values():
         assert parameter.grad is not None
         square += torch.linalg.vector_norm(local(parameter.grad), dtype=torch.float32).double() ** 2
-    is_part = evidence.several_ranks and evidence.cell.config.strategy.kind == "fsdp"
-    return math.sqrt(sum(evidence.exchange.gather(float(square))) if is_part else float(square))
+    is_part = facts.several_ranks and facts.cell.config.strategy.kind == "fsdp"
+    return math.sqrt(sum(facts.exchange.gather(float(square))) if is_part else float(square))
 
 
-def _judged(evidence: Evidence, loop: TrainingLoop, before: dict[str, Sampled]) -> Finding:
-    options, rule = evidence.cell.config.optimizer, RULES[evidence.cell.axes["optimizer"]]
-    parameters = dict(floating_parameters(evidence.built.decoder))
+def _judged(facts: Facts, loop: TrainingLoop, before: dict[str, Sampled]) -> Finding:
+    options, rule = facts.cell.config.optimizer, RULES[facts.cell.axes["optimizer"]]
+    parameters = dict(floating_parameters(facts.built.decoder))
     updates, states = {}, {}
     for name, sampled in before.items():
         parameter = parameters[name]
@@ -144,7 +144,7 @@ def _judged(evidence: Evidence, loop: TrainingLoop, before: dict[str, Sampled]) 
         found = _moments(loop.optimizer.state.get(parameter, {}))
         if moments:
             states[name] = _state_error(found, moments, loop.optimizer.state.get(parameter, {}))
-    return _finding(evidence, updates, states)
+    return _finding(facts, updates, states)
 
 
 def _update_error(before: Tensor, after: Tensor, wanted: Tensor, dtype: torch.dtype) -> float | None:
@@ -181,21 +181,21 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 1e9
 
 
-def _kept_in_fp32(evidence: Evidence) -> bool:
-    return str(evidence.cell.config.precision.param_dtype) == "float32"
+def _kept_in_fp32(facts: Facts) -> bool:
+    return str(facts.cell.config.precision.param_dtype) == "float32"
 
 
-def _finding(evidence: Evidence, updates: dict[str, float], states: dict[str, float]) -> Finding:
+def _finding(facts: Facts, updates: dict[str, float], states: dict[str, float]) -> Finding:
     """The verdict over all ranks: the same on each."""
     error, name = max(((error, name) for name, error in updates.items()), default=(-1.0, ""))
     state = max(states.values(), default=0.0)
-    error, state = evidence.exchange.most(error, state)
+    error, state = facts.exchange.most(error, state)
     if error < 0 and not states:
-        return unknown(f"no update of {evidence.cell.axes['optimizer']} is as large as its parameter's rounding")
-    options = evidence.cell.config.optimizer
-    stated = f"{evidence.cell.axes['optimizer']}, lr {options.lr:g}, decay {options.weight_decay:g}"
+        return unknown(f"no update of {facts.cell.axes['optimizer']} is as large as its parameter's rounding")
+    options = facts.cell.config.optimizer
+    stated = f"{facts.cell.axes['optimizer']}, lr {options.lr:g}, decay {options.weight_decay:g}"
     clip = "" if options.clip_norm is None else f", clipped to {options.clip_norm:g}"
-    limit = TOLERANCE if options.clip_norm is None or _kept_in_fp32(evidence) else CLIPPED_TOLERANCE
+    limit = TOLERANCE if options.clip_norm is None or _kept_in_fp32(facts) else CLIPPED_TOLERANCE
     return Finding(
         ok=error <= limit and state <= 1,
         expected=f"the update of {stated}{clip}: within {limit:g}, moments within 1 of what their dtype allows",

@@ -8,7 +8,7 @@ from benchrunner.worker.model.decoder import IGNORED_TARGET
 from benchrunner.worker.steps import data
 from benchrunner.worker.validity import expected_work
 from benchrunner.worker.validity.expected_work import Range
-from benchrunner.worker.validity.finding import Evidence, Finding
+from benchrunner.worker.validity.finding import Facts, Finding
 from benchrunner.worker.validity.profiled import StepProfile
 
 FLOPS_TOLERANCE = 0.02
@@ -26,12 +26,12 @@ class Line:
     found: str
 
 
-def work(evidence: Evidence) -> Finding:
+def work(facts: Facts) -> Finding:
     """Tokens are those claimed, and a profiled step multiplied and attended as often, as long and as wide as claimed.
 
     Undecided where neither products nor attention can be seen: tokens alone are what the loop says of itself.
     """
-    tokens, looks = _tokens(evidence), _looks(evidence)
+    tokens, looks = _tokens(facts), _looks(facts)
     seen = [tokens, *(line for line in looks if line.right is not None)]
     hidden = "; ".join(line.found for line in looks if line.right is None)
     wrong = [line for line in seen if line.right is False]
@@ -44,58 +44,58 @@ def work(evidence: Evidence) -> Finding:
     )
 
 
-def _looks(evidence: Evidence) -> list[Line]:
-    if evidence.cell.axes["workload"] == "generate":
-        return _sample(evidence)
-    profile = evidence.probes.profile
+def _looks(facts: Facts) -> list[Line]:
+    if facts.cell.axes["workload"] == "generate":
+        return _sample(facts)
+    profile = facts.probes.profile
     if profile is None:
-        return [Line(None, "", evidence.probes.missing)]
-    shapes = expected_work.probe_shapes(evidence.cell, evidence.context.rank, evidence.probes.num_micro_steps)
+        return [Line(None, "", facts.probes.missing)]
+    shapes = expected_work.probe_shapes(facts.cell, facts.context.rank, facts.probes.num_micro_steps)
     return [
-        _products(evidence, profile, expected_work.step_product_flops(evidence.cell, shapes)),
-        _attention(evidence, profile, expected_work.step_attention(evidence.cell, shapes)),
+        _products(facts, profile, expected_work.step_product_flops(facts.cell, shapes)),
+        _attention(facts, profile, expected_work.step_attention(facts.cell, shapes)),
     ]
 
 
 # --- tokens
 
 
-def _tokens(evidence: Evidence) -> Line:
+def _tokens(facts: Facts) -> Line:
     """Those that went through the model, by the loop's own account."""
-    if evidence.output is not None:
-        output = evidence.output
+    if facts.output is not None:
+        output = facts.output
         wish = f"{output.claimed} {output.what}"
         return Line(output.seen == output.claimed, wish, f"{output.seen:g}")
-    real, padded = _processed(evidence)
-    claimed = _claimed(evidence)
-    wish = f"{claimed[0]:.0f} tokens, {claimed[1]:.0f} with padding, in {evidence.num_steps} steps"
+    real, padded = _processed(facts)
+    claimed = _claimed(facts)
+    wish = f"{claimed[0]:.0f} tokens, {claimed[1]:.0f} with padding, in {facts.num_steps} steps"
     return Line((real, padded) == claimed, wish, f"{real} tokens, {padded} with padding")
 
 
-def _processed(evidence: Evidence) -> tuple[int, int]:
+def _processed(facts: Facts) -> tuple[int, int]:
     """Targets and positions of all ranks."""
     mine = (
-        sum(int((targets != IGNORED_TARGET).sum()) for targets in evidence.targets),
-        sum(tokens.numel() for tokens in evidence.consumed),
+        sum(int((targets != IGNORED_TARGET).sum()) for targets in facts.targets),
+        sum(tokens.numel() for tokens in facts.consumed),
     )
-    real, padded = zip(*evidence.exchange.gather(mine), strict=True)
+    real, padded = zip(*facts.exchange.gather(mine), strict=True)
     return sum(real), sum(padded)
 
 
-def _claimed(evidence: Evidence) -> tuple[float, float]:
-    steps, result = evidence.num_steps, evidence.result
-    if not data.is_padded(evidence.cell):
+def _claimed(facts: Facts) -> tuple[float, float]:
+    steps, result = facts.num_steps, facts.result
+    if not data.is_padded(facts.cell):
         return result["tokens_per_step"] * steps, result["padded_tokens_per_step"] * steps
     # What the result claims is the window's mean, and steps differ.
-    lengths, padded_lengths = data.count_lengths(evidence.cell, range(steps))
+    lengths, padded_lengths = data.count_lengths(facts.cell, range(steps))
     return sum(lengths.elements()), sum(padded_lengths.elements())
 
 
 # --- matrix products
 
 
-def _products(evidence: Evidence, profile: StepProfile, expected: Range, what: str = "a step") -> Line:
-    if hidden := _why_products_are_hidden(evidence, profile):
+def _products(facts: Facts, profile: StepProfile, expected: Range, what: str = "a step") -> Line:
+    if hidden := _why_products_are_hidden(facts, profile):
         return Line(None, "", hidden)
     seen = float(sum(profile.product_flops.values()))
     wish = f"{_flops(expected)} of products in {what}"
@@ -107,8 +107,8 @@ def _flops(expected: Range) -> str:
     return f"{low} FLOPs" if low == high else f"{low} to {high} FLOPs"
 
 
-def _why_products_are_hidden(evidence: Evidence, profile: StepProfile) -> str | None:
-    config, compiler = evidence.cell.config, evidence.cell.axes["compile"]
+def _why_products_are_hidden(facts: Facts, profile: StepProfile) -> str | None:
+    config, compiler = facts.cell.config, facts.cell.axes["compile"]
     if config.precision.backend == "transformer_engine":
         return "products do not pass torch's operators (Transformer Engine)"
     if config.precision.pad:
@@ -121,7 +121,7 @@ def _why_products_are_hidden(evidence: Evidence, profile: StepProfile) -> str | 
         return "thunder writes products anew"
     if str(config.compile.mode).startswith(GRAPH_MODES):
         return f"products do not pass torch's operators (compile.mode={config.compile.mode})"
-    if evidence.cell.axes["workload"] == "generate":
+    if facts.cell.axes["workload"] == "generate":
         return "the compiler writes products with one token itself"
     if not profile.product_flops:
         return "products did not pass torch's operators"
@@ -132,18 +132,18 @@ def _why_products_are_hidden(evidence: Evidence, profile: StepProfile) -> str | 
 
 
 def _attention(
-    evidence: Evidence, profile: StepProfile, expected: Counter[tuple[int, int]], *, is_causal: bool = True
+    facts: Facts, profile: StepProfile, expected: Counter[tuple[int, int]], *, is_causal: bool = True
 ) -> Line:
     """Every call has the claimed lengths and heads; recomputed blocks call again (the check `recompute` counts)."""
-    if hidden := _why_attention_is_hidden(evidence, profile):
+    if hidden := _why_attention_is_hidden(facts, profile):
         return Line(None, "", hidden)
-    wrong = _strange_call(evidence, profile, expected, is_causal=is_causal)
+    wrong = _strange_call(facts, profile, expected, is_causal=is_causal)
     seen = Counter((call.query[2], call.key[2]) for call in profile.attention)
-    most = 1 if evidence.optimizer is None else 2
+    most = 1 if facts.optimizer is None else 2
     right = all(count <= seen[lengths] <= most * count for lengths, count in expected.items())
     wish = ", ".join(f"{count} × {lengths[0]} to {lengths[1]}" for lengths, count in sorted(expected.items()))
     found = ", ".join(f"{count} × {lengths[0]} to {lengths[1]}" for lengths, count in sorted(seen.items()))
-    heads = evidence.cell.config.model
+    heads = facts.cell.config.model
     return Line(
         right and wrong is None,
         f"attention of {heads.num_heads} heads to {heads.num_kv_heads}{' causally' if is_causal else ''}: {wish}",
@@ -151,15 +151,15 @@ def _attention(
     )
 
 
-def _why_attention_is_hidden(evidence: Evidence, profile: StepProfile) -> str | None:
-    config, compiler = evidence.cell.config, evidence.cell.axes["compile"]
+def _why_attention_is_hidden(facts: Facts, profile: StepProfile) -> str | None:
+    config, compiler = facts.cell.config, facts.cell.axes["compile"]
     if config.attention == "explicit":
         return "attention is written out"
     if compiler == "eager":
         return None
     if config.attention == "math":
         return "the compiler sees attention as plain operations"
-    if compiler == "thunder" and len(profile.attention) < config.model.num_layers * evidence.probes.num_micro_steps:
+    if compiler == "thunder" and len(profile.attention) < config.model.num_layers * facts.probes.num_micro_steps:
         return "thunder spells attention out"
     if str(config.compile.mode).startswith(GRAPH_MODES) and not profile.attention:
         return f"attention is replayed without a call (compile.mode={config.compile.mode})"
@@ -169,13 +169,13 @@ def _why_attention_is_hidden(evidence: Evidence, profile: StepProfile) -> str | 
 
 
 def _strange_call(
-    evidence: Evidence, profile: StepProfile, expected: Counter[tuple[int, int]], *, is_causal: bool
+    facts: Facts, profile: StepProfile, expected: Counter[tuple[int, int]], *, is_causal: bool
 ) -> str | None:
     """The first call that is not as the shape says: batch, heads, key-value heads, head size, causality."""
-    model = evidence.cell.config.model
-    batch, head_size = evidence.cell.sizes.micro_batch_size, model.d_model // model.num_heads
+    model = facts.cell.config.model
+    batch, head_size = facts.cell.sizes.micro_batch_size, model.d_model // model.num_heads
     # A compiled graph calls the kernel itself, which may want a key for every query head.
-    key_heads = {model.num_kv_heads} | ({model.num_heads} if evidence.cell.axes["compile"] != "eager" else set())
+    key_heads = {model.num_kv_heads} | ({model.num_heads} if facts.cell.axes["compile"] != "eager" else set())
     for call in profile.attention:
         sizes = call.query[0] == call.key[0] == batch and call.query[3] == call.key[3] >= head_size
         heads = call.query[1] == model.num_heads and call.key[1] in key_heads
@@ -190,11 +190,11 @@ def _strange_call(
 # --- generation
 
 
-def _sample(evidence: Evidence) -> list[Line]:
+def _sample(facts: Facts) -> list[Line]:
     """A sample is one prefill and a decode a token, and neither does more or less than its own."""
-    sample, options = evidence.probes.sample, evidence.cell.config.generate
+    sample, options = facts.probes.sample, facts.cell.config.generate
     if sample is None:
-        return [Line(None, "", evidence.probes.missing)]
+        return [Line(None, "", facts.probes.missing)]
     decodes = sample.num_tokens - 1
     calls = Line(
         (sample.num_prefills, sample.num_decodes) == (1, decodes),
@@ -206,21 +206,21 @@ def _sample(evidence: Evidence) -> list[Line]:
     length = options.prompt_length
     keys = length + sample.middle + 1
     return [
-        *_part(evidence, sample.prefill, expected_work.prefill_product_flops(evidence.cell), (length, length)),
-        *_part(evidence, sample.decode, expected_work.decode_product_flops(evidence.cell), (1, keys)),
+        *_part(facts, sample.prefill, expected_work.prefill_product_flops(facts.cell), (length, length)),
+        *_part(facts, sample.decode, expected_work.decode_product_flops(facts.cell), (1, keys)),
     ]
 
 
-def _part(evidence: Evidence, profile: StepProfile | None, flops: float, lengths: tuple[int, int]) -> Sequence[Line]:
+def _part(facts: Facts, profile: StepProfile | None, flops: float, lengths: tuple[int, int]) -> Sequence[Line]:
     if profile is None:
         return []
-    calls = Counter({lengths: evidence.cell.config.model.num_layers})
+    calls = Counter({lengths: facts.cell.config.model.num_layers})
     is_prefill = lengths[0] == lengths[1]
     what = "a prefill" if is_prefill else "a decode"
-    hidden = evidence.cell.axes["compile"] != "eager" and not is_prefill
+    hidden = facts.cell.axes["compile"] != "eager" and not is_prefill
     attention = (
         Line(None, "", "compiled, a token attends under a mask to the whole cache")
         if hidden
-        else _attention(evidence, profile, calls, is_causal=is_prefill)
+        else _attention(facts, profile, calls, is_causal=is_prefill)
     )
-    return [_products(evidence, profile, Range(flops, flops), what), attention]
+    return [_products(facts, profile, Range(flops, flops), what), attention]

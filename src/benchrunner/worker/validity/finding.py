@@ -65,7 +65,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Facts:
     """One rank's facts. What a workload does not have is empty, and the checks that need it do not apply."""
 
     context: Context

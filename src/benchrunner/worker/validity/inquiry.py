@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchrunner.worker.steps.training_loop import TrainingLoop
-from benchrunner.worker.validity.finding import Evidence
+from benchrunner.worker.validity.finding import Facts
 from benchrunner.worker.validity.function_tolerances import FunctionErrors
 from benchrunner.worker.validity.gathering import gradients_of, weights_of
 from benchrunner.worker.validity.questions import STEP, Asked, budget_s, early, late
@@ -47,7 +47,7 @@ class Answers:
 class Inquiry:
     """The three questions to a training loop."""
 
-    evidence: Evidence
+    facts: Facts
     loop: TrainingLoop
     formulas: Formulas
     num_steps: int
@@ -57,7 +57,7 @@ class Inquiry:
     def run(self) -> Answers:
         """Ask what the budget has room for; the loop is left without gradients and with its own counts."""
         num_consumed = len(self.loop.consumed)
-        with _undropped(self.evidence):
+        with _undropped(self.facts):
             self._ask_early()
             self._ask_late()
         self.loop.optimizer.zero_grad(set_to_none=True)
@@ -79,7 +79,7 @@ class Inquiry:
     def _ask_late(self) -> None:
         asked = late(self.loop.context)
         tokens = asked.question.tokens.numel()
-        late_s, room_s = forward_s(self.evidence, tokens), budget_s(self.evidence) / 2
+        late_s, room_s = forward_s(self.facts, tokens), budget_s(self.facts) / 2
         if self.num_steps < 3 or late_s > room_s:
             self.answers.notes.append(f"places after the prefix not asked for: the formulas take {late_s:.0f} s")
             return
@@ -105,12 +105,12 @@ class Inquiry:
         """Whether any rank has a gradient that the loss scale made infinite."""
         if self.loop.loss_scale() == 1:
             return False
-        gradients = [one.grad for one in self.evidence.built.decoder.parameters() if one.grad is not None]
+        gradients = [one.grad for one in self.facts.built.decoder.parameters() if one.grad is not None]
         is_over = any(not bool(local(one).isfinite().all()) for one in gradients)
-        return any(self.evidence.exchange.gather(is_over))
+        return any(self.facts.exchange.gather(is_over))
 
     def _compare(self, asked: Asked, loss: float, *, with_gradients: bool = True) -> None:
-        formulas, source = self.formulas, weights_of(self.evidence.built)
+        formulas, source = self.formulas, weights_of(self.facts.built)
         right = float(losses(formulas, source, asked.question) @ asked.own)
         self.answers.errors = self.answers.errors.worst(FunctionErrors(loss=finite(abs(loss - right))))
         if not with_gradients:
@@ -118,7 +118,7 @@ class Inquiry:
         question = replace(asked.question, weights=asked.question.weights * asked.all[:, None])
         parts: dict[str, tuple[float, float]] = {}
         for unit, wanted in gradients(formulas, source, question):
-            found = gradients_of(self.evidence.built, unit, self.loop.loss_scale() * asked.weight)
+            found = gradients_of(self.facts.built, unit, self.loop.loss_scale() * asked.weight)
             prefix = "" if unit is None else f"blocks.{unit}."
             for name, gradient in wanted.items():
                 parts |= _part_errors(formulas, prefix, name, found[name], gradient)
@@ -138,9 +138,9 @@ class Inquiry:
 
 
 @contextmanager
-def _undropped(evidence: Evidence) -> Iterator[None]:
+def _undropped(facts: Facts) -> Iterator[None]:
     """Inside, nothing is dropped at random, where that does not need another graph."""
-    modules = [] if evidence.cell.axes["compile"] != "eager" else list(evidence.built.model.modules())
+    modules = [] if facts.cell.axes["compile"] != "eager" else list(facts.built.model.modules())
     dropping = [
         part for part in modules if part.training and (isinstance(part, nn.Dropout) or hasattr(part, "dropout"))
     ]
@@ -169,9 +169,9 @@ def _part_errors(
             yield prefix + part, (MOST_ERROR, MOST_ERROR)
 
 
-def forward_s(evidence: Evidence, num_tokens: int) -> float:
+def forward_s(facts: Facts, num_tokens: int) -> float:
     """Seconds that the formulas take at most for a forward pass of so many tokens."""
-    return 2.0 * num_tokens * evidence.built.num_parameters / FLOPS_PER_SECOND[evidence.context.device.type]
+    return 2.0 * num_tokens * facts.built.num_parameters / FLOPS_PER_SECOND[facts.context.device.type]
 
 
 def finite(value: float) -> float:

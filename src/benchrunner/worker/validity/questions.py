@@ -15,7 +15,7 @@ from benchrunner.worker.validity.probe import check_budget_s
 from benchrunner.worker.validity.reference import Question
 
 if TYPE_CHECKING:
-    from benchrunner.worker.validity.finding import Evidence
+    from benchrunner.worker.validity.finding import Facts
 
 PREFIX = 48
 """Tokens that decide an early question: enough for heads, positions and windows to show."""
@@ -128,12 +128,12 @@ def _counted(shares: Sequence[float], first: int) -> Tensor:
     return counts
 
 
-def affordable_steps(evidence: "Evidence") -> int:
+def affordable_steps(facts: "Facts") -> int:
     """Whole steps that a fifth of the window's time, or 5 s, has room for; the same on every rank."""
-    times_s = evidence.result["step_times_s"] or [0.0]
-    return int(min(evidence.exchange.gather(budget_s(evidence) / max(statistics.median(times_s), 1e-6))))
+    times_s = facts.result["step_times_s"] or [0.0]
+    return int(min(facts.exchange.gather(budget_s(facts) / max(statistics.median(times_s), 1e-6))))
 
 
-def budget_s(evidence: "Evidence") -> float:
+def budget_s(facts: "Facts") -> float:
     """What a check that asks for more steps may take."""
-    return check_budget_s(sum(evidence.result["step_times_s"]))
+    return check_budget_s(sum(facts.result["step_times_s"]))

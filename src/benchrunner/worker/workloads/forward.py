@@ -38,7 +38,7 @@ def run(context: Context) -> RankResult:
         window = measure(context, Steps(prepare=loop.prepare, run=loop.step))
         choices: Choices = {"attention": chosen_backend(context.cell, context.device), **built.choices}
         result = rank_result(context, built, window) | {"losses": [], "choices": choices}
-        own: dict[str, Check] = {"logits": lambda evidence: loop.check_logits()}
+        own: dict[str, Check] = {"logits": lambda facts: loop.check_logits()}
         context.keep(result)
         facts = {"num_steps": loop.num_steps, "output": loop.output(), "consumed": tuple(loop.consumed)}
         probe = functools.partial(loop.probe, window["step_times_s"])

@@ -123,7 +123,7 @@ class GenerationLoop:
         """The checks of every workload on one more sample, and that of the cache, into `result`."""
         self.context.keep(result)
         facts = {"num_steps": len(self.consumed), "output": self.output(), "consumed": tuple(self.consumed)}
-        own: dict[str, Check] = {"cache": lambda evidence: self.check_cache()}
+        own: dict[str, Check] = {"cache": lambda facts: self.check_cache()}
         probe = functools.partial(self.probe, result)
         check_inference(self.context, built, result, probe, own, decoding=self.decoding, **facts)
 

@@ -88,7 +88,7 @@ def run(context: Context) -> RankResult:
             "worst_tensors": [difference.as_dict() for difference in worst],
         },
         "choices": {"attention": _attention(ours), **ours.choices()},
-        "checks": {"parity": judge(context.cell.axes["precision"], errors, worst).as_dict()},
+        "checks": {"parity": within_tolerance(context.cell.axes["precision"], errors, worst).as_dict()},
     }
 
 
@@ -262,7 +262,7 @@ def summarise(differences: list[Difference], losses: list[float], reference_loss
     )
 
 
-def judge(precision: str, errors: Errors, worst: list[Difference]) -> Finding:
+def within_tolerance(precision: str, errors: Errors, worst: list[Difference]) -> Finding:
     """Within three times the error of a known-good run of that precision."""
     limits = tolerance(precision)
     if limits is None:

@@ -1,0 +1,272 @@
+"""Trials that are in no list: what else a machine, a shell or a colleague does to a sweep, through `bench` itself."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from trials import (
+    FOUR,
+    LONG,
+    ONE,
+    TWO,
+    CannotTell,
+    Trial,
+    last_line,
+    pause,
+    require,
+    require_ok,
+    require_refused,
+    wait_for_state,
+)
+from victim import Sweep, statuses, wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _shell(line: str) -> list[str]:
+    """`line` before bench, in its shell."""
+    return ["sh", "-c", f'{line} exec "$@"', "sh"]
+
+
+def _ok_under(before: Sequence[str], sweep: Sweep) -> str:
+    return require_ok(sweep, sweep.run(TWO, before=before))
+
+
+def _in_mounts(line: str) -> list[str]:
+    command = ["unshare", "--mount", *_shell(f"{line} &&")]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        raise CannotTell
+    return command
+
+
+# --- the machine ---------------------------------------------------------------------------------------------------
+
+
+def clock_back(sweep: Sweep) -> str:
+    """In `bench` itself; in a rank it is the fault clock_jump."""
+    site = sweep.out / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import time\nreal, began = time.time, time.monotonic()\n"
+        "time.time = lambda: real() - (86400 if time.monotonic() > began + 4 else 0)\n"
+    )
+    said = _ok_under(["env", f"PYTHONPATH={site}:{os.environ.get('PYTHONPATH', '')}"], sweep)
+    walls = [record["wall_s"] for record in sweep.records().values()]
+    require(all(0 < wall < 600 for wall in walls), f"cells of {walls} s")
+    return said
+
+
+def no_inodes(sweep: Sweep) -> str:
+    place = sweep.out / "outputs"
+    place.mkdir()
+    line = f"mount -t tmpfs -o nr_inodes=36 none {place}"
+    code = sweep.run(FOUR, before=_in_mounts(line))
+    require(code == 2 and "Traceback" not in sweep.said(), f"exit {code}: {last_line(sweep)}")
+    return f"exit 2: “{next(line for line in sweep.said().splitlines() if 'space' in line)[:120]}”"
+
+
+def full_shm(sweep: Sweep) -> str:
+    line = "mount -t tmpfs -o size=4k none /dev/shm && head -c 4096 /dev/zero > /dev/shm/x"
+    return _ok_under(_in_mounts(line), sweep)
+
+
+def read_only_tmp(sweep: Sweep) -> str:
+    place = sweep.out / "tmp"
+    place.mkdir()
+    line = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
+    return _ok_under([*_in_mounts(line), "env", f"TMPDIR={place}"], sweep)
+
+
+def little_memory(sweep: Sweep) -> str:
+    code = sweep.run(TWO, before=_shell("ulimit -v 500000;"))
+    records = sweep.records()
+    require(code == 2 and len(records) == 2 and "Traceback" not in sweep.said(), f"exit {code}; {statuses(sweep)}")
+    return f"exit 2; {statuses(sweep)}"
+
+
+def little_cpu(sweep: Sweep) -> str:
+    code = sweep.run(["-m", *LONG, "measure.steps=1000000"], before=_shell("ulimit -t 9;"))
+    reasons = [str(record["reason"]) for record in sweep.records().values()]
+    require(code == 2 and any("SIGXCPU" in reason for reason in reasons), f"exit {code}; {reasons}")
+    return f"exit 2; {statuses(sweep)}: SIGXCPU"
+
+
+# --- how it is started ---------------------------------------------------------------------------------------------
+
+
+def hostile_folder(sweep: Sweep) -> str:
+    place = sweep.out / "here"
+    place.mkdir()
+    for name in ("torch", "json", "benchrunner", "hydra", "numpy", "sitecustomize"):
+        (place / f"{name}.py").write_text("raise SystemExit('the file of the user')\n")
+    return require_ok(sweep, sweep.run(TWO, cwd=place, env={"PYTHONSAFEPATH": "1"}))
+
+
+def strange_folder(sweep: Sweep) -> str:
+    name = "a b/u\u0308 $(touch x) ; 'é"
+    (sweep.out / "link").symlink_to(".")
+    quoted = str(sweep.out / "link" / "outputs" / name).replace("'", "\\'")
+    code = sweep.start([*TWO, f"out_dir='{quoted}'"]).wait()
+    found = [json.loads(path.read_text())["status"] for path in sweep.out.rglob("record.json")]
+    require(code == 0 and found == ["ok", "ok"] and not list(sweep.out.rglob("x")), f"exit {code}: {last_line(sweep)}")
+    code = sweep.start(["report", last_line(sweep)]).wait()
+    require(code == 0, f"report: exit {code}: {last_line(sweep)}")
+    return "exit 0; 2 ok; bench report of its last line: exit 0"
+
+
+def long_folder(sweep: Sweep) -> str:
+    return require_refused(sweep, sweep.start([*ONE, f"out_dir={'x' * 300}"]).wait(), "too long")
+
+
+def latest_is_a_folder(sweep: Sweep) -> str:
+    (sweep.out / "outputs" / "latest").mkdir(parents=True)
+    return require_ok(sweep, sweep.run(TWO))
+
+
+def fifo(option: str, sweep: Sweep) -> str:
+    pipe = sweep.out / "pipe"
+    os.mkfifo(pipe)
+    bench = sweep.start([*ONE, option, str(pipe), f"out_dir={sweep.out / 'outputs'}"])
+    try:
+        code = bench.wait(120)
+    except subprocess.TimeoutExpired:
+        bench.kill()
+        bench.wait()
+        require(False, "it waits for a reader for ever")
+    return f"exit {code}; {statuses(sweep)}" + (f": {last_line(sweep)[:100]}" if code else "")
+
+
+# --- while it runs -------------------------------------------------------------------------------------------------
+
+
+def two_resumes(sweep: Sweep) -> str:
+    sweep.run(FOUR, "exception")
+    directory = str(sweep.directory())
+    codes = sorted(bench.wait() for bench in [sweep.start(["resume", directory]) for _ in range(2)])
+    require(codes == [0, 1] and "another bench is running this sweep" in sweep.said(), f"exits {codes}")
+    require(set(sweep.num_measured().values()) == {1}, "measured twice")
+    return f"exits 0 and 1, “another bench is running this sweep”; {statuses(sweep)}"
+
+
+def stopped_bench(sweep: Sweep) -> str:
+    words = [*FOUR, "limits.measure_s=8", "limits.build_s=8", "limits.warmup_s=8"]
+    bench = sweep.start([*words, f"out_dir={sweep.out / 'outputs'}"])
+    wait_for_state(sweep, "build")
+    bench.send_signal(signal.SIGSTOP)
+    pause(15)
+    bench.send_signal(signal.SIGCONT)
+    return require_ok(sweep, bench.wait())
+
+
+def gone_record(sweep: Sweep) -> str:
+    bench = sweep.start([*FOUR, f"out_dir={sweep.out / 'outputs'}"])
+    wait_for(lambda: bool(sweep.records()))
+    slug = next(iter(sweep.records()))
+    (sweep.directory() / "cells" / slug / "record.json").unlink()
+    code = bench.wait()
+    before = f"exit {code}; {statuses(sweep)}"
+    require(len(sweep.records()) == 3, before)
+    return f"{before}; resumed: {require_ok(sweep, sweep.resume())}, measured {sweep.num_measured()[slug]} time"
+
+
+def gone_sweep(sweep: Sweep) -> str:
+    bench = sweep.start([*FOUR, f"out_dir={sweep.out / 'outputs'}"])
+    wait_for(lambda: bool(sweep.records()))
+    directory = sweep.directory()
+    directory.rename(directory.with_name("moved"))
+    shutil.rmtree(directory.with_name("moved"))
+    code = bench.wait()
+    require(code == 2 and "Traceback" not in sweep.said(), f"exit {code}: {last_line(sweep)[:160]}")
+    return f"exit 2: “{last_line(sweep).replace(str(sweep.out), '…')[:120]}”"
+
+
+def report_meanwhile(sweep: Sweep) -> str:
+    bench = sweep.start([*FOUR, f"out_dir={sweep.out / 'outputs'}"])
+    wait_for(lambda: bool(sweep.records()))
+    codes = []
+    while bench.poll() is None:
+        codes.append(sweep.start(["report", str(sweep.directory())]).wait())
+    require(set(codes) == {0}, f"exits of report {codes}")
+    return f"{len(codes)} reports, exit 0; {require_ok(sweep, bench.wait())}"
+
+
+def other_package(change: str, sweep: Sweep) -> str:
+    """The program is a copy that changes between run and resume."""
+    copy = sweep.out / "copy"
+    for name in ("src", "conf", "sweeps"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True)
+    env = {"PYTHONPATH": str(copy / "src")}
+    sweep.run(TWO, "exception", env=env)
+    if change == "conf":
+        (copy / "conf" / "model" / "debug.yaml").unlink()
+        return require_ok(sweep, sweep.resume(env=env))
+    path = copy / "src" / "benchrunner" / "__init__.py"
+    path.write_text(path.read_text() + '\n__version__ = "9.9.9"\n')
+    return require_refused(sweep, sweep.resume(env=env), "9.9.9")
+
+
+JOB = ["env", "RANK=3", "WORLD_SIZE=8", "LOCAL_RANK=3", "LOCAL_WORLD_SIZE=8", "MASTER_ADDR=nowhere.invalid",
+       "MASTER_PORT=1", "SLURM_JOB_ID=7", "SLURM_PROCID=3", "SLURM_NODEID=2", "TORCHELASTIC_RUN_ID=x"]  # fmt: skip
+IGNORES = [sys.executable, "-c", "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+           "os.execv(sys.argv[1], sys.argv[1:])"]  # fmt: skip
+
+UNDER: dict[str, tuple[str, Sequence[str]]] = {
+    "few descriptors": ("ulimit -n 40; bench …", _shell("ulimit -n 40;")),
+    "small files only": ("ulimit -f 4096; bench …", _shell("ulimit -f 4096;")),
+    "locale C": ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 bench …",
+                 ["env", "LC_ALL=C", "PYTHONUTF8=0", "PYTHONCOERCECLOCALE=0"]),
+    "umask 077": ("umask 077; bench …", _shell("umask 077;")),
+    "no TMPDIR": ("TMPDIR=/nonexistent bench …", ["env", "TMPDIR=/nonexistent"]),
+    "LD_PRELOAD of nothing": ("LD_PRELOAD=/nonexistent.so bench …", ["env", "LD_PRELOAD=/nonexistent.so"]),
+    "no PATH": ("env -u PATH bench …", ["env", "-u", "PATH"]),
+    "started by a job of another": ("RANK=3 WORLD_SIZE=8 MASTER_ADDR=… SLURM_NODEID=2 bench …", JOB),
+    "SIGCHLD ignored": ("bench … of a parent that ignores SIGCHLD", IGNORES),
+    "signals blocked": ("env --block-signal=TERM --block-signal=CHLD bench …",
+                        ["env", "--block-signal=TERM", "--block-signal=CHLD", "--block-signal=USR1"]),
+    "without asserts": ("PYTHONOPTIMIZE=2 bench …", ["env", "PYTHONOPTIMIZE=2"]),
+    "warnings are errors": ("PYTHONWARNINGS=error bench …", ["env", "PYTHONWARNINGS=error"]),
+    "threads that are no number": ("OMP_NUM_THREADS=many bench …", ["env", "OMP_NUM_THREADS=many"]),
+    "one core": ("taskset -c 0 bench …", ["taskset", "-c", "0"]),
+}  # fmt: skip
+"""What → command, and what comes before bench; all of it must be as if nothing were there."""
+
+OWN: list[Trial] = [
+    *(Trial(what=what, command=command, must="ok, exit 0", run=partial(_ok_under, before))
+      for what, (command, before) in UNDER.items()),
+    Trial(what="clock set back", command="bench …; its clock goes back by a day", must="ok, times are true",
+          run=clock_back),
+    Trial(what="no inodes", command="mount -o nr_inodes=36; bench …", must="exit 2 and said", run=no_inodes),
+    Trial(what="/dev/shm full", command="bench …, no byte in /dev/shm", must="ok", run=full_shm),
+    Trial(what="TMPDIR read-only", command="TMPDIR=(read-only) bench …", must="ok", run=read_only_tmp),
+    Trial(what="little address space", command="ulimit -v 500000; bench …", must="each cell has a verdict, exit 2",
+          run=little_memory),
+    Trial(what="little CPU time", command="ulimit -t 9; bench …", must="named: SIGXCPU", run=little_cpu),
+    Trial(what="hostile folder", command="cd where torch.py, json.py, benchrunner.py lie; PYTHONSAFEPATH=1 bench …",
+          must="ok", run=hostile_folder),
+    Trial(what="strange folder", command="bench out_dir='link/a b/ü $(touch x) ; é' (decomposed, through a link)",
+          must="ok, nothing run by it", run=strange_folder),
+    Trial(what="long folder", command="bench out_dir=xxx… (300)", must="exit 1 and said", run=long_folder),
+    Trial(what="latest is a folder", command="mkdir outputs/latest; bench …", must="ok", run=latest_is_a_folder),
+    Trial(what="events into a FIFO", command="bench --events FIFO, nobody reads", must="does not wait",
+          run=partial(fifo, "--events")),
+    Trial(what="JUnit into a FIFO", command="bench --junit FIFO, nobody reads", must="does not wait",
+          run=partial(fifo, "--junit")),
+    Trial(what="two resumes at once", command="bench resume DIR & bench resume DIR", must="one runs, one is refused",
+          run=two_resumes),
+    Trial(what="bench is stopped", command="kill -STOP, 15 s later -CONT; limits of 8 s", must="ok", run=stopped_bench),
+    Trial(what="record deleted", command="rm record.json while the sweep runs; bench resume DIR",
+          must="the others stay; not measured twice", run=gone_record),
+    Trial(what="sweep deleted", command="rm -r DIR while it runs", must="exit 2, no crash", run=gone_sweep),
+    Trial(what="report meanwhile", command="bench report DIR, over and over while it runs", must="ok, exit 0",
+          run=report_meanwhile),
+    Trial(what="conf changed", command="rm conf/model/debug.yaml; bench resume DIR", must="the plan is frozen: ok",
+          run=partial(other_package, "conf")),
+    Trial(what="program upgraded", command="bench resume DIR with another version", must="refused",
+          run=partial(other_package, "version")),
+]  # fmt: skip

@@ -1,0 +1,78 @@
+"""What is planned for: the nodes, whatever the host is from which they are asked for."""
+
+import os
+import subprocess
+from argparse import Namespace
+
+import pytest
+
+from benchrunner.cli.overrides import plan_overrides
+from benchrunner.core.errors import UsageError
+from benchrunner.launch import launchers
+from benchrunner.launch.allocation import JobState
+
+
+class Nodes:
+    """A cluster whose nodes are this machine with another environment; `refuses` GPUs, and says so."""
+
+    def __init__(self, refuses=True, **variables):
+        self.refuses, self.variables, self.asked = refuses, variables, []
+
+    def submit(self, sweep, request):
+        self.asked.append(request.gpus_per_node)
+        if self.refuses and request.gpus_per_node:
+            raise UsageError("no GPUs here")
+        subprocess.run(request.command, check=True, env=os.environ | self.variables)
+        return "7"
+
+    def poll(self, sweep, jobs):
+        return {job: JobState(phase="ended", end="completed") for job in jobs}
+
+
+@pytest.fixture
+def planned(monkeypatch, tmp_path):
+    """A plan on a cluster of such nodes."""
+
+    def plan(nodes, *words):
+        monkeypatch.setattr(launchers, "allocator_for", lambda config: nodes)
+        words = ["launcher=slurm", f"out_dir={tmp_path}", *words]
+        made = plan_overrides(Namespace(overrides=words, multirun=False), launch=True)
+        assert not list(tmp_path.glob(".probe-*")), "nothing of the question is left"
+        return made
+
+    return plan
+
+
+def test_what_the_nodes_lack_is_ruled_out_and_not_what_the_submitting_host_lacks(planned, monkeypatch):
+    without_compiler = Nodes(PATH="/nowhere", CXX="")
+    assert [one.reason_code for one in planned(without_compiler, "compile=inductor").cells] == ["missing.cxx"]
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert [one.verdict for one in planned(Nodes(PATH=path), "compile=inductor").cells] == ["run"]
+
+
+def test_hardware_that_is_named_is_looked_for_on_the_nodes(planned):
+    assert planned(Nodes(), "hardware=cpu", "hardware.memory_bytes=77").hardware.memory_bytes != 77
+    assert planned(Nodes(), "hardware=cpu").cells[0].verdict == "run"
+    elsewhere = planned(Nodes(), "hardware=h200-sxm-141gb")
+    assert elsewhere.cells[0].reason_code == "skipped.devices" and not elsewhere.hardware.is_present
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], [1, 0]),
+        (["strategy=ddp", "devices=4"], [4, 0]),
+        (["hardware=cpu"], [0]),
+        (["launcher.gres=gpu:a100:2"], [0]),
+    ],
+)
+def test_the_question_asks_for_gpus_unless_the_cluster_has_none(planned, words, asked):
+    nodes = Nodes()
+    planned(nodes, *words)
+    assert nodes.asked == asked
+
+
+def test_gpus_that_were_named_and_are_refused_are_an_error(planned):
+    with pytest.raises(UsageError, match="no GPUs here"):
+        planned(Nodes(), "launcher.gpus_per_node=8")

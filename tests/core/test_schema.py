@@ -1,0 +1,20 @@
+from dataclasses import dataclass, fields
+
+from benchrunner.core.schema import ALLOWED, REQUIRED, Allowed, setting, value_at
+from samples import make_cell
+
+
+def test_a_setting_holds_its_default_and_what_it_may_be():
+    @dataclass
+    class Section:
+        choice: str = setting("a", choices=("a", "b"))
+        size: int = setting(above=0, below=9)
+        share: float = setting(0.5, least=0)
+
+    assert [field.default for field in fields(Section)] == ["a", REQUIRED, 0.5]
+    allowed = [Allowed(choices=("a", "b")), Allowed(above=0, below=9), Allowed(least=0)]
+    assert [field.metadata[ALLOWED] for field in fields(Section)] == allowed
+
+
+def test_a_key_with_points_leads_into_the_sections():
+    assert value_at(make_cell().config, "optimizer.name") == "adamw"
