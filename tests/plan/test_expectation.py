@@ -39,7 +39,7 @@ def test_a_wrong_entry_is_named(change, named):
 
 def test_a_missing_part_is_an_error():
     for name in ENTRY:
-        with pytest.raises(ConfigError, match="has name, less, more"):
+        with pytest.raises(ConfigError, match="has name, metric, because, and less and more, or of"):
             read_expectations([{key: value for key, value in ENTRY.items() if key != name}])
 
 
@@ -47,3 +47,26 @@ def test_a_selection_asks_for_all_of_its_keys_and_for_resolved_sizes():
     selection = read_selection({"strategy": "ddp", "devices": 2}, "here")
     assert selection.has(make_cell(strategy="ddp"), CPU)
     assert not selection.has(make_cell(), CPU)
+
+
+TURN = {
+    "name": "retries cost time", "of": {"strategy": "single"}, "along": "micro_batch_size",
+    "begins": "num_alloc_retries", "metric": "samples_per_second", "because": "it waits",
+}  # fmt: skip
+
+
+def test_a_turn_selects_the_cells_that_it_is_looked_for_in():
+    (found,) = read_expectations([TURN])
+    assert (found.turn.along, found.turn.begins) == ("micro_batch_size", "num_alloc_retries")
+    for side in (found.less, found.more):
+        assert side.has(make_cell(), CPU) and not side.has(make_cell(strategy="ddp"), CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"along": "micro_batch"}, "along.*micro_batch_size"), ({"begins": "retries"}, r"0\].begins.*num_alloc_retries"),
+     ({"less": {"compile": "eager"}}, "or of, along and begins"), ({"of": {}}, r"\[0\].of")],
+)  # fmt: skip
+def test_a_wrong_turn_is_named(change, named):
+    with pytest.raises(ConfigError, match=named):
+        read_expectations([TURN | change])

@@ -1,11 +1,15 @@
 """What a sweep expects of its cells, and what its records say of that."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from benchrunner.core.paths import SweepPaths
 from benchrunner.core.schema import SweepConfig
-from benchrunner.report.expectations import expectations_table, judge_expectations
+from benchrunner.report.cell_details import details_of
+from benchrunner.report.cell_text import cell_sections
+from benchrunner.report.expectations import expectations_table, expected_of, judge_expectations
 from samples import CPU, make_cell, make_record, make_row
 
 ENTRY = {
@@ -57,3 +61,49 @@ def test_the_table_is_text_and_a_sweep_without_expectations_has_none():
     assert table["answer"].tolist() == ["holds"] and all(isinstance(text, str) for text in table.iloc[0])
     cell = make_cell()
     assert judge_expectations([make_row(cell, make_record(cell))], CPU) == []
+
+
+TURN = {
+    "name": "retries cost time", "of": {"strategy": "single"}, "along": "micro_batch_size",
+    "begins": "num_alloc_retries", "metric": "samples_per_second", "because": "it waits",
+}  # fmt: skip
+
+
+def batches(*numbers):
+    """(micro-batch, samples a second, retries) → rows."""
+    rows = []
+    for batch, speed, retries in numbers:
+        cell = make_cell(leaves={"micro_batch_size": batch})
+        cell = replace(cell, config=replace(cell.config, sweep=SweepConfig(expect=[TURN])))
+        metrics = {"samples_per_second": speed, "num_alloc_retries": retries}
+        rows.append(make_row(cell, make_record(cell, metrics=metrics)))
+    return rows
+
+
+def test_the_first_cell_with_retries_is_held_against_the_one_before_it():
+    (judged,) = judge_expectations(batches((16, 2.0, 7), (1, 1.0, 0), (8, 4.0, 0), (9, 3.0, 1)), CPU)
+    assert (judged.answer, judged.ratio) == ("holds", 0.75)
+    assert "micro_batch_size-9" in judged.explanation and "micro_batch_size-8" in judged.explanation
+    (judged,) = judge_expectations(batches((8, 4.0, 0), (9, 4.2, 1)), CPU)
+    assert judged.answer == "violated"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [([(1, 1.0, 0), (2, 2.0, 0)], "is zero in all 2 cells"), ([(1, 1.0, 3), (2, 2.0, 0)], "in the first cell already"),
+     ([(1, None, 0)], "none of its cells")],
+)  # fmt: skip
+def test_where_nothing_turns_nothing_is_judged(numbers, said):
+    (judged,) = judge_expectations(batches(*numbers), CPU)
+    assert judged.answer == "not judged" and said in judged.explanation
+
+
+def test_the_page_of_either_cell_says_what_is_expected_of_it():
+    both = rows(1.5, 1.0)
+    said = expected_of(judge_expectations(both, CPU))
+    assert list(said) == [row.planned.cell.cell_id for row in reversed(both)]
+    (sentence,) = said[both[0].planned.cell.cell_id]
+    assert sentence.startswith("violated: compiled is faster (fusion). ") and "ratio 1.500" in sentence
+    details = details_of(both[0], "", True, [sentence])
+    assert details["expected"] == [sentence]
+    assert ("Expected of it", [sentence]) in cell_sections(both[0], both, SweepPaths(Path()), [sentence])

@@ -6,16 +6,17 @@ from functools import cache
 
 import pytest
 
-from benchrunner.config.hydra_app import expand
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.paths import config_dir
 from benchrunner.machine.hardware import resolve
 from benchrunner.plan import formula_2023
 from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
+from benchrunner.plan.search import probe_of
 from benchrunner.report.expectations import judge_expectations
 from benchrunner.report.published import CLAIM, deviations, layout_names, load_layout, published_tables
-from samples import H200, make_record, make_row
+from declared import declared
+from samples import H200, make_cell, make_record, make_row
 
 LAYOUTS = layout_names()
 
@@ -26,7 +27,7 @@ PREDICTED = [name for name in LAYOUTS if name.startswith("llm-analysis")]
 @cache
 def planned(name):
     """The cells of the sweep that fills a layout, on a machine that has everything, or the one that it asks about."""
-    expansion = expand([f"+sweeps={name}"], multirun=False)
+    expansion = declared(name)
     config = expansion.rows[0].config
     machine = resolve(config.hardware, config.devices) if config.hardware.name != "auto" else H200
     return make_plan(expansion, machine, load_rules(config_dir() / "compat.yaml")).cells
@@ -47,12 +48,26 @@ def test_every_line_means_one_cell_of_its_sweep_and_no_cell_is_left_out(name):
             cells = [cell.cell_id for cell in cells if column.cells is None or column.cells.has(cell, H200)]
             assert len(cells) == 1 or (claims and cells), (table.title, line.labels, column.name, len(cells))
             meant |= set(cells)
-    assert meant == {one.cell.cell_id for one in planned(name)}
+    assert meant == {one.cell.cell_id for one in planned(name) if not one.cell.search}
+
+
+def test_what_a_search_tried_has_lines_of_its_own_behind_those_of_the_original():
+    search = next(one.cell for one in planned("mingpt-fsdp") if one.cell.search == "max")
+    tried = {size: probe_of(search, size, ()) for size in (13, 8, 11)}
+    rows = rows_of("mingpt-fsdp", {tried[8].cell_id: make_record(tried[8], "oom", "oom.device", "full")})
+    more = [make_row(tried[13], make_record(tried[13], "oom", "oom.device", "full"), H200),
+            make_row(tried[11], make_record(tried[11]), H200)]  # fmt: skip
+    added = [replace(row, planned=replace(row.planned, probe_of=search.slug)) for row in more]
+    baseline, checkpointed, *_ = published_tables(load_layout("mingpt-fsdp"), [*rows, *added], H200)
+    assert baseline.frame["batch size"].tolist() == ["1", "2", "4", "7", "8", "9", "11", "13"]
+    assert "OOM" in baseline.frame.iloc[-1].tolist() and checkpointed.frame["batch size"].iloc[-1] == "64"
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_expectation_means_one_cell_on_either_side(name):
     for judged in judge_expectations(rows_of(name), H200):
+        turn, side = judged.expectation.turn, judged.expectation.less
+        assert turn is None or sum(side.has(one.cell, H200) for one in planned(name)) > 1, judged
         assert "are meant" not in judged.explanation and "is meant" not in judged.explanation, judged
 
 
@@ -176,3 +191,12 @@ def test_a_column_that_nothing_counts_says_so_beside_those_that_have_numbers():
     rows = rows_of("mingpt-fsdp", {cell.cell_id: make_record(cell, ranks=ranks)})
     baseline = published_tables(load_layout("mingpt-fsdp"), rows, H200)[0]
     assert baseline.notes[0] == "1, GPU usage % ↑, ± sd, TFLOP/s ↑: the cell is ok; nothing counts this on its device"
+
+
+def test_other_models_than_the_published_ones_are_named():
+    def above(leaves):
+        row = make_row(make_cell(model="open-llama-7b", workload="forward", leaves=leaves), hardware=H200)
+        return published_tables(load_layout("litgpt-forward"), [row], H200)[0].above
+
+    assert "Not the published models: model.num_layers=2." in above({"model.num_layers": 2, "model.dropout": 0.1})
+    assert "Not the published models" not in above({"model.dropout": 0.1})

@@ -14,10 +14,11 @@ from benchrunner.compare.noise import Group, Noise
 from benchrunner.compare.pairing import CellPair, Pairing
 from benchrunner.compare.side import MeasuredCell
 from benchrunner.compare.suspects import suspects
+from benchrunner.plan.expectation import TOLERANCE
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
-MIN_EFFECT = 0.03
+MIN_EFFECT = TOLERANCE
 """A difference below this share is of no interest."""
 
 LEAST_FOR_DRIFT = 4

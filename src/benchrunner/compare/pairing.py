@@ -26,6 +26,8 @@ class CellPair:
     @property
     def obstacle(self) -> str | None:
         """Why its numbers cannot be compared, although the cell is the same; None: they can."""
+        if self.new.planned.cell.search:
+            return f"a search: {self.base.found} → {self.new.found}" if self.base.found != self.new.found else None
         before, after = self.base.planned.cell.sizes, self.new.planned.cell.sizes
         names = ("world_size", "micro_batch_size", "global_batch_size", "seq_len")
         changed = [f"{name} {getattr(before, name)} → {getattr(after, name)}" for name in names]
@@ -66,8 +68,8 @@ def pair_cells(base: Side, new: Side) -> Pairing:
         base=base,
         new=new,
         pairs=pairs,
-        vanished=[cell for cell_id, cell in base.cells.items() if cell_id not in new.cells],
-        appeared=[cell for cell_id, cell in new.cells.items() if cell_id not in base.cells],
+        vanished=[cell for cell_id, cell in base.matrix.items() if cell_id not in new.cells],
+        appeared=[cell for cell_id, cell in new.matrix.items() if cell_id not in base.cells],
     )
 
 

@@ -25,7 +25,7 @@ ASKED = ("model", "workload", "strategy", "precision", "compile", "activation_ch
 
 def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[PlannedCell]:
     """The cells, those that ask for a dry run and are to be run with its prediction."""
-    chosen = [one for one in cells if one.verdict == "run" and one.cell.config.predict.name == METHOD]
+    chosen = [one for one in cells if one.verdict == "run" and _asks(one.cell)]
     if not chosen:
         return list(cells)
     answers = dry_runs.dry_run([question_of(one.cell) for one in chosen], hardware.torch, _tell)
@@ -34,6 +34,11 @@ def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[Pla
         for one, answer in zip(chosen, answers, strict=True)
     }
     return [better.get(id(one), one) for one in cells]
+
+
+def _asks(cell: Cell) -> bool:
+    """A search begins where arithmetic says: its sizes are known only as it runs."""
+    return cell.config.predict.name == METHOD and not cell.search
 
 
 def question_of(cell: Cell) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from benchrunner.plan.facts import check_key
 from benchrunner.plan.rules import Condition, read_condition
 
 SECTION = "sweep.expect"
-NEEDED = frozenset({"name", "less", "more", "metric", "because"})
+SAID = frozenset({"name", "metric", "because"})
+TWO_CELLS = SAID | {"less", "more"}
+TURN = SAID | {"of", "along", "begins"}
 TOLERANCE = 0.03
-"""Share by which a difference may be on the wrong side before it counts: two runs of one cell differ by that much."""
+"""Share by which a difference may be on the wrong side before it counts, here as in `bench compare`: by that much two
+runs of one cell differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,16 @@ class Selection:
         return all(condition.holds(cell, hardware) for condition in self.conditions)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where something begins among cells that differ in one key: the first that has it, and the one before."""
+
+    along: str
+    """The key that they are ordered by."""
+    begins: str
+    """The metric that is above zero from then on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
     """One cell has less of a metric than another."""
@@ -39,6 +52,8 @@ class Expectation:
     because: str
     """The mechanism, in a sentence."""
     by: float = TOLERANCE
+    turn: Turn | None = None
+    """Which two of the cells that both sides select; None: each side selects one."""
 
 
 def read_expectations(entries: Sequence[Mapping[str, Any]]) -> list[Expectation]:
@@ -64,19 +79,36 @@ def read_selection(match: Any, place: str) -> Selection:
 
 
 def _read(entry: Mapping[str, Any], place: str) -> Expectation:
-    if NEEDED - set(entry) or set(entry) - NEEDED - {"by"}:
-        raise ConfigError(place, f"has name, less, more, metric, because and may have by; got {', '.join(entry)}")
-    known = sorted(Metrics.__annotations__)
-    if entry["metric"] not in known:
-        raise ConfigError(place, f"no metric {entry['metric']!r}{did_you_mean(str(entry['metric']), known)}")
-    by = entry.get("by", TOLERANCE)
-    if isinstance(by, bool) or not isinstance(by, (int, float)) or not 0 <= by < 1:
-        raise ConfigError(place, f"by is a share of at least 0 and below 1, not {by!r}")
+    parts = set(entry) - {"by"}
+    if parts not in (TWO_CELLS, TURN):
+        forms = "name, metric, because, and less and more, or of, along and begins; it may have by"
+        raise ConfigError(place, f"has {forms}; got {', '.join(entry)}")
+    turn = _read_turn(entry, place) if parts == TURN else None
+    less, more = ("of", "of") if turn else ("less", "more")
     return Expectation(
         name=str(entry["name"]),
-        less=read_selection(entry["less"], f"{place}.less"),
-        more=read_selection(entry["more"], f"{place}.more"),
-        metric=entry["metric"],
+        less=read_selection(entry[less], f"{place}.{less}"),
+        more=read_selection(entry[more], f"{place}.{more}"),
+        metric=_read_metric(entry["metric"], place),
         because=" ".join(str(entry["because"]).split()),
-        by=float(by),
+        by=_read_share(entry.get("by", TOLERANCE), place),
+        turn=turn,
     )
+
+
+def _read_turn(entry: Mapping[str, Any], place: str) -> Turn:
+    check_key(str(entry["along"]), f"{place}.along")
+    return Turn(str(entry["along"]), _read_metric(entry["begins"], f"{place}.begins"))
+
+
+def _read_metric(name: Any, place: str) -> str:
+    known = sorted(Metrics.__annotations__)
+    if name not in known:
+        raise ConfigError(place, f"no metric {name!r}{did_you_mean(str(name), known)}")
+    return str(name)
+
+
+def _read_share(by: Any, place: str) -> float:
+    if isinstance(by, bool) or not isinstance(by, (int, float)) or not 0 <= by < 1:
+        raise ConfigError(place, f"by is a share of at least 0 and below 1, not {by!r}")
+    return float(by)

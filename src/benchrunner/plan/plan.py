@@ -23,6 +23,9 @@ class PlannedCell(Verdict):
     repeat: int = 1
     """Which process of the cell is meant, where it is measured in several. Not in the plan: it has each cell once."""
 
+    probe_of: str = ""
+    """The slug of the search that added the cell to its sweep (`plan/search.py`); empty: it is of the matrix."""
+
     @property
     def place(self) -> str:
         """Where this process is kept under `cells/`."""
@@ -77,8 +80,18 @@ class Plan:
         )
 
     def processes(self, repeats: int | None = None) -> list[PlannedCell]:
-        """Every process of every cell: all first ones, then all second ones, …; `repeats` None: as the sweep says."""
-        rounds = range(1, (repeats or self.settings.repeats) + 1)
-        return [
-            replace(planned, repeat=repeat) if repeat > 1 else planned for repeat in rounds for planned in self.cells
-        ]
+        """Every process of every cell: all first ones, then all second ones, …; `repeats` None: as the sweep says.
+
+        A search has one: what is measured are its probes.
+        """
+        return processes_of(self.cells, repeats or self.settings.repeats)
+
+
+def processes_of(cells: Sequence[PlannedCell], repeats: int) -> list[PlannedCell]:
+    """All first processes of these cells, then all second ones, …"""
+    return [
+        replace(planned, repeat=repeat) if repeat > 1 else planned
+        for repeat in range(1, repeats + 1)
+        for planned in cells
+        if repeat == 1 or not planned.cell.search
+    ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchrunner.core import arithmetic
@@ -22,6 +23,7 @@ from benchrunner.plan.dry_runs import METHOD, apply_dry_runs
 from benchrunner.plan.expectation import read_expectations
 from benchrunner.plan.plan import ModelCard, Plan, PlannedCell
 from benchrunner.plan.rules import Rule
+from benchrunner.plan.search import decide_search
 from benchrunner.plan.unread import leave_out_unread
 from benchrunner.plan.verdict import Preflight, Verdict
 
@@ -55,7 +57,7 @@ def make_plan(
     rows = [one.row for one in read.rows]
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
     cells = make_cells(rows, hardware)
-    verdicts = [preflight.decide(cell, row.excluded_reason) for cell, row in zip(cells, rows, strict=True)]
+    verdicts = [_decide(cell, row.excluded_reason, preflight) for cell, row in zip(cells, rows, strict=True)]
     planned = [
         _planned(cell, verdict, one.left_out) for cell, verdict, one in zip(cells, verdicts, read.rows, strict=True)
     ]
@@ -70,9 +72,14 @@ def make_plan(
     )
 
 
+def _decide(cell: Cell, excluded_reason: str | None, preflight: Preflight) -> Verdict:
+    decide = partial(decide_search, preflight=preflight) if cell.search else preflight.decide
+    return decide(cell, excluded_reason)
+
+
 def _judged_again(planned: PlannedCell, preflight: Preflight) -> PlannedCell:
     """A dry run may know better than arithmetic whether a cell fits."""
-    if planned.verdict != "run" or planned.cell.config.predict.name != METHOD:
+    if planned.verdict != "run" or planned.cell.config.predict.name != METHOD or planned.cell.search:
         return planned
     return _planned(planned.cell, preflight.judge_memory(planned.cell, planned), planned.left_out)
 

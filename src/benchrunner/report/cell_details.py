@@ -19,28 +19,35 @@ MOST_LINES = 20
 LONGEST_LINE = 400
 
 
-def packed_details(rows: Sequence[Row], roots: Mapping[str, str]) -> str:
+def packed_details(
+    rows: Sequence[Row], roots: Mapping[str, str], expected: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """The details of every row as JSON, deflated, in base64: a page of 10,000 cells has no room for them as text.
 
     Args:
         rows: in the order of the page's table.
         roots: sweep → its directory as seen from the page; a sweep that is not named is where the page is.
+        expected: cell → what the sweep expects of it, in sentences.
     """
-    details = [details_of(row, roots.get(row.sweep, ""), len(rows) <= MOST_CELLS_WITH_SAMPLES) for row in rows]
+    with_samples, said = len(rows) <= MOST_CELLS_WITH_SAMPLES, expected or {}
+    details = [
+        details_of(row, roots.get(row.sweep, ""), with_samples, said.get(row.planned.cell.cell_id, ())) for row in rows
+    ]
     text = json.dumps(details, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode("ascii")
 
 
-def details_of(row: Row, root: str, with_samples: bool) -> dict[str, Any]:
-    """One cell: verdict, checks, samples, phases, prediction, files, command; what is unknown is left out."""
+def details_of(row: Row, root: str, with_samples: bool, expected: Sequence[str] = ()) -> dict[str, Any]:
+    """One cell: verdict, what is expected, checks, samples, phases, files, command; what is unknown is left out."""
     record = row.record
     known = {
         "slug": row.planned.cell.slug,
         "id": row.planned.cell.cell_id,
         "status": row.status,
         "code": row.reason_code if row.status != "ok" else None,
-        "reason": single_line(row.reason) if row.status != "ok" else None,
+        "reason": single_line(row.reason) if row.status != "ok" or row.planned.cell.search else None,
         "flags": row.flags,
+        "expected": [single_line(sentence) for sentence in expected],
         "command": command_of(row),
         "predicted_gib": _gib((row.planned.predicted or {}).get("peak_memory_bytes")),
         "predicted_ms": _ms((row.planned.predicted or {}).get("step_time_s")),

@@ -22,10 +22,14 @@ Section = tuple[str, list[str]]
 """Title and lines."""
 
 
-def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths) -> list[Section]:
-    """Verdict, numbers, evidence, checks, phases, ends of logs, the command, the nearest cell that works."""
+def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths, expected: Sequence[str] = ()) -> list[Section]:
+    """Verdict, expectations, numbers, evidence, checks, phases, ends of logs, command, the nearest cell that works."""
     record = row.record
-    sections = [("Cell", _verdict(row)), *(_of_record(row, record, paths) if record else [])]
+    sections = [
+        ("Cell", _verdict(row)),
+        ("Expected of it", [*expected]),
+        *(_of_record(row, record, paths) if record else []),
+    ]
     sections.append(("Run it again", [command_of(row)]))
     if row.status != "ok":
         sections.append(("Nearest cell that works", _nearest(row, rows)))
@@ -34,6 +38,7 @@ def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths) -> list[Sect
 
 def _verdict(row: Row) -> list[str]:
     why = [] if row.status == "ok" else [f"{row.reason_code}: {single_line(row.reason)}"]
+    why += [single_line(row.reason)] if row.status == "ok" and row.planned.cell.search else []
     flags = [f"flags: {' '.join(row.flags)}"] if row.flags else []
     left_out = [f"does not read: {' '.join(row.planned.left_out)}"] if row.planned.left_out else []
     return [row.planned.cell.slug, row.status, *why, *flags, *left_out]

@@ -8,7 +8,8 @@ from typing import Literal
 import pandas as pd
 
 from benchrunner.machine.hardware import Hardware
-from benchrunner.plan.expectation import Expectation, Selection, read_expectations
+from benchrunner.plan.expectation import Expectation, Selection, Turn, read_expectations
+from benchrunner.plan.facts import look_up
 from benchrunner.report import formatting
 from benchrunner.report.results import Row
 
@@ -25,6 +26,14 @@ class Judged:
     """The metric of the cell that should have less ÷ that of the other; None where not judged."""
     explanation: str
     """In a sentence: the two cells and their numbers, or why there is nothing to compare."""
+    cell_ids: tuple[str, ...] = ()
+    """The two cells, where they are compared."""
+
+    @property
+    def sentence(self) -> str:
+        """What the page of either cell says of it."""
+        expectation = self.expectation
+        return f"{self.answer}: {expectation.name} ({expectation.because}). {self.explanation}"
 
 
 def judge_expectations(rows: Sequence[Row], hardware: Hardware) -> list[Judged]:
@@ -44,18 +53,57 @@ def expectations_table(judged: Sequence[Judged]) -> pd.DataFrame:
     )
 
 
+def expected_of(judged: Sequence[Judged]) -> dict[str, list[str]]:
+    """Cell → what is expected of it, and what records say of that; of cells that are compared alone."""
+    sentences: dict[str, list[str]] = {}
+    for one in judged:
+        for cell_id in one.cell_ids:
+            sentences.setdefault(cell_id, []).append(one.sentence)
+    return sentences
+
+
 def _judge(expectation: Expectation, rows: Sequence[Row], hardware: Hardware) -> Judged:
-    found = [
-        _the_value(selection, expectation.metric, rows, hardware) for selection in (expectation.less, expectation.more)
-    ]
-    problems = [problem for problem in found if isinstance(problem, str)]
-    if problems:
-        return Judged(expectation=expectation, answer="not judged", ratio=None, explanation="; ".join(problems))
-    (slug, less), (other, more) = (value for value in found if not isinstance(value, str))
+    found = _the_two(expectation, rows, hardware)
+    if isinstance(found, str):
+        return Judged(expectation=expectation, answer="not judged", ratio=None, explanation=found)
+    (one, less), (other, more) = ((row, row.metrics[expectation.metric]) for row in found)  # type: ignore[literal-required]
     ratio = less / more if more else math.inf
-    said = [f"{name} {_said(expectation.metric, value)}" for name, value in ((slug, less), (other, more))]
-    explanation = f"{said[0]} against {said[1]}: ratio {ratio:.3f}"
-    return Judged(expectation=expectation, answer=_answer(ratio, expectation.by), ratio=ratio, explanation=explanation)
+    said = [
+        f"{row.planned.cell.slug} {_said(expectation.metric, value)}" for row, value in ((one, less), (other, more))
+    ]
+    return Judged(
+        expectation=expectation,
+        answer=_answer(ratio, expectation.by),
+        ratio=ratio,
+        explanation=f"{said[0]} against {said[1]}: ratio {ratio:.3f}",
+        cell_ids=(one.planned.cell.cell_id, other.planned.cell.cell_id),
+    )
+
+
+def _the_two(expectation: Expectation, rows: Sequence[Row], hardware: Hardware) -> tuple[Row, Row] | str:
+    """The cell that should have less and the other, both with the metric; or why there is nothing to compare."""
+    if expectation.turn is not None:
+        return _at_the_turn(expectation, expectation.turn, rows, hardware)
+    one, other = (_the_row(side, expectation.metric, rows, hardware) for side in (expectation.less, expectation.more))
+    if isinstance(one, str) or isinstance(other, str):
+        return "; ".join(problem for problem in (one, other) if isinstance(problem, str))
+    return one, other
+
+
+def _at_the_turn(
+    expectation: Expectation, turn: Turn, rows: Sequence[Row], hardware: Hardware
+) -> tuple[Row, Row] | str:
+    """The first cell with anything of `begins`, and the one before it."""
+    chosen = [row for row in rows if expectation.less.has(row.planned.cell, hardware) and _has(row, expectation.metric)]
+    ordered = sorted(chosen, key=lambda row: look_up(turn.along, row.planned.cell, hardware))
+    place = next((number for number, row in enumerate(ordered) if row.metrics.get(turn.begins)), None)
+    if not ordered:
+        return "none of its cells has been measured"
+    if place is None:
+        return f"{turn.begins} is zero in all {len(ordered)} cells that were measured"
+    if not place:
+        return f"{ordered[0].planned.cell.slug}: {turn.begins} is above zero in the first cell already"
+    return ordered[place], ordered[place - 1]
 
 
 def _said(metric: str, value: float) -> str:
@@ -71,13 +119,16 @@ def _answer(ratio: float, by: float) -> Answer:
     return "violated" if ratio > 1 + by else "within tolerance"
 
 
-def _the_value(selection: Selection, metric: str, rows: Sequence[Row], hardware: Hardware) -> tuple[str, float] | str:
-    """Slug and metric of the one row that is selected, or why there is none."""
+def _the_row(selection: Selection, metric: str, rows: Sequence[Row], hardware: Hardware) -> Row | str:
+    """The one row that is selected, if it has the metric; or why there is none."""
     selected = [row for row in rows if selection.has(row.planned.cell, hardware)]
     if len(selected) != 1:
         return "no cell of this sweep is meant" if not selected else f"{len(selected)} cells are meant, not one"
-    row, value = selected[0], selected[0].metrics.get(metric)
-    if isinstance(value, (int, float)):
-        return row.planned.cell.slug, float(value)
-    why = row.reason_code if row.status != "ok" else f"it has no {metric}"
-    return f"{row.planned.cell.slug}: {why}"
+    row = selected[0]
+    if _has(row, metric):
+        return row
+    return f"{row.planned.cell.slug}: {row.reason_code if row.status != 'ok' else f'it has no {metric}'}"
+
+
+def _has(row: Row, metric: str) -> bool:
+    return isinstance(row.metrics.get(metric), (int, float))

@@ -11,7 +11,7 @@ from benchrunner.core.text import single_line
 from benchrunner.report import formatting, page
 from benchrunner.report.cell_details import packed_details
 from benchrunner.report.content import Tables
-from benchrunner.report.expectations import expectations_table
+from benchrunner.report.expectations import expectations_table, expected_of
 from benchrunner.report.markdown import LEGEND, is_numeric
 
 HERE = Path(__file__).parent
@@ -45,7 +45,7 @@ def to_html(tables: Tables) -> str:
         heat=page.heat(table),
         memory=page.memory_picture(tables),
         batches=page.batch_picture(tables),
-        details=packed_details(tables.rows, tables.roots),
+        details=packed_details(tables.rows, tables.roots, expected_of(tables.expectations)),
         reasons=reasons,
         reason_kinds=[_kind(reasons.iloc[:, index]) for index in range(len(reasons.columns))],
         predicted=formatting.predicted_table(tables.results),

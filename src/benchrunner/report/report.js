@@ -284,6 +284,7 @@
       [name, make("td", ok === true ? "✓" : ok === false ? "✗" : "?", ok === false ? "failed" : "ok"), ...rest])) : null);
     section(dialog, "Phases", cell.phases ? bars(cell.phases) : null);
     section(dialog, "Steps of the window (ms)", cell.samples_ms ? samples(cell.samples_ms) : null);
+    section(dialog, "Expected of it", cell.expected ? make("pre", cell.expected.join("\n")) : null);
     section(dialog, "Evidence", cell.evidence ? make("pre", cell.evidence.join("\n")) : null);
     section(dialog, "Earlier attempts", cell.earlier ? make("pre", cell.earlier.join("\n")) : null);
     dialog.showModal();

@@ -16,6 +16,9 @@ class Policy:
     def learn(self, planned: PlannedCell, record: Record) -> None:
         """A cell has got its verdict."""
 
+    def refused(self, planned: PlannedCell, outcome: Outcome) -> None:
+        """A waiting cell is not started, for a reason that says nothing about the cell itself."""
+
     def refusal(self, planned: PlannedCell, now_s: float) -> Outcome | None:
         """The verdict on a waiting cell that is not to be started, now nor later; None: it may run."""
         return None

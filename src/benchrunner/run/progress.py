@@ -37,6 +37,11 @@ class Progress:
         self._num_done, self._num_cells, self._started_s = 0, num_cells, self._clock.now()
         return self
 
+    def expect(self, num_cells: int, labels: Mapping[str, str]) -> None:
+        """So many more than was known at the beginning; `labels` as in `begin`."""
+        self._num_cells += num_cells
+        self._labels = {**labels, **self._labels}
+
     def __enter__(self) -> Self:
         """Begin the live line."""
         if self._status is not None:
@@ -103,7 +108,9 @@ def where_to_look(record: Record) -> list[str]:
 
 
 def headline(record: Record) -> str:
-    """The numbers of an `ok` cell that fit on its line."""
+    """The numbers of an `ok` cell that fit on its line; of a search, what it found."""
+    if record.reason is not None:
+        return record.reason
     memory, mfu = record.metrics.get("peak_memory_allocated_bytes"), record.metrics.get("mfu")
     parts = [
         *_speed(record),

@@ -125,6 +125,9 @@ class SharedSource(Source):
             self._seen.add(place)
             self._ledger.records[place] = record
             self._policies.learn(planned, record)
+        elif place not in self._seen:
+            why = f"{place} was concluded by another worker, and left no record that can be read"
+            self._policies.refused(planned, Outcome(status="skipped", reason_code="skipped.interrupted", reason=why))
 
     def _record(self, planned: PlannedCell) -> Record | None:
         record, problem = read_record(self._paths.cell(planned.place).record, planned)

@@ -28,6 +28,7 @@ from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.store.plan_check import require_as_planned
 from benchrunner.store.plan_form import CellEntry, PlanFile
+from benchrunner.store.probes import with_probes
 
 SCHEMA_VERSION = 1
 
@@ -99,7 +100,7 @@ def _point_latest(out_dir: Path, final: Path) -> None:
 
 
 def load_plan(directory: str | os.PathLike[str]) -> Plan:
-    """The plan of a sweep's directory, every cell as it was planned.
+    """The plan of a sweep's directory, every cell as it was planned, and those that its searches added.
 
     Raises:
         SweepDirError: no sweep, a damaged file, or one of another version.
@@ -109,7 +110,7 @@ def load_plan(directory: str | os.PathLike[str]) -> Plan:
         text = read_bytes(path, limit_bytes=PLAN_BYTES)
         plan = plan_from_dict(decode(text, PlanFile, limit_bytes=PLAN_BYTES, version=SCHEMA_VERSION))
         require_as_planned((planned.cell for planned in plan.cells), plan.hardware, json.loads(text))
-        return plan
+        return with_probes(plan, SweepPaths(Path(directory)))
     except FileNotFoundError as error:
         raise SweepDirError(f"{directory}: not a sweep: cannot read {PLAN} ({error.strerror})") from error
     except OtherVersion as error:
@@ -278,8 +279,9 @@ def _document_entry(planned: PlannedCell) -> dict[str, Any]:
         "slug": cell.slug,
         "axes": dict(cell.axes),
         "overrides": shlex.join(cell.as_overrides()),
-        "micro_batch_size": sizes.micro_batch_size,
-        "global_batch_size": sizes.global_batch_size,
+        "micro_batch_size": None if cell.search else sizes.micro_batch_size,
+        "global_batch_size": None if cell.search else sizes.global_batch_size,
+        "search": cell.search,
         "seq_len": sizes.seq_len,
         "devices": sizes.devices,
         "nodes": sizes.nodes,

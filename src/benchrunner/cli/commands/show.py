@@ -20,12 +20,15 @@ def show(arguments: Namespace) -> int:
     """Print one cell of a sweep; without a cell, the only one, or the first that broke."""
     from benchrunner.core.paths import SweepPaths
     from benchrunner.report.cell_text import cell_sections
+    from benchrunner.report.expectations import expected_of, judge_expectations
     from benchrunner.report.terminal import print_sections
     from benchrunner.report.write import read_sweep
 
     directory, cell = _operands(arguments.operands)
     sweep = read_sweep(SweepPaths(directory))
-    print_sections(cell_sections(find_cell(sweep.rows, cell), sweep.rows, sweep.paths))
+    row = find_cell(sweep.rows, cell)
+    expected = expected_of(judge_expectations(sweep.rows, sweep.plan.hardware)).get(row.planned.cell.cell_id, ())
+    print_sections(cell_sections(row, sweep.rows, sweep.paths, expected))
     return EXIT_OK
 
 
