@@ -177,6 +177,15 @@ def test_a_rank_that_fails_on_another_node_is_named(slurm, tmp_path):
     hold_nothing_left(bench)
 
 
+def test_a_rank_on_another_node_that_will_not_end_is_killed(slurm, tmp_path):
+    words = ["launcher=slurm", "strategy=ddp", "nodes=2", "devices=1", "limits.build_s=20", *WINDOW]
+    bench = Bench(tmp_path, words, BENCH_FAULT="ignore_sigterm@1")
+    assert bench.wait() == 2, bench.log.read_text()
+    (found,) = bench.records().values()
+    assert (found["reason_code"], found["evidence"]["rank"]) == ("timeout.build", 1)
+    hold_nothing_left(bench)
+
+
 def test_what_the_submitting_host_is_does_not_matter(slurm, tmp_path):
     setup = 'launcher.setup=["export PATH=/nowhere","export NCCL_DEBUG=WARN"]'
     bench = Bench(tmp_path, cells(1, "compile=eager,inductor", setup), NCCL_DEBUG="INFO")

@@ -29,6 +29,7 @@ from benchrunner.run.prepare import Prepared, prepare
 from benchrunner.run.progress import Progress
 from benchrunner.run.watch import Running, describe_running
 from benchrunner.store import runs
+from benchrunner.store.claims_round import begin_round
 from benchrunner.store.runs import ExitSummary
 
 POLL_INTERVAL_S = 0.05
@@ -49,6 +50,7 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     started_at = now_utc()
     try:
         with _lock(paths):
+            begin_round(paths)
             sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
             sweep.events.begin(len(sweep.queue), paths.root)
             try:
