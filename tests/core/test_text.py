@@ -104,3 +104,13 @@ def test_text_in_xml_holds_nothing_that_xml_cannot():
 )
 def test_markdown_shows_a_text_as_it_is(text, escaped):
     assert escape_markdown(text) == escaped
+
+
+@pytest.mark.parametrize("name", ["peer", "Device.cluster.example"])
+def test_a_host_that_is_called_like_a_word_of_the_errors_is_hidden_with_its_domain_alone(monkeypatch, name):
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    forget_hosts()
+    said = "Connection closed by peer. No space left on device\nat peer.cluster.example, device.cluster.example"
+    bare, domain = scrub_hosts(said).splitlines()
+    forget_hosts()
+    assert bare == said.splitlines()[0] and domain.count("<host>") == 1
