@@ -139,6 +139,7 @@ def plan_to_dict(plan: Plan) -> PlanFile:
         "cells": [_cell_entry(planned, common, settings, sections) for planned in plan.cells],
         "sections": sections.values,
         "cards": dict(plan.cards),
+        "notes": list(plan.notes),
     }
 
 
@@ -188,6 +189,7 @@ def _cell_entry(
         "flags": planned.flags,
         "predicted": planned.predicted,
         "evidence": planned.evidence,
+        "left_out": list(planned.left_out),
     }
     return cast(CellEntry, {key: value for key, value in entry.items() if value not in (None, {}, [])})
 
@@ -209,6 +211,7 @@ def plan_from_dict(data: PlanFile) -> Plan:
         created_at=data["created_at"],
         benchrunner=data["benchrunner"],
         cards=data.get("cards", {}),
+        notes=data.get("notes", []),
     )
 
 
@@ -248,6 +251,7 @@ def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
         flags=entry.get("flags", []),
         predicted=entry.get("predicted"),
         evidence=entry.get("evidence"),
+        left_out=tuple(entry.get("left_out", ())),
     )
 
 
@@ -288,4 +292,5 @@ def _document_entry(planned: PlannedCell) -> dict[str, Any]:
         "reason": planned.reason,
         "flags": planned.flags,
         "predicted": planned.predicted,
+        "left_out": list(planned.left_out),
     }

@@ -14,6 +14,8 @@ import benchrunner
         (["precision=fp16"], r"did you mean precision=fp16-mixed\?"),
         (["batch_size=4"], r"did you mean micro_batch_size\?"),
         (["optimizer.learning_rate=1"], r"did you mean optimizer.lr\?"),
+        (["run", "model=debug"], "leave out this word"),
+        (["help"], "write bench --help"),
         (["smoke"], r"did you mean \+sweeps=smoke\?"),
         (["--model", "llama2-7b"], "write model=llama2-7b"),
         (["--model=llama2-7b"], "write model=llama2-7b"),
