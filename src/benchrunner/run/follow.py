@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import filelock
 
-from benchrunner.core.errors import SweepDirError
+from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.faults import format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Status
@@ -187,6 +187,7 @@ class Follower:
             self._polled_s = now_s
             self.allocations.poll()
             self._say(f"allocations: {self.allocations.describe()}")
+            self._require_hope()
             if self._is_all_taken():
                 self._cancel_waiting()
         at_work = {
@@ -217,6 +218,19 @@ class Follower:
         if line != self._said:
             self._said = line
             self.progress.report(line)
+
+    def _require_hope(self) -> None:
+        """Not where somebody only watches.
+
+        Raises:
+            UsageError: no allocation can ever start.
+        """
+        if not self.how.only_watch and (why := self.allocations.hopeless()):
+            self.allocations.cancel()
+            raise UsageError(
+                f"launcher: what it asks for no node of the cluster ever has ({why}); its jobs were cancelled "
+                "(see launcher.partition, launcher.time_min, launcher.cpus_per_task, launcher.mem)"
+            )
 
     def _is_all_taken(self) -> bool:
         return all(self._claims.owner(place) is not None for place in self.left)
