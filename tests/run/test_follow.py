@@ -164,6 +164,16 @@ def test_what_slurm_says_of_nodes_names_none_in_records_and_logs(paths, said, cl
     assert clean in record(paths, planned[0])["reason"]
 
 
+def test_jobs_that_can_never_start_are_cancelled_and_said(paths):
+    planned = planned_cells(2, jobs=2)
+    fake = FakeCluster(paths, planned, waits_s=1e9)
+    hopeless = JobState(phase="waiting", detail="PartitionTimeLimit", is_hopeless=True)
+    fake.poll = lambda sweep, jobs: dict.fromkeys(jobs, hopeless)
+    with pytest.raises(UsageError, match=r"ever has \(PartitionTimeLimit\).*launcher.time_min"):
+        follow(paths, planned, fake)
+    assert fake.cancelled == ["100", "101"]
+
+
 def test_a_job_that_waits_is_waited_for(paths):
     planned = planned_cells(2, jobs=1)
     fake = FakeCluster(paths, planned, waits_s=5000.0)
