@@ -130,7 +130,7 @@ class Follower:
         return self._summarise(signum)
 
     def _begin(self) -> Progress:
-        return self.progress.begin(len(self.left), short_labels([planned.cell for planned in self.plan.cells]))
+        return self.progress.begin(len(self.left), short_labels(self.plan.cells), self.paths.root)
 
     def _called(self, planned: PlannedCell) -> str:
         process = "" if planned.repeat == 1 else f" (process {planned.repeat})"
@@ -202,7 +202,7 @@ class Follower:
         added = [one for one in self.plan.processes(self.options.repeats) if one.place not in known]
         self.left |= {one.place: one for one in added}
         if added:
-            self.progress.expect(len(added), short_labels([planned.cell for planned in self.plan.cells]))
+            self.progress.expect(len(added), short_labels(self.plan.cells))
 
     def _report(self, planned: PlannedCell) -> None:
         self._num_reported += 1
