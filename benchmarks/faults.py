@@ -55,7 +55,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HANG_LIMIT_S = 15
 
 HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env", "flood")
-PARTS = ("bench", "launch", "disk", "trials", "kills")
+TRIALS = {"trials": LISTED, "more": OWN}
+PARTS = ("bench", "launch", "disk", *TRIALS, "kills")
 """What `--only` knows beside kinds of faults."""
 
 Task = Callable[[], Row | None]
@@ -167,8 +168,9 @@ def run_all(found: Findings, options: argparse.Namespace) -> None:
 
 def run_trials(options: argparse.Namespace) -> Iterator[TrialRow]:
     """One after the other: some look at the time that things take."""
-    chosen = [trial for trial in (*LISTED, *OWN) if fnmatchcase(trial.what, options.trial)]
-    for task in trials.tasks(chosen) if not options.only or "trials" in options.only else ():
+    parts = [of for part, of in TRIALS.items() if not options.only or part in options.only]
+    chosen = [trial for of in parts for trial in of if fnmatchcase(trial.what, options.trial)]
+    for task in trials.tasks(chosen):
         if (row := task()) is not None:
             yield row
 
