@@ -146,7 +146,7 @@ def struck(tmp_path):
 
 
 def test_sixty_cells_in_three_jobs(slurm, tmp_path):
-    bench = Bench(tmp_path, cells(60, "launcher.jobs=3"))
+    bench = Bench(tmp_path, cells(60, "launcher.jobs=3", "launcher.nodelist='bench-node[1-2]'"))
     assert bench.wait(2400) == 0, bench.log.read_text()
     hold_complete(bench, 60)
     runs = json.loads((bench.sweep / "runs.json").read_text())["runs"]
@@ -279,6 +279,14 @@ def test_slurm_does_what_the_seam_says(slurm, tmp_path):
     words = [sys.executable, "-m", "benchrunner.launch.conformance", "slurm", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_no_node_ever_has_is_one_message_and_no_job(slurm, tmp_path):
+    bench = Bench(tmp_path, cells(1, "launcher.cpus_per_task=99"))
+    assert bench.wait() == 1
+    said = bench.log.read_text().splitlines()[-1]
+    assert said.startswith("bench: launcher: what it asks for no node of the cluster ever has (")
+    assert subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout == ""
 
 
 def test_detach_and_watch(slurm, tmp_path):

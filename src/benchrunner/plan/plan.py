@@ -18,6 +18,8 @@ class PlannedCell(Verdict):
     """A cell and what was decided about it."""
 
     cell: Cell
+    left_out: tuple[str, ...] = ()
+    """Overrides of the sweep that this cell does not read: `devices=2`."""
     repeat: int = 1
     """Which process of the cell is meant, where it is measured in several. Not in the plan: it has each cell once."""
 
@@ -62,6 +64,8 @@ class Plan:
     benchrunner: str = __version__
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
     """Model → its card, of each model that overrides changed; a plan of an older version has none."""
+    notes: Sequence[str] = ()
+    """What a reader must know of what the overrides became."""
 
     @property
     def settings(self) -> Settings:

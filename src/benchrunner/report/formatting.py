@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchrunner.core.units import GIB
 from benchrunner.plan.verdict import PREDICTED_ONLY
-from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying
+from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying, words_of_all
 
 UNKNOWN = "–"
 
@@ -174,7 +174,7 @@ def _said(pairs: Iterable[tuple[str, str]]) -> str:
 def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:
     """Settings → those of them that neither all rows share nor a column (`names`) of its own shows."""
     words = {text: setting_words(text) for text in results["settings"].unique()}
-    shared = set.intersection(*map(set, words.values()))
+    shared = set(words_of_all(results)[0])
     on_one_node = bool((results["nodes"] == 1).all()) if "nodes" in results else False
     shown = {NUM_LAYERS, "micro_batch_size", "seq_len", *names, *(["devices"] if on_one_node else [])}
     return {

@@ -17,7 +17,7 @@ from benchrunner.report.results import IDENTIFYING, NONE, Row, results_table
 
 def plan_table(plan: Plan) -> pd.DataFrame:
     """The plan as text: verdict, labels, prediction, reason."""
-    frame = formatting.labels(results_table(_plan_rows(plan), (*IDENTIFYING, "nodes")))
+    frame = formatting.labels(results_table(_plan_rows(plan), (*IDENTIFYING, "nodes", "left_out")))
     frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
     predicted = [planned.predicted or {} for planned in plan.cells]
     optional = {
@@ -109,8 +109,8 @@ def _rough_time(seconds: float) -> str:
 
 def plan_shared(plan: Plan) -> list[str]:
     """What all planned cells have in common, and what is left of models that were changed."""
-    results = results_table(_plan_rows(plan), (*IDENTIFYING, "model", "workload"))
-    return [*shared_sentences(results), *_against_cards(plan)]
+    results = results_table(_plan_rows(plan), (*IDENTIFYING, "model", "workload", "left_out"))
+    return [*shared_sentences(results), *_against_cards(plan), *(f"Note: {note}." for note in plan.notes)]
 
 
 def _against_cards(plan: Plan) -> list[str]:

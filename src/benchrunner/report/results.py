@@ -278,6 +278,7 @@ COLUMNS |= {
     "is_waiting": ("text", lambda row: "yes" if row.is_waiting else "no"),
     "search": ("text", lambda row: row.planned.cell.search or NONE),
     "probe_of": ("text", lambda row: row.planned.probe_of or NONE),
+    "left_out": ("text", lambda row: shlex.join(row.planned.left_out) or NONE),
 }
 
 SETTING = "config."
@@ -377,11 +378,20 @@ SHARED_AS = {
 
 
 def shared_settings(results: pd.DataFrame) -> list[str]:
-    """The overrides that every row has and that `constant_text` does not say, e.g. `measure.steps=5`."""
-    words = [setting_words(text) for text in results["settings"].unique()]
+    """The overrides that every row has, or would have if it read them, and that `constant_text` does not say."""
     said = {NUM_LAYERS, *(name for name in SIZES if name not in varying(results, SIZES))}
-    every = [word for word in words[0] if all(word in own for own in words)] if words else []
-    return [shlex.quote(word) for word in every if word.partition("=")[0] not in said]
+    every, unread = words_of_all(results)
+    own = [word for word in every if word.partition("=")[0] not in said]
+    return [shlex.quote(word) + (" (where it is read)" if word in unread else "") for word in own]
+
+
+def words_of_all(results: pd.DataFrame) -> tuple[list[str], set[str]]:
+    """The overrides of every row, but for those that do not read them; and which of them some row does not read."""
+    unread = results["left_out"] if "left_out" in results else [NONE] * len(results)
+    pairs = {pair: tuple(map(setting_words, pair)) for pair in zip(results["settings"], unread, strict=True)}
+    words = dict.fromkeys(word for own, _ in pairs.values() for word in own)
+    every = [word for word in words if all(word in own or word in left_out for own, left_out in pairs.values())]
+    return every, {word for _, left_out in pairs.values() for word in left_out}
 
 
 def setting_words(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import filelock
 
-from benchrunner.core.errors import SweepDirError
+from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.faults import format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Status
@@ -130,7 +130,7 @@ class Follower:
         return self._summarise(signum)
 
     def _begin(self) -> Progress:
-        return self.progress.begin(len(self.left), short_labels([planned.cell for planned in self.plan.cells]))
+        return self.progress.begin(len(self.left), short_labels(self.plan.cells), self.paths.root)
 
     def _called(self, planned: PlannedCell) -> str:
         process = "" if planned.repeat == 1 else f" (process {planned.repeat})"
@@ -187,6 +187,7 @@ class Follower:
             self._polled_s = now_s
             self.allocations.poll()
             self._say(f"allocations: {self.allocations.describe()}")
+            self._require_hope()
             if self._is_all_taken():
                 self._cancel_waiting()
         at_work = {
@@ -201,7 +202,7 @@ class Follower:
         added = [one for one in self.plan.processes(self.options.repeats) if one.place not in known]
         self.left |= {one.place: one for one in added}
         if added:
-            self.progress.expect(len(added), short_labels([planned.cell for planned in self.plan.cells]))
+            self.progress.expect(len(added), short_labels(self.plan.cells))
 
     def _report(self, planned: PlannedCell) -> None:
         self._num_reported += 1
@@ -217,6 +218,19 @@ class Follower:
         if line != self._said:
             self._said = line
             self.progress.report(line)
+
+    def _require_hope(self) -> None:
+        """Not where somebody only watches.
+
+        Raises:
+            UsageError: no allocation can ever start.
+        """
+        if not self.how.only_watch and (why := self.allocations.hopeless()):
+            self.allocations.cancel()
+            raise UsageError(
+                f"launcher: what it asks for no node of the cluster ever has ({why}); its jobs were cancelled "
+                "(see launcher.partition, launcher.time_min, launcher.cpus_per_task, launcher.mem)"
+            )
 
     def _is_all_taken(self) -> bool:
         return all(self._claims.owner(place) is not None for place in self.left)

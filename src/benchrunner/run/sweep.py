@@ -103,7 +103,7 @@ class Sweep:
         return self._summarise(plan, self._interrupts.signum)
 
     def _begin(self, plan: Plan) -> Progress:
-        return self.progress.begin(len(self.queue), short_labels([planned.cell for planned in plan.cells]))
+        return self.progress.begin(len(self.queue), short_labels(plan.cells), self.ledger.paths.root)
 
     # --- a turn
 
