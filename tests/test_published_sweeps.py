@@ -25,9 +25,9 @@ WHOLE_CARD = "memory_limit_gib=null"
 FORMS = {
     "litgpt-forward": ["seq_len=32", "model.num_layers=1"],
     "litgpt-generate": ["generate.new_tokens=4", "generate.num_samples=2"],
-    "litgpt-train": ["seq_len=32", "model.num_layers=1"],
+    "litgpt-train": ["seq_len=32", "compile=eager,thunder"],
     "litgpt-train-fsdp": ["seq_len=32", "compile=eager,thunder"],
-    "llm-train-bench": ["seq_len=32", "micro_batch_size=64", "strategy=fsdp_stage3"],
+    "llm-train-bench": ["seq_len=32", "micro_batch_size=64", "compile=eager"],
     "llm-train-bench-examples": ["seq_len=32"],
     "mingpt-fsdp": ["seq_len=32", "devices=2", WHOLE_CARD],
     "litgpt-resources-lora": [WHOLE_CARD, "global_batch_size=8", "model=phi-1.5,falcon-40b"],
