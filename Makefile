@@ -32,6 +32,7 @@ $(VENV)/.mutants: pyproject.toml | $(BIN)/python
 
 bench: $(VENV)/.bench  ## install, run the smoke matrix on whatever this machine has, print its tables
 	@command -v c++ g++ clang++ >/dev/null 2>&1 || echo "note: no C++ compiler: compiled cells on CPU will be reported as missing.cxx" >&2
+	@.ci/transformer-engine $(BIN)/python
 	$(BIN)/bench +sweeps=smoke
 
 nightly: $(VENV)/.bench  ## the nightly: run, verify, compare with the last good run (SWEEP=nightly on eight GPUs)

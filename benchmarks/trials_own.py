@@ -6,25 +6,28 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import psutil
 from trials import (
     FOUR,
     LONG,
     ONE,
     TWO,
+    Broken,
     CannotTell,
     Trial,
     last_line,
     pause,
+    rank_files,
     require,
     require_ok,
     require_refused,
     wait_for_state,
 )
-from victim import Sweep, statuses, wait_for
+from victim import TINY, Sweep, statuses, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +35,22 @@ ROOT = Path(__file__).resolve().parents[1]
 def _shell(line: str) -> list[str]:
     """`line` before bench, in its shell."""
     return ["sh", "-c", f'{line} exec "$@"', "sh"]
+
+
+def child_ends_unheard(sweep: Sweep) -> str:
+    code = sweep.run([*TWO, "launcher.preload=false"], "exception@0", before=IGNORES)
+    require(code == 2 and statuses(sweep) == "2 failed.exception", f"exit {code}; {statuses(sweep)}")
+    return f"exit 2; {statuses(sweep)}"
+
+
+def stop_that_is_blocked(sweep: Sweep) -> str:
+    before = ["env", "--block-signal=TERM", "--block-signal=INT"]
+    bench = sweep.start([*FOUR, f"out_dir={sweep.out / 'outputs'}"], "hang", before=before)
+    wait_for_state(sweep, "build")
+    bench.send_signal(signal.SIGTERM)
+    code = bench.wait(60)
+    require(code == 143, f"exit {code}")
+    return f"exit 143; resumed: {require_ok(sweep, sweep.resume())}"
 
 
 def _ok_under(before: Sequence[str], sweep: Sweep) -> str:
@@ -91,7 +110,7 @@ def little_memory(sweep: Sweep) -> str:
 
 
 def little_cpu(sweep: Sweep) -> str:
-    code = sweep.run(["-m", *LONG, "measure.steps=1000000"], before=_shell("ulimit -t 9;"))
+    code = sweep.run(["-m", *LONG, "measure.steps=1000000"], before=_shell("ulimit -S -t 9;"))
     reasons = [str(record["reason"]) for record in sweep.records().values()]
     require(code == 2 and any("SIGXCPU" in reason for reason in reasons), f"exit {code}; {reasons}")
     return f"exit 2; {statuses(sweep)}: SIGXCPU"
@@ -142,6 +161,57 @@ def fifo(option: str, sweep: Sweep) -> str:
     return f"exit {code}; {statuses(sweep)}" + (f": {last_line(sweep)[:100]}" if code else "")
 
 
+def in_its_place(kind: str, sweep: Sweep) -> str:
+    """What out_dir, or a sweep file, is instead."""
+    places = {"out_dir is a file": "outputs", "sweep file is a pipe": "pipe.yaml", "sweep file is a folder": "d.yaml"}
+    place = sweep.out / places[kind]
+    make: dict[str, Callable[[Path], None]] = {"pipe.yaml": os.mkfifo, "d.yaml": Path.mkdir}
+    make.get(place.name, Path.touch)(place)
+    words = [str(place)] if place.suffix else [*ONE, f"out_dir={place}"]
+    bench = sweep.start(words)
+    try:
+        return require_refused(sweep, bench.wait(60), place.name)
+    except subprocess.TimeoutExpired:
+        bench.kill()
+        bench.wait()
+        raise Broken("it waits for ever") from None
+
+
+def no_summary(sweep: Sweep) -> str:
+    file = sweep.out / "junit.xml"
+    code = sweep.run([*ONE, "--junit", str(file)], env={"GITHUB_STEP_SUMMARY": "/nonexistent/summary"})
+    require(file.exists() and "tables cannot be made" not in sweep.said(), f"exit {code}; no JUnit")
+    return require_ok(sweep, code) + "; JUnit written"
+
+
+def first_process(sweep: Sweep) -> str:
+    """As in a container without an init."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        raise CannotTell
+    return require_ok(sweep, sweep.run(TWO, "grandchild", before=command))
+
+
+def no_network(sweep: Sweep) -> str:
+    """Not even the loopback."""
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        raise CannotTell
+    code = sweep.run(TWO, before=["unshare", "--net"])
+    told = {one["axes"]["strategy"]: one["reason_code"] or "ok" for one in sweep.records().values()}
+    require(code == 2 and told.get("single") == "ok" and len(told) == 2, f"exit {code}; {told}")
+    reason = next(str(one["reason"]) for one in sweep.records().values() if one["status"] != "ok")
+    return f"exit 2; single ok, ddp {told['ddp']}: “{reason[:140]}”"
+
+
+def telling_host(name: str, fault: str, verdict: str, sweep: Sweep) -> str:
+    command = ["unshare", "--uts", "sh", "-c", f'hostname {name} && exec "$@"', "sh"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        raise CannotTell
+    code = sweep.run([*TINY, "strategy=ddp"], fault, before=command)
+    require(statuses(sweep) == verdict, f"exit {code}; {statuses(sweep)}")
+    return f"exit {code}; {statuses(sweep)}"
+
+
 # --- while it runs -------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +243,28 @@ def gone_record(sweep: Sweep) -> str:
     before = f"exit {code}; {statuses(sweep)}"
     require(len(sweep.records()) == 3, before)
     return f"{before}; resumed: {require_ok(sweep, sweep.resume())}, measured {sweep.num_measured()[slug]} time"
+
+
+def gone_attempt(sweep: Sweep) -> str:
+    bench = sweep.start([*FOUR, "measure.steps=400", f"out_dir={sweep.out / 'outputs'}"])
+    wait_for_state(sweep, "measure")
+    (attempt,) = sweep.directory().glob("cells/*/attempt-1")
+    shutil.rmtree(attempt, ignore_errors=True)
+    code = bench.wait()
+    require(code == 2 and len(sweep.records()) == 4 and "3 ok" in statuses(sweep), f"exit {code}; {statuses(sweep)}")
+    before = statuses(sweep)
+    return f"exit 2; {before}; resumed: {require_ok(sweep, sweep.resume())}"
+
+
+def stopped_agent(sweep: Sweep) -> str:
+    bench = sweep.start([*LONG, f"out_dir={sweep.out / 'outputs'}"])
+    wait_for_state(sweep, "measure")
+    (file,) = rank_files(sweep)
+    agent = psutil.Process(int(json.loads(file.read_text())["pid"])).parent()
+    agent.suspend()
+    pause(12)
+    agent.resume()
+    return require_ok(sweep, bench.wait())
 
 
 def gone_sweep(sweep: Sweep) -> str:
@@ -232,6 +324,13 @@ UNDER: dict[str, tuple[str, Sequence[str]]] = {
     "without asserts": ("PYTHONOPTIMIZE=2 bench …", ["env", "PYTHONOPTIMIZE=2"]),
     "warnings are errors": ("PYTHONWARNINGS=error bench …", ["env", "PYTHONWARNINGS=error"]),
     "threads that are no number": ("OMP_NUM_THREADS=many bench …", ["env", "OMP_NUM_THREADS=many"]),
+    "a terminal of no width": ("COLUMNS=1 LINES=0 FORCE_COLOR=1 bench …",
+                               ["env", "COLUMNS=1", "LINES=0", "FORCE_COLOR=1"]),
+    "caches that are files": ("HOME=/dev/null XDG_CACHE_HOME=/dev/null bench …",
+                              ["env", "HOME=/dev/null", "XDG_CACHE_HOME=/dev/null"]),
+    "locks nowhere": ("BENCH_LOCKS=/proc/none TZ=none bench …", ["env", "BENCH_LOCKS=/proc/none", "TZ=none/none"]),
+    "a small stack": ("ulimit -s 512; bench …", _shell("ulimit -s 512;")),
+    "an idle scheduler": ("chrt --idle 0 bench …", ["chrt", "--idle", "0"]),
     "one core": ("taskset -c 0 bench …", ["taskset", "-c", "0"]),
 }  # fmt: skip
 """What → command, and what comes before bench; all of it must be as if nothing were there."""
@@ -239,6 +338,10 @@ UNDER: dict[str, tuple[str, Sequence[str]]] = {
 OWN: list[Trial] = [
     *(Trial(what=what, command=command, must="ok, exit 0", run=partial(_ok_under, before))
       for what, (command, before) in UNDER.items()),
+    Trial(what="SIGCHLD ignored, a rank fails", command="bench … launcher.preload=false, of such a parent",
+          must="failed.exception", run=child_ends_unheard),
+    Trial(what="stop that is blocked", command="env --block-signal=TERM bench …; kill of it", must="exit 143",
+          run=stop_that_is_blocked),
     Trial(what="clock set back", command="bench …; its clock goes back by a day", must="ok, times are true",
           run=clock_back),
     Trial(what="no inodes", command="mount -o nr_inodes=36; bench …", must="exit 2 and said", run=no_inodes),
@@ -246,7 +349,7 @@ OWN: list[Trial] = [
     Trial(what="TMPDIR read-only", command="TMPDIR=(read-only) bench …", must="ok", run=read_only_tmp),
     Trial(what="little address space", command="ulimit -v 500000; bench …", must="each cell has a verdict, exit 2",
           run=little_memory),
-    Trial(what="little CPU time", command="ulimit -t 9; bench …", must="named: SIGXCPU", run=little_cpu),
+    Trial(what="little CPU time", command="ulimit -S -t 9; bench …", must="named: SIGXCPU", run=little_cpu),
     Trial(what="hostile folder", command="cd where torch.py, json.py, benchrunner.py lie; PYTHONSAFEPATH=1 bench …",
           must="ok", run=hostile_folder),
     Trial(what="strange folder", command="bench out_dir='link/a b/ü $(touch x) ; é' (decomposed, through a link)",
@@ -257,6 +360,23 @@ OWN: list[Trial] = [
           run=partial(fifo, "--events")),
     Trial(what="JUnit into a FIFO", command="bench --junit FIFO, nobody reads", must="does not wait",
           run=partial(fifo, "--junit")),
+    *(Trial(what=what, command=f"bench … where the {what}", must="exit 1 and said", run=partial(in_its_place, what))
+      for what in ("out_dir is a file", "sweep file is a pipe", "sweep file is a folder")),
+    Trial(what="job summary nowhere", command="GITHUB_STEP_SUMMARY=/nonexistent/x bench … --junit FILE",
+          must="ok, JUnit written", run=no_summary),
+    Trial(what="first process", command="unshare --pid bench …, with a grandchild that stays", must="ok, none left",
+          run=first_process),
+    Trial(what="no network", command="unshare --net bench … (no loopback)", must="single ok, ddp named",
+          run=no_network),
+    Trial(what="host called peer", command="hostname peer; BENCH_FAULT=peer_loss@0 bench …", must="failed.peer_loss",
+          run=partial(telling_host, "peer", "peer_loss@0", "1 failed.peer_loss")),
+    Trial(what="host called process", command="hostname process; BENCH_FAULT=exit@1 bench …", must="failed.exit",
+          run=partial(telling_host, "process", "exit@1", "1 failed.exit")),
+    Trial(what="host called cublas", command="hostname cublas; BENCH_FAULT=oom_disguised bench …", must="oom.disguised",
+          run=partial(telling_host, "cublas", "oom_disguised", "1 oom.disguised")),
+    Trial(what="attempt deleted", command="rm -r attempt-1 while its job runs", must="the others ok; resumed: ok",
+          run=gone_attempt),
+    Trial(what="agent is stopped", command="kill -STOP of the agent, 12 s later -CONT", must="ok", run=stopped_agent),
     Trial(what="two resumes at once", command="bench resume DIR & bench resume DIR", must="one runs, one is refused",
           run=two_resumes),
     Trial(what="bench is stopped", command="kill -STOP, 15 s later -CONT; limits of 8 s", must="ok", run=stopped_bench),

@@ -1,11 +1,13 @@
 """What is planned for: the nodes, whatever the host is from which they are asked for."""
 
 import os
+import signal
 import subprocess
 from argparse import Namespace
 
 import pytest
 
+from benchrunner.cli import cluster
 from benchrunner.cli.overrides import plan_overrides
 from benchrunner.core.errors import UsageError
 from benchrunner.launch import launchers
@@ -16,7 +18,7 @@ class Nodes:
     """A cluster whose nodes are this machine with another environment; `refuses` GPUs, and says so."""
 
     def __init__(self, refuses=True, **variables):
-        self.refuses, self.variables, self.asked = refuses, variables, []
+        self.refuses, self.variables, self.asked, self.cancelled = refuses, variables, [], []
 
     def submit(self, sweep, request):
         self.asked.append(request.gpus_per_node)
@@ -24,6 +26,9 @@ class Nodes:
             raise UsageError("no GPUs here")
         subprocess.run(request.command, check=True, env=os.environ | self.variables)
         return "7"
+
+    def cancel(self, sweep, jobs):
+        self.cancelled += jobs
 
     def poll(self, sweep, jobs):
         return {job: JobState(phase="ended", end="completed") for job in jobs}
@@ -71,6 +76,25 @@ def test_the_question_asks_for_gpus_unless_the_cluster_has_none(planned, words, 
     nodes = Nodes()
     planned(nodes, *words)
     assert nodes.asked == asked
+
+
+def test_a_question_that_no_node_can_ever_answer_is_one_message(planned, monkeypatch, capsys):
+    nodes = Nodes(refuses=False)
+    states = [JobState(phase="waiting", detail="Priority"), JobState(phase="waiting", detail="X", is_hopeless=True)]
+    nodes.poll = lambda sweep, jobs: {"7": states.pop(0)}
+    monkeypatch.setattr(cluster, "ASK_INTERVAL_S", 0.0)
+    with pytest.raises(UsageError, match=r"no node of the cluster ever has \(X\)"):
+        planned(nodes)
+    assert nodes.cancelled == ["7"] and "job 7 waits (Priority)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_told_to_end_while_it_asks_leaves_no_job(planned, signum):
+    nodes = Nodes(refuses=False)
+    nodes.poll = lambda sweep, jobs: os.kill(os.getpid(), signum) or {}
+    with pytest.raises(SystemExit) as ended:
+        planned(nodes)
+    assert ended.value.code == 128 + signum and nodes.cancelled == ["7"]
 
 
 def test_gpus_that_were_named_and_are_refused_are_an_error(planned):

@@ -1,5 +1,6 @@
 """Exit codes, what is imported, what Hydra answers, and that every way to start the program is the same."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -80,3 +81,11 @@ def test_a_closed_pipe_is_no_error(tmp_path):
     command = f"{sys.executable} -m benchrunner plan --json | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_and_a_folder_in_the_place_of_a_sweep_file_are_refused(refused, tmp_path_factory):
+    place = tmp_path_factory.mktemp("elsewhere")
+    os.mkfifo(place / "pipe.yaml")
+    (place / "folder.yaml").mkdir()
+    refused([str(place / "pipe.yaml")], "pipe.yaml: a pipe, and no file$")
+    refused([str(place / "folder.yaml")], "folder.yaml: Is a directory$")

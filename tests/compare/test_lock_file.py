@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from benchrunner.compare.lock_file import lock_of, lock_path, lock_text, read_lock, write_lock
+from benchrunner.compare.side import MeasuredCell, Side
+from benchrunner.compare.verify import verify
 from benchrunner.core.errors import SweepDirError, UsageError
-from benchrunner.core.paths import CHECKOUT
-from fake_sweeps import cells
+from benchrunner.core.paths import CHECKOUT, SweepPaths
+from fake_sweeps import cells, make_plan
+from samples import make_cell, make_record, plan_cell
 from sides import make_side
 
 OOM = ("oom", "oom.device", "rank 0 ran out of memory")
@@ -91,3 +94,17 @@ def test_a_cell_that_stands_twice_is_named(side, tmp_path):
 )
 def test_it_is_beside_the_file_of_the_sweep(side, arguments, place):
     assert lock_path(replace(side, plan=replace(side.plan, arguments=arguments))) == place
+
+
+def test_a_search_is_locked_and_its_probes_are_not():
+    search = plan_cell(make_cell(leaves={"micro_batch_size": "max"}))
+    probe = replace(plan_cell(make_cell(leaves={"micro_batch_size": 8})), probe_of=search.cell.slug)
+    cells = [MeasuredCell(planned=one, records=[make_record(one.cell)]) for one in (search, probe)]
+    side = Side(
+        paths=SweepPaths(Path("nowhere")),
+        plan=make_plan([search, probe]),
+        cells={one.planned.cell.cell_id: one for one in cells},
+    )
+    lock = lock_of(side)
+    assert [one["cell_id"] for one in lock["cells"]] == [search.cell.cell_id]
+    assert verify(side, lock, "one.lock").deviations == []

@@ -248,7 +248,7 @@ def test_a_missing_sweep_file_is_named(tmp_path):
         ("micro_batch_sise=2", r"did you mean micro_batch_size\?"),
         ("model.d_modle=3", r"^model.d_modle: no such key \(did you mean model.d_model\?\); keys of model: .*d_ff"),
         ("model/foo=1", "^model/foo: no such key"),
-        ("micro_batch_size=abc", r"^micro_batch_size: abc is not an integer$"),
+        ("micro_batch_size=abc", r"^micro_batch_size: abc is not an integer, max or best$"),
         ("micro_batch_size=1.5", "not an integer"),
         ("micro_batch_size=true", "not an integer"),
         ("micro_batch_size=null", "null is not an integer"),

@@ -53,7 +53,7 @@ def test_wrong_values_are_told_what_is_allowed(key, value, message):
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("micro_batch_size", "an integer"), ("seq_len", "an integer or null"), ("timeout_s", "a number"),
+        ("micro_batch_size", "an integer, max or best"), ("seq_len", "an integer or null"), ("timeout_s", "a number"),
         ("model.bias", "true or false"), ("compile.dynamic", "true or false or null"), ("out_dir", "text"),
         ("sweep.include", "a list"), ("hardware.peak_flops", "a mapping"),
     ],

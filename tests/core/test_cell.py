@@ -17,6 +17,8 @@ from benchrunner.core.cell import (
     format_value,
     identity,
     make_slug,
+    remember_by_identity,
+    unique_slug,
 )
 from benchrunner.core.schema import LauncherConfig
 from samples import make_cell
@@ -155,3 +157,17 @@ def test_sizes_are_whole_numbers_and_name_the_machine():
 def test_where_a_number_comes_from_is_prose():
     model = make_cell().config.model
     assert digest_section(replace(model, source="a paper")) == digest_section(model)
+
+
+def test_a_slug_that_is_taken_gives_way_to_one_with_the_whole_id():
+    short = make_slug(USUAL, {"seq_len": 64}, "0123456789ab")
+    assert unique_slug(USUAL, {"seq_len": 64}, "0123456789ab", set()) == short
+    longer = unique_slug(USUAL, {"seq_len": 64}, "0123456789ab", {short})
+    assert longer == f"{short[:-14]}-6789ab-012345" and len(longer) == len(short)
+
+
+def test_a_digest_is_taken_once_of_a_section_that_cells_share():
+    asked = []
+    remembered = remember_by_identity(lambda section: asked.append(section) or f"{len(asked)}")
+    one, other = [1], [1]
+    assert [remembered(one), remembered(other), remembered(one), remembered(other)] == ["1", "2", "1", "2"]

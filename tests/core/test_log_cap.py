@@ -49,6 +49,31 @@ def test_a_log_of_usual_length_is_not_touched(tmp_path, size):
     assert (after.st_ino, after.st_mtime_ns, after.st_size) == (before.st_ino, before.st_mtime_ns, size)
 
 
+def test_the_hole_is_in_the_middle_alone_and_counted(tmp_path):
+    """The file keeps its length, so that who writes into it goes on where it was."""
+    path, line = tmp_path / "rank0.out", b"%07d\n"
+    written = b"".join(line % number for number in range((HEAD_BYTES + TAIL_BYTES + SLACK_BYTES) // 8 + MIB // 4))
+    append(path, written)
+    LogCap([path]).trim()
+    with_hole = path.read_bytes()
+    assert len(with_hole) == len(written) and on_disk(path) < len(written) - MIB
+    assert with_hole[:HEAD_BYTES] == written[:HEAD_BYTES] and with_hole[-TAIL_BYTES:] == written[-TAIL_BYTES:]
+    shorten_files([path])
+    left_out = len(written) - HEAD_BYTES - TAIL_BYTES
+    assert f"\n… {left_out:,} bytes of this log were not kept …\n".encode() in path.read_bytes()
+
+
+def test_a_missing_or_linked_log_stops_nobody(tmp_path):
+    target, last = tmp_path / "target", tmp_path / "last"
+    for path in (target, last):
+        append(path, b"x" * (HEAD_BYTES + TAIL_BYTES + SLACK_BYTES + 2 * MIB))
+    (tmp_path / "link").symlink_to(target)
+    paths = [tmp_path / "missing", tmp_path / "link", last]
+    LogCap(paths).trim()
+    shorten_files([tmp_path / "missing", last])
+    assert on_disk(target) > MOST_BYTES and last.stat().st_size < HEAD_BYTES + TAIL_BYTES + 100
+
+
 def test_where_files_have_no_holes_the_tail_is_what_comes_then(tmp_path, monkeypatch):
     monkeypatch.setattr(log_cap, "_fallocate", lambda *place: False)
     path = tmp_path / "rank0.out"

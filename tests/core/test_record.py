@@ -108,3 +108,9 @@ def test_the_schema_can_be_written_anywhere(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["record_schema", str(tmp_path / "s.json")])
     record_schema.main()
     assert json.loads((tmp_path / "s.json").read_text()) == SCHEMA
+
+
+def test_the_number_of_a_process_is_written_from_the_second_on():
+    record = make_record(make_cell())
+    assert "repeat" not in record_to_dict(record)
+    assert record_to_dict(replace(record, repeat=2))["repeat"] == 2

@@ -1,6 +1,6 @@
 from dataclasses import dataclass, fields
 
-from benchrunner.core.schema import ALLOWED, REQUIRED, Allowed, setting, value_at
+from benchrunner.core.schema import ALLOWED, REQUIRED, Allowed, setting, typed_section, value_at
 from samples import make_cell
 
 
@@ -18,3 +18,9 @@ def test_a_setting_holds_its_default_and_what_it_may_be():
 
 def test_a_key_with_points_leads_into_the_sections():
     assert value_at(make_cell().config, "optimizer.name") == "adamw"
+
+
+def test_a_section_may_be_its_name_alone_and_leaves_out_what_it_does_not_know():
+    """Plans of older versions."""
+    assert typed_section("predict", "off").name == "off"
+    assert typed_section("predict", {"name": "off", "gone": 1}).name == "off"

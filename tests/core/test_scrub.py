@@ -60,3 +60,15 @@ def test_a_host_called_like_a_phase_damages_no_rank_file(tmp_path, monkeypatch):
     rank.write_text('{"phase": "build", "error": {"message": "no route to build"}}')
     scrub.scrub_files([rank])
     assert json.loads(rank.read_text()) == {"phase": "build", "error": {"message": "no route to <host>"}}
+
+
+def test_lists_and_documents_that_are_no_rank_files_are_scrubbed_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_PAT", "hunter22")
+    rank, other, broken = (tmp_path / f"{name}.json" for name in ("rank0", "list", "broken"))
+    rank.write_text('{"error": {"lines": ["a hunter22", ["hunter22", 1]]}}')
+    other.write_text('["hunter22"]')
+    broken.write_text('{"hunter22')
+    scrub.scrub_files([rank, other, broken])
+    assert json.loads(rank.read_text()) == {"error": {"lines": ["a <secret>", ["<secret>", 1]]}}
+    assert broken.read_text() == '{"<secret>'
+    assert "hunter22" not in other.read_text()

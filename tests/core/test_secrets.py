@@ -1,8 +1,17 @@
+import html
 import json
+import urllib.parse
 
 import pytest
 
-from benchrunner.core.secrets import REDACTED, exposed_variable, is_secret, redact, without_secrets
+from benchrunner.core.secrets import (
+    REDACTED,
+    exposed_variable,
+    has_secret_shape,
+    is_secret,
+    redact,
+    without_secrets,
+)
 
 RANDOM = "q8ZfT3vKx0Lr7NwYb2Jd5HsMc9PgUe4A"
 NAMES = [
@@ -89,3 +98,33 @@ def test_the_variable_whose_value_a_text_holds(monkeypatch):
     monkeypatch.setenv("GITHUB_PAT", "opaque-42")
     assert exposed_variable("x=opaque-42") == "GITHUB_PAT"
     assert exposed_variable("x=opaque-43") is None
+
+
+@pytest.mark.parametrize("quote", [str, lambda text: json.dumps(text)[1:-1], lambda text: repr(text)[1:-1],
+                                   lambda text: json.dumps(text, ensure_ascii=False)[1:-1], html.escape,
+                                   lambda text: urllib.parse.quote(text, safe="")])  # fmt: skip
+@pytest.mark.parametrize("value", ["/a\"b\\c'ü&/", "two words/and=more", '"in quotes"'])
+def test_every_way_of_writing_a_value_is_found_whole(monkeypatch, quote, value):
+    """Nothing of it stays, not even a character at its ends."""
+    monkeypatch.setenv("GITHUB_PAT", value)
+    assert redact(f"<{quote(value)}>") == f"<{REDACTED}>"
+
+
+@pytest.mark.parametrize(
+    ("run", "is_secret_shape"),
+    [
+        (RANDOM, True),
+        ("q8ZfT3vKx0Lr7NwYb2Jd", True),  # three kinds of characters, twenty of them
+        ("q8zft3vkx0lr7nwyb2jd", False),  # two kinds: not so short
+        ("q8zft3vkx0lr7nwyb2jd5hsm1c9pgue4a", True),
+        ("qzftvkxlrnwybjdhsmcpgueaqzftvkxlrnwybjd", False),  # one kind
+        ("abcdefghijklmnopqrstuvwxyz0123456789ABC", False),  # many kinds, but in runs
+        ("4b825dc642cb6eb9a060e54bf8d69288fbee4904", False),  # a hash
+        (f"~/{RANDOM}", False),
+        (f"./{RANDOM}", False),
+        (f"s3:/{RANDOM}", False),
+        (f"-DPATH=/{RANDOM}", False),
+    ],
+)
+def test_randomness_is_many_changes_between_kinds_of_characters(run, is_secret_shape):
+    assert has_secret_shape(run) is is_secret_shape

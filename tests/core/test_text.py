@@ -2,7 +2,17 @@ import socket
 
 import pytest
 
-from benchrunner.core.text import first_line, forget_hosts, may_name_host, plain, scrub_hosts, single_line, visible
+from benchrunner.core.text import (
+    escape_markdown,
+    first_line,
+    forget_hosts,
+    may_name_host,
+    plain,
+    scrub_hosts,
+    single_line,
+    visible,
+    xml_text,
+)
 
 
 @pytest.fixture
@@ -77,3 +87,30 @@ def test_a_single_line_has_nothing_that_breaks_or_reorders_it():
 
 def test_what_is_not_seen_is_not_shown():
     assert visible("a\u202eb\u200fc\x9b31md\ne\tf") == "abc31md\ne\tf"
+
+
+def test_text_in_xml_holds_nothing_that_xml_cannot():
+    assert xml_text("a\x00b\ud800c\td\U0001f600") == "a\ufffdb\ufffdc\td\U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a|b *c* `d` [e](f) ~g~ $h$ i\\j", r"a\|b \*c\* \`d\` \[e\](f) \~g\~ \$h\$ i\\j"),
+        ("_private and snake_case_name", r"\_private and snake_case_name"),
+        ("<b> & more\nlines", "&lt;b&gt; &amp; more lines"),
+        ("see https://x.example and http://y", "see https&#58;//x.example and http&#58;//y"),
+    ],
+)
+def test_markdown_shows_a_text_as_it_is(text, escaped):
+    assert escape_markdown(text) == escaped
+
+
+@pytest.mark.parametrize("name", ["peer", "Device.cluster.example"])
+def test_a_host_that_is_called_like_a_word_of_the_errors_is_hidden_with_its_domain_alone(monkeypatch, name):
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    forget_hosts()
+    said = "Connection closed by peer. No space left on device\nat peer.cluster.example, device.cluster.example"
+    bare, domain = scrub_hosts(said).splitlines()
+    forget_hosts()
+    assert bare == said.splitlines()[0] and domain.count("<host>") == 1

@@ -38,6 +38,15 @@ def test_an_allocation_asks_for_what_the_keys_say(tmp_path):
     } <= set(words)  # fmt: skip
 
 
+def test_nodes_that_are_listed_are_asked_for_in_turn(tmp_path):
+    slurm = Slurm(sbatch=(0, "17\n", ""))
+    allocator = SlurmAllocator(LauncherConfig(name="slurm", nodelist="a[1-3]"), slurm)
+    for _ in range(3):
+        allocator.submit(tmp_path, REQUEST)
+    asked = [next(word for word in call if word.startswith("--nodelist=")) for call in slurm.calls]
+    assert asked == ["--nodelist=a1,a2", "--nodelist=a3,a1", "--nodelist=a2,a3"]
+
+
 def test_gres_is_said_in_place_of_gpus(tmp_path):
     slurm = Slurm(sbatch=(0, "17\n", ""))
     submit(tmp_path, slurm, gres="gpu:a100:4")
@@ -87,6 +96,7 @@ def test_a_host_without_slurm_is_told_so(tmp_path, monkeypatch):
     ("line", "state"),
     [
         ("7|PENDING|Resources", JobState(phase="waiting", detail="Resources")),
+        ("7|PENDING|PartitionTimeLimit", JobState(phase="waiting", detail="PartitionTimeLimit", is_hopeless=True)),
         ("7|RUNNING|None", JobState(phase="running", detail="RUNNING")),
         ("7|COMPLETING|None", JobState(phase="running", detail="COMPLETING")),
         ("7|COMPLETED|None", JobState(phase="ended", end="completed")),

@@ -1,11 +1,15 @@
 import json
+import re
 import signal
 from dataclasses import asdict, replace
 
 import pytest
 
 from benchrunner.core.paths import AttemptPaths
+from benchrunner.core.peer_loss import PEER_LOSS
 from benchrunner.core.rank_file import RankFile
+from benchrunner.core.text import VOCABULARY
+from benchrunner.outcome import signatures
 from benchrunner.outcome.evidence import Evidence, Stop, gather, stack
 from benchrunner.outcome.judge import judge
 from benchrunner.outcome.make_record import Attempt, make_record
@@ -517,3 +521,11 @@ def test_the_numbers_of_half_a_world_are_no_result(paths):
 def test_the_last_meaningful_line():
     assert last_meaningful_line(["words", "-------", "W1121 04:07 torch] x", "Traceback (most recent"]) == "words"
     assert last_meaningful_line([]) is None
+
+
+def test_no_word_that_verdicts_are_read_from_is_ever_hidden_as_the_hosts_name():
+    told = [signatures.HOST_OOM.pattern, signatures.DISGUISED_OOM.pattern, signatures.NO_SPACE.pattern]
+    told += [PEER_LOSS.pattern, *(entry[0] for entry in (*signatures.REFUSALS, *signatures.INFRASTRUCTURE))]
+    told += ["Sending process closing signal"]
+    letters = re.sub(r"\\.|\?P<\w+>|_", " ", " ".join(told))
+    assert {word.lower() for word in re.findall(r"[A-Za-z]{5,}", letters)} <= VOCABULARY

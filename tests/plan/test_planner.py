@@ -119,6 +119,7 @@ def test_the_document_has_the_promised_fields(planned):
     assert document["cells"][0].keys() == {
         "cell_id", "config_digest", "slug", "axes", "overrides", "micro_batch_size", "global_batch_size", "seq_len",
         "devices", "nodes", "world_size", "num_parameters", "verdict", "reason_code", "reason", "flags", "predicted",
+        "left_out", "search",
     }  # fmt: skip
     assert document["cells"][4]["num_parameters"] == 666914816
 

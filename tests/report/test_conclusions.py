@@ -28,3 +28,15 @@ def test_one_cell_is_both():
 def test_nothing_is_said_of_what_was_not_measured():
     assert best_cells(results((None, 2**30)), 3) == []
     assert best_cells(results((100.0, None), (200.0, 2**30)), 3)[0].endswith("2.00 × single · world 1.")
+
+
+def test_a_group_is_named_once():
+    cells = [
+        make_cell(workload=name, strategy=strategy) for name in ("train", "lora") for strategy in ("single", "ddp")
+    ]
+    speeds = [make_record(cell, metrics={"tokens_per_second_per_device": 100.0}) for cell in cells]
+    rows = [make_row(cell, record) for cell, record in zip(cells, speeds, strict=True)]
+    assert best_cells(results_table(rows), 1) == [
+        "debug train: single · world 1, 100.0 tokens/s/device.",
+        "Groups that are in the report, too: 1.",
+    ]

@@ -12,6 +12,7 @@ from benchrunner.machine.hardware import resolve
 from benchrunner.plan import formula_2023
 from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
+from benchrunner.plan.search import probe_of
 from benchrunner.report.expectations import judge_expectations
 from benchrunner.report.published import CLAIM, deviations, layout_names, load_layout, published_tables
 from declared import declared
@@ -47,7 +48,19 @@ def test_every_line_means_one_cell_of_its_sweep_and_no_cell_is_left_out(name):
             cells = [cell.cell_id for cell in cells if column.cells is None or column.cells.has(cell, H200)]
             assert len(cells) == 1 or (claims and cells), (table.title, line.labels, column.name, len(cells))
             meant |= set(cells)
-    assert meant == {one.cell.cell_id for one in planned(name)}
+    assert meant == {one.cell.cell_id for one in planned(name) if not one.cell.search}
+
+
+def test_what_a_search_tried_has_lines_of_its_own_behind_those_of_the_original():
+    search = next(one.cell for one in planned("mingpt-fsdp") if one.cell.search == "max")
+    tried = {size: probe_of(search, size, ()) for size in (13, 8, 11)}
+    rows = rows_of("mingpt-fsdp", {tried[8].cell_id: make_record(tried[8], "oom", "oom.device", "full")})
+    more = [make_row(tried[13], make_record(tried[13], "oom", "oom.device", "full"), H200),
+            make_row(tried[11], make_record(tried[11]), H200)]  # fmt: skip
+    added = [replace(row, planned=replace(row.planned, probe_of=search.slug)) for row in more]
+    baseline, checkpointed, *_ = published_tables(load_layout("mingpt-fsdp"), [*rows, *added], H200)
+    assert baseline.frame["batch size"].tolist() == ["1", "2", "4", "7", "8", "9", "11", "13"]
+    assert "OOM" in baseline.frame.iloc[-1].tolist() and checkpointed.frame["batch size"].iloc[-1] == "64"
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -35,7 +35,7 @@ FROZEN = (
     "predicted_step_time_s memory_error step_time_error checks num_checks_decided num_checks phase_start_s "
     "phase_build_s "
     "phase_compile_s phase_warmup_s phase_measure_s phase_check_s phase_teardown_s started_at log_folder commit "
-    "model_label parity_tolerance is_waiting"
+    "model_label parity_tolerance is_waiting search probe_of left_out"
 )
 """Other programs read these: a new column is appended, a renamed one raises the schema version."""
 
@@ -329,3 +329,19 @@ def test_markdown_groups_orders_and_bolds_the_best_of_a_group():
         text in "".join(line) for text, line in zip(("**300.0**", "200.0", "100.0", "7.000"), lines, strict=True)
     ] == [True] * 4
     assert text.count("**") == 2, "a group of one has no best"
+
+
+def test_a_search_is_told_apart_from_its_probes_and_has_the_sizes_that_it_found():
+    search, probe = make_cell(leaves={"micro_batch_size": "max"}), make_cell(leaves={"micro_batch_size": 12})
+    tried = {"micro_batch_size": 12, "cell": probe.slug, "status": "ok", "num_alloc_retries": 0,
+             "tokens_per_second_per_device": 1.0}  # fmt: skip
+    found = {"search": {"kind": "max", "micro_batch_size": 12, "probes": [tried]}}
+    record = make_record(search, reason="max = 12 (probes: 12 ok)", attempt=0, metrics={}, evidence=found)
+    waiting = results_table([make_row(search), make_row(make_cell(leaves={"micro_batch_size": "best"}))])
+    assert waiting["micro_batch_size"].isna().all()
+    assert formatting.labels(waiting)["micro-batch"].tolist() == ["max", "best"]
+    results = results_table([make_row(search, record), make_row(probe, make_record(probe))])
+    assert results["micro_batch_size"].tolist() == [12, 12] and results["search"].tolist() == ["max", "none"]
+    assert formatting.labels(results)["micro-batch"].tolist() == ["max = 12", "12"]
+    assert len(formatting.measured_table(results)) == 1
+    assert formatting.searches_table(results)["found"].tolist() == ["max = 12 (probes: 12 ok)"]

@@ -7,19 +7,22 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import snapshot
+from benchrunner.core.record import STATUSES
 from benchrunner.core.text import single_line
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.plan import Plan
-from benchrunner.report import csv_file, layout, markdown, plan_text, terminal
+from benchrunner.report import csv_file, html, layout, markdown, plan_text, terminal
 from benchrunner.report.content import Block, make_tables
-from samples import CPU, make_cell, make_record, make_row, make_rows, plan_cell
+from benchrunner.report.job_summary import job_summary
+from benchrunner.report.junit import to_junit
+from samples import CPU, make_cell, make_every_status, make_record, make_row, plan_cell
 
 BLOCK = Block("cli/one", [("Command", "bench -m strategy=single,ddp"), ("GPU", "none")])
-TABLES = make_tables("cli/one", make_rows(), ["cells/x is not in the plan and was skipped"], [BLOCK])
+TABLES = make_tables("cli/one", make_every_status(), ["cells/x is not in the plan and was skipped"], [BLOCK])
 HOSTILE = "a | b\n`c` <script>alert(1)</script> [x](http://y) \x1b[31m*d* \\| é ‮"
 
 
@@ -32,6 +35,10 @@ def piped(monkeypatch):
 
 def make_plan(cells):
     return Plan(cells=cells, hardware=CPU, sweep_name="cli", arguments=[], created_at="2026-11-21T03:00:00+00:00")
+
+
+def test_the_sweep_of_these_files_has_every_status():
+    assert set(TABLES.results["status"]) == set(STATUSES)
 
 
 def test_results_markdown():
@@ -48,6 +55,20 @@ def test_results_csv():
 
 def test_compatibility_csv():
     snapshot.check("compatibility.csv", csv_file.to_csv(TABLES.compatibility))
+
+
+def test_junit():
+    snapshot.check("junit.xml", to_junit(TABLES))
+
+
+def test_job_summary():
+    snapshot.check("job-summary.md", job_summary(TABLES))
+
+
+def test_report_html():
+    """Without style and scripts, which are files of their own, and the details that scripts unpack."""
+    text = re.sub(r"(<(style|script)\b[^>]*>).*?(</\2>)", r"\1\3", html.to_html(TABLES), flags=re.DOTALL)
+    snapshot.check("report.html", text)
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
@@ -175,3 +196,16 @@ def test_cells_that_failed_alike_are_named_once_with_their_reason():
     lines = layout.unmeasured_lines(make_tables("t", rows, [], []).results, 200)
     assert lines[0] == "failed  failed.exit, 3 cells" and lines[2].strip() == "rank 0 exited" and len(lines) == 3
     assert all(f"{cell.axes['strategy']} · world" in lines[1] and cell.cell_id[:6] in lines[1] for cell in cells)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=60))
+def test_no_text_of_a_reason_a_flag_or_a_setting_breaks_the_terminal(text, capsys):
+    """No escape sequence, no line that is wider than the terminal because of it, no line that looks like another."""
+    cell = make_cell(leaves={"attention": text})
+    row = make_row(cell, make_record(cell, "failed", "failed.exception", text, flags=[text], command=text))
+    capsys.readouterr()
+    terminal.print_tables(make_tables("t", [row, *make_every_status()], [text], [Block(text, [("Command", text)])]))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and not any(ord(one) < 32 for one in out.replace("\n", ""))
+    assert out.count("Not measured") == 1 + single_line(text).count("Not measured")

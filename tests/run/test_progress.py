@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from benchrunner.launch.fake import VirtualClock
@@ -70,3 +72,10 @@ def test_a_cell_has_the_name_that_the_plan_gives_it(capsys):
 @pytest.mark.parametrize(("seconds", "text"), [(7.9, "0:07"), (72, "1:12"), (3723, "1:02:03")])
 def test_time_that_is_still_passing(seconds, text):
     assert progress.format_clock(seconds) == text
+
+
+def test_where_to_look_can_be_pasted():
+    record = make_record(make_cell(), "failed", "failed.exit", "rank 0 exited", attempt=2)
+    log, rerun = progress.where_to_look(record, Path("outputs/cli/one"))
+    assert log == f"    log: outputs/cli/one/cells/{record.slug}/attempt-2/" and rerun == f"    rerun: {record.command}"
+    assert progress.where_to_look(make_record(make_cell()), Path()) == []

@@ -1,15 +1,22 @@
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import filelock
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchrunner.core.errors import SweepDirError
 from benchrunner.core.paths import SweepPaths
-from benchrunner.launch.fake import Script
+from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.machine.devices import Locks
 from benchrunner.run.attendance import LEASE_S
-from fake_sweeps import ERROR, OOM, RESULT, cells, record, run
-from samples import H200, make_cell, plan_cell
+from benchrunner.run.options import RunOptions, Share
+from benchrunner.run.work import work_on
+from benchrunner.store.claims_round import begin_round
+from fake_sweeps import ENVIRONMENT, ERROR, OK, OOM, RESULT, cells, make_plan, record, run
+from samples import CPU, H200, make_cell, plan_cell
 from shared_sweeps import Cluster, measured
 
 
@@ -164,6 +171,48 @@ def test_who_comes_later_is_told_before_the_first_start_what_is_not_to_run(paths
     cluster.add()
     cluster.run()
     assert measured(cluster) == {}
+
+
+def test_who_worked_when_the_sweep_was_resumed_writes_nothing_more(paths):
+    planned = cells(2)
+    cluster = Cluster(paths, planned, lambda job: Script(result=RESULT, duration_s=5.0))
+    left_over = cluster.add()
+    cluster.step()
+    begin_round(paths)
+    cluster.run()
+    assert left_over.is_expelled and cluster.clock.now() < 5 and not any(measured(cluster).values())
+    cluster.add(round=2)
+    cluster.run()
+    assert statuses(paths, planned) == ["ok"] * 2 and set(measured(cluster).values()) == {1}
+
+
+def test_a_bench_that_resumes_alone_does_not_share_with_who_worked_before(paths):
+    planned = cells(2)
+    cluster = Cluster(paths, planned, lambda job: Script(result=RESULT, duration_s=5.0))
+    left_over = cluster.add()
+    cluster.step()
+    run(paths, planned, resume=True)
+    before = [record(paths, one) for one in planned]
+    cluster.run()
+    assert left_over.is_expelled and [record(paths, one) for one in planned] == before
+
+
+@pytest.mark.parametrize("launcher", ["local", "detached"])
+def test_nobody_helps_a_bench_that_runs_a_sweep_alone(paths, launcher):
+    planned = cells(1, **{"launcher.name": launcher})
+    jobs = FakeLauncher(lambda job: OK)
+    options = RunOptions(
+        share=Share(worker="w"), environment=ENVIRONMENT, fault=None, hardware=CPU, locks=Locks(None, []), resume=True,
+        clock=jobs.clock,
+    )  # fmt: skip
+    help_out = partial(work_on, make_plan(planned), paths, launcher=jobs, options=options)
+    with filelock.FileLock(paths.lock):
+        if launcher == "local":
+            with pytest.raises(SweepDirError, match="runs this sweep alone"):
+                help_out()
+        else:
+            assert help_out().counts == {"ok": 1}
+    assert help_out().counts == {"ok": 1}
 
 
 # --- whoever dies when

@@ -177,6 +177,15 @@ def test_a_rank_that_fails_on_another_node_is_named(slurm, tmp_path):
     hold_nothing_left(bench)
 
 
+def test_a_rank_on_another_node_that_will_not_end_is_killed(slurm, tmp_path):
+    words = ["launcher=slurm", "strategy=ddp", "nodes=2", "devices=1", "limits.build_s=20", *WINDOW]
+    bench = Bench(tmp_path, words, BENCH_FAULT="ignore_sigterm@1")
+    assert bench.wait() == 2, bench.log.read_text()
+    (found,) = bench.records().values()
+    assert (found["reason_code"], found["evidence"]["rank"]) == ("timeout.build", 1)
+    hold_nothing_left(bench)
+
+
 def test_what_the_submitting_host_is_does_not_matter(slurm, tmp_path):
     setup = 'launcher.setup=["export PATH=/nowhere","export NCCL_DEBUG=WARN"]'
     bench = Bench(tmp_path, cells(1, "compile=eager,inductor", setup), NCCL_DEBUG="INFO")
@@ -267,9 +276,24 @@ def test_preemption_costs_what_is_at_work_alone(slurm, undisturbed, tmp_path):
 
 
 def test_slurm_does_what_the_seam_says(slurm, tmp_path):
-    words = [sys.executable, "-m", "benchrunner.launch.conformance", "slurm", str(tmp_path)]
+    words = [
+        sys.executable,
+        "-m",
+        "benchrunner.launch.conformance",
+        "slurm",
+        str(tmp_path),
+        f"nodelist={','.join(NODES)}",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_no_node_ever_has_is_one_message_and_no_job(slurm, tmp_path):
+    bench = Bench(tmp_path, cells(1, "launcher.cpus_per_task=99"))
+    assert bench.wait() == 1
+    said = bench.log.read_text().splitlines()[-1]
+    assert said.startswith("bench: launcher: what it asks for no node of the cluster ever has (")
+    assert subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout == ""
 
 
 def test_detach_and_watch(slurm, tmp_path):

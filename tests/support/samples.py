@@ -148,3 +148,40 @@ def make_rows():
         make_row(failed, make_record(failed, "failed", "failed.exception", "rank 0 raised `ValueError`: x_y * 2")),
         make_row(flagged, make_record(flagged, flags=["unstable", "graph_breaks"])),
     ]
+
+
+NOT_OK = {
+    "invalid": ("validity.precision", "the label says bf16, and the products of the profiled step are in fp32"),
+    "oom": ("oom.device", "rank 0 ran out of memory in the first step: 139.8 of 139.8 GiB"),
+    "oom:2": ("oom.host", "the kernel ended rank 1 for lack of host memory"),
+    "unsupported": ("runtime.dtype", "the library says | no\n<b>never</b>"),
+    "unsupported:2": ("missing.thunder", "lightning-thunder is not installed"),
+    "timeout": ("timeout.compile", "no progress in the phase compile for 120 s (limits.compile_s)"),
+    "failed": ("failed.exception", "rank 0 raised `ValueError`: x_y * 2"),
+    "failed:2": ("failed.signal", "rank 1 was ended by SIGSEGV"),
+    "skipped": ("skipped.budget", "it would not end within the budget"),
+}
+"""Status (and which of its reason codes) → code and sentence, as a record has them."""
+
+NOT_LAUNCHED = (
+    ("unsupported", "rule.nf4_train", "nf4 weights cannot train"),
+    ("skipped", "skipped.devices", "needs 8 devices a node, 4 visible"),
+    ("skipped", "skipped.predicted_oom", "parameters, gradients and optimizer state alone need 161.0 GiB a device"),
+    ("skipped", "skipped.excluded", "not today"),
+)
+"""Verdict, code and sentence of cells that a plan does not run."""
+
+
+def make_every_status():
+    """A sweep with every status that a cell can have, most of them with more than one reason code."""
+    rows = make_rows()[:1] + make_rows()[-1:]
+    for number, (status, (code, reason)) in enumerate(NOT_OK.items()):
+        cell = replace(make_cell(strategy="ddp", leaves={"seed": number + 1}), config_digest="0" * 12)
+        checks = {"precision": {"ok": False}, "shape": {"ok": True}} if status == "invalid" else {}
+        changes = {"checks": checks, "attempt": 0 if status == "skipped" else 1}
+        rows.append(make_row(cell, make_record(cell, status.partition(":")[0], code, reason, **changes)))
+    for number, (verdict, code, reason) in enumerate(NOT_LAUNCHED):
+        cell = replace(make_cell(precision="nf4", leaves={"seed": number}), config_digest="0" * 12)
+        rows.append(make_row(cell, verdict=verdict, code=code, reason=reason))
+    waiting = replace(make_cell(compile="inductor"), config_digest="0" * 12)
+    return [*rows, make_row(waiting)]

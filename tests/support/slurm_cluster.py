@@ -79,6 +79,14 @@ class SlurmCluster:
         self.processes = {}
 
     def __enter__(self):
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self):
         self.root.chmod(0o755)
         for name in ("state", *(f"spool.{node}" for node in NODES)):
             (self.root / name).mkdir()
@@ -91,7 +99,6 @@ class SlurmCluster:
         for node in NODES:
             self.start_node(node)
         self._wait_until_idle()
-        return self
 
     def __exit__(self, *error):
         with suppress(OSError):
@@ -153,7 +160,9 @@ class SlurmCluster:
     def _wait_until_idle(self):
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            done = subprocess.run(["sinfo", "-h", "-N", "-o", "%T"], check=False, capture_output=True, text=True)
+            done = subprocess.run(
+                ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"], check=False, capture_output=True, text=True
+            )
             if done.stdout.split() == ["idle"] * len(NODES):
                 return
             time.sleep(0.5)

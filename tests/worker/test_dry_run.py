@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
+from benchrunner.core import arithmetic
 from benchrunner.core.cell import cell_to_dict
 from benchrunner.core.units import GIB
-from benchrunner.worker import dry_run
+from benchrunner.worker import dry_run, fake_kernels
 from benchrunner.worker.fake_kernels import FusedRMSNorm
 from benchrunner.worker.tape import Tape
 from cells import make_cell
@@ -33,12 +35,56 @@ def test_published_peaks(words, measured_gib):
 
 
 @pytest.mark.parametrize(
+    ("words", "measured_gib"),
+    [
+        (("workload=lora", "precision=nf4"), 1.87),
+        (("workload=adapter_v2", "precision=nf4-dq"), 2.30),
+        (("workload=lora", "precision=nf4", "strategy=fsdp_stage3", "devices=2"), 2.02),
+        (("workload=generate",), 1.28),
+        (("workload=generate", "precision=nf4"), 0.65),
+        (("workload=generate", "strategy=fsdp_stage3", "devices=2"), 2.40),
+    ],
+)
+def test_published_peaks_of_finetuning_and_generation(words, measured_gib):
+    short = (*SEVEN_B[:2], "seq_len=2048", "workload.adapter_start_layer=0")
+    answer = dry_run.answer(cell_to_dict(make_cell(*short, *words)))
+    assert answer["peak_memory_bytes"] / GIB == pytest.approx(measured_gib, rel=0.008)
+
+
+def test_longer_generations_keep_more():
+    short, long = (
+        dry_run.answer(cell_to_dict(make_cell("workload=generate", f"generate.new_tokens={number}")))
+        for number in (8, 120)
+    )
+    config = make_cell("workload=generate").config
+    cache = arithmetic.kv_cache_bytes(config.model, config.micro_batch_size, 112, 2)
+    assert long["terms"]["cache"] - short["terms"]["cache"] == cache
+    assert long["peak_memory_bytes"] - short["peak_memory_bytes"] == pytest.approx(cache, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "is_fused"),
+    [(4, (64, 32), True), (6, (32, 64), True), (6, (64, 32), False), (8, (32, 64), False)],
+)
+def test_few_rows_are_multiplied_without_unpacking(rows, shape, is_fused):
+    linear = fake_kernels.PackedLinear(nn.Linear(*shape, bias=False, device="meta"), nested=False)
+    assert linear._is_fused(rows) is is_fused
+
+
+@pytest.mark.parametrize(("nested", "bytes_a_weight"), [(False, 0.5625), (True, 0.515869140625)])
+def test_packed_sizes_are_those_of_the_law(nested, bytes_a_weight):
+    linear = fake_kernels.PackedLinear(nn.Linear(4096, 4096, bias=False, device="meta"), nested=nested)
+    tensors = [linear.weight, *linear.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert size / 4096**2 == pytest.approx(bytes_a_weight, rel=2e-4)
+
+
+@pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("workload=generate",), "workload generate"),
+        (("workload=parity",), "workload parity"),
         (("engine=fabric",), "engine fabric"),
         (("precision=fp8",), "Transformer Engine"),
-        (("precision=nf4", "workload=lora"), "bitsandbytes"),
         (("compile=thunder",), "compile=thunder"),
         (("attention=math",), "attention=math"),
     ],

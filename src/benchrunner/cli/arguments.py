@@ -37,10 +37,23 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
     return command, rest
 
 
+SAID_ELSEWHERE = {
+    "run": "bench runs what it is given: leave out this word",
+    "help": "write bench --help, or bench COMMAND --help",
+    "init": "nothing has to be set up: bench +sweeps=smoke",
+    "sweep": "write bench +sweeps=NAME, or bench FILE.yaml",
+    "diff": "write bench compare BASE NEW",
+    "tune": "write bench plan … --maximise tokens/s",
+}
+"""Command of other tools → what it is here."""
+
+
 def _meant(first: str, words: Sequence[str]) -> str:
     """What a bare word means that is no command: a sweep, an option, an override with spaces, a misspelt command."""
     from benchrunner.config.hydra_app import meant_by_bare_word
 
+    if first in SAID_ELSEWHERE:
+        return f" ({SAID_ELSEWHERE[first]})"
     after = [*words[words.index(first) + 1 :], "", ""]
     if after[0].startswith("="):
         value = after[0].lstrip("=") or after[1]

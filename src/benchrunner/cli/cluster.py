@@ -95,11 +95,32 @@ def _probe(allocator: "Allocator", place: Path, config: "Config", devices: int) 
     (place / "job").write_text(job, encoding="utf-8")
     print(f"what the nodes are is asked of them: job {job}", file=sys.stderr)
     try:
-        while not _has_ended(allocator, place, job):
-            time.sleep(ASK_INTERVAL_S)
+        _wait_for(allocator, place, job)
     except BaseException:
         allocator.cancel(place, [job])
         raise
+
+
+def _wait_for(allocator: "Allocator", place: Path, job: str) -> None:
+    """Until a job has ended.
+
+    Raises:
+        UsageError: it never will.
+        SystemExit: a signal asks for an end.
+    """
+    from benchrunner.run.interrupts import Interrupts
+
+    said = ""
+    with Interrupts(lambda: allocator.cancel(place, [job])) as interrupts:
+        while (state := allocator.poll(place, [job]).get(job)) is None or state.phase != "ended":
+            if interrupts.signum is not None:
+                raise SystemExit(128 + interrupts.signum)
+            if state is not None and state.is_hopeless:
+                raise UsageError(f"launcher: what it asks for no node of the cluster ever has ({state.detail})")
+            if state is not None and state.detail != said and state.phase == "waiting":
+                said = state.detail
+                print(f"job {job} waits ({said})", file=sys.stderr)
+            time.sleep(ASK_INTERVAL_S)
 
 
 def _submit_probe(allocator: "Allocator", place: Path, config: "Config", words: list[str], devices: int) -> str:
@@ -112,11 +133,6 @@ def _submit_probe(allocator: "Allocator", place: Path, config: "Config", words: 
         with suppress(UsageError):
             return allocator.submit(place, replace(request, gpus_per_node=devices or 1))
     return allocator.submit(place, replace(request, gpus_per_node=known or 0))
-
-
-def _has_ended(allocator: "Allocator", place: Path, job: str) -> bool:
-    state = allocator.poll(place, [job]).get(job)
-    return state is not None and state.phase == "ended"
 
 
 def _last_words(allocator: "Allocator", place: Path) -> str:

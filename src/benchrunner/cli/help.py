@@ -18,6 +18,7 @@ in how much memory, and is the number true."""
 SCALARS = """\
 keys (bench --cfg job prints all with their values):
   micro_batch_size=N    samples a device a forward pass        global_batch_size=N  samples an optimizer step
+                        max: the largest that fits, best: the fastest; found by probes, a cell each
   seq_len=N             tokens a sample                        devices=N nodes=N    ranks
   measure.steps=N       the measured window                    timeout_s=S          limit of a cell
   limits.measure_s=S    limit of a phase without progress      exclusive=true       each cell alone on the machine

@@ -1,7 +1,9 @@
 """The command line: arguments → command → exit code. The only module that ends the program."""
 
 import os
+import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -24,6 +26,7 @@ TO_HYDRA = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion",
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every expected error is one message on stderr."""
     given = list(sys.argv[1:] if argv is None else argv)
+    _hear_signals()
     with lasting_streams() as out:
         code = _answer(given, out)
         out.flush()
@@ -40,6 +43,14 @@ def _answer(given: Sequence[str], out: LastingStream) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _hear_signals() -> None:
+    """Who started this may have blocked signals, or ignored the ends of children, and both are inherited."""
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _require_working_directory() -> None:

@@ -139,14 +139,11 @@ def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None
 
     Tables that cannot be made are named on stderr and change nothing else.
     """
-    from benchrunner.report.job_summary import job_summary
-
     violated: list[str] = []
     try:
         tables = show_report([paths])
         violated = tables.violated
-        add_to_job_summary(job_summary(tables))
-        write_junit(tables, junit)
+        _tell_others(tables, junit)
     except Exception as error:  # whatever it is, the sweep has run, and its exit code says how
         again = f"bench report {paths.root} makes them again"
         print(f"bench: the tables cannot be made: {type(error).__name__}: {error}; {again}", file=sys.stderr)
@@ -155,6 +152,20 @@ def report(paths: "SweepPaths", summary: "ExitSummary", junit: str | None = None
         print(f"bench: the sweep expects otherwise: {name}", file=sys.stderr)
     print(paths.root, flush=True)
     return EXIT_GATE if violated and summary.exit_code == EXIT_OK else summary.exit_code
+
+
+def _tell_others(tables: "Tables", junit: str | None) -> None:
+    """The job's summary and JUnit; what cannot be written is said, and keeps nothing else from being written."""
+    from benchrunner.report.job_summary import job_summary
+
+    try:
+        add_to_job_summary(job_summary(tables))
+    except OSError as error:
+        print(f"bench: the job's summary cannot be written: {error}", file=sys.stderr)
+    try:
+        write_junit(tables, junit)
+    except UsageError as error:
+        print(f"bench: {error}", file=sys.stderr)
 
 
 def show_report(sweeps: "Sequence[SweepPaths]", layout: str | None = None) -> "Tables":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchrunner.compare.gate import CellResult, Comparison
-from benchrunner.compare.junit import Case, to_junit
+from benchrunner.core.junit import Case, to_junit
 from benchrunner.core.text import escape_markdown, single_line
 
 SCHEMA_VERSION = 1

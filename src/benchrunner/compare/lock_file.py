@@ -54,15 +54,16 @@ def lock_of(side: Side) -> LockFile:
     Raises:
         SweepDirError: some cell has no verdict yet.
     """
-    waiting = [cell for cell in side.cells.values() if not cell.is_settled]
+    waiting = [cell for cell in side.matrix.values() if not cell.is_settled]
     if waiting:
-        what = f"{len(waiting)} of {len(side.cells)} cells have no verdict yet ({waiting[0].slug}: {waiting[0].reason})"
+        first, count = waiting[0], f"{len(waiting)} of {len(side.matrix)}"
+        what = f"{count} cells have no verdict yet ({first.slug}: {first.reason})"
         raise SweepDirError(f"{side.paths.root}: {what}; bench resume {side.paths.root} runs them")
     return LockFile(
         schema_version=SCHEMA_VERSION,
         sweep=side.plan.sweep_name,
         hardware=side.plan.hardware.name,
-        cells=[expected_of(cell) for cell in side.cells.values()],
+        cells=[expected_of(cell) for cell in side.matrix.values()],
     )
 
 

@@ -26,6 +26,9 @@ class CellPair:
     @property
     def obstacle(self) -> str | None:
         """Why its numbers cannot be compared, although the cell is the same; None: they can."""
+        if self.new.planned.cell.search:
+            was, now = self.base.found, self.new.found
+            return f"the search found {was} before, and {now} now" if was != now else None
         before, after = self.base.planned.cell.sizes, self.new.planned.cell.sizes
         names = ("world_size", "micro_batch_size", "global_batch_size", "seq_len")
         changed = [f"{name} {getattr(before, name)} → {getattr(after, name)}" for name in names]
@@ -66,8 +69,8 @@ def pair_cells(base: Side, new: Side) -> Pairing:
         base=base,
         new=new,
         pairs=pairs,
-        vanished=[cell for cell_id, cell in base.cells.items() if cell_id not in new.cells],
-        appeared=[cell for cell_id, cell in new.cells.items() if cell_id not in base.cells],
+        vanished=[cell for cell_id, cell in base.matrix.items() if cell_id not in new.cells],
+        appeared=[cell for cell_id, cell in new.matrix.items() if cell_id not in base.cells],
     )
 
 

@@ -54,6 +54,12 @@ class MeasuredCell:
         return said or ("" if self.status == "ok" else "no record: not run yet, or interrupted before it ended")
 
     @property
+    def found(self) -> int | None:
+        """The micro-batch that a search has found."""
+        search = ((self.verdict.evidence if self.verdict else None) or {}).get("search")
+        return search["micro_batch_size"] if search else None
+
+    @property
     def is_settled(self) -> bool:
         """Whether the cell has a verdict of its own."""
         return self.reason_code not in UNSETTLED_CODES
@@ -70,6 +76,11 @@ class Side:
     environment: Environment = field(default_factory=Environment)
     notes: Sequence[str] = ()
     """Files that could not be read."""
+
+    @property
+    def matrix(self) -> dict[str, MeasuredCell]:
+        """The cells that every run of the sweep has: not those that its searches tried."""
+        return {cell_id: cell for cell_id, cell in self.cells.items() if not cell.planned.probe_of}
 
     @property
     def title(self) -> str:

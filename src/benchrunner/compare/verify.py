@@ -92,7 +92,7 @@ def _deviations(side: Side, lock: LockFile) -> Iterator[Deviation]:
                 reason=found.reason if found else "",
             )
     known = {one["cell_id"] for one in lock["cells"]}
-    for cell_id, cell in side.cells.items():
+    for cell_id, cell in side.matrix.items():
         if cell_id not in known:
             found_now = _said(cell.status, cell.reason_code)
             yield Deviation(

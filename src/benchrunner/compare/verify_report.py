@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from benchrunner.compare.junit import Case, to_junit
 from benchrunner.compare.verify import Verification
+from benchrunner.core.junit import Case, to_junit
 from benchrunner.core.text import escape_markdown, single_line
 
 SCHEMA_VERSION = 1

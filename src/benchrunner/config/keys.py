@@ -91,6 +91,8 @@ def type_name(key: str) -> str:
     """The type of a leaf in words, e.g. `an integer or null`."""
     kind = leaf_types().get(key, float)
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    if key in allowed_values() and allowed_values()[key].words:
+        return ", ".join(["an integer", *allowed_values()[key].words[:-1]]) + f" or {allowed_values()[key].words[-1]}"
     if isinstance(kind, types.UnionType):
         return " or ".join(names.get(part, str(part)) for part in typing.get_args(kind))
     return names.get(kind, "a list" if typing.get_origin(kind) is list else "a mapping")
@@ -125,6 +127,10 @@ def check_value(key: str, value: Any) -> None:
 
 
 def _check_allowed(key: str, value: Any, allowed: Allowed) -> None:
+    if allowed.words and isinstance(value, (str, float)):
+        if value in allowed.words:
+            return
+        raise ConfigError(key, f"{value} is not {type_name(key)}")
     if allowed.choices and value not in allowed.choices:
         hint = did_you_mean(str(value), allowed.choices)
         raise ConfigError(key, f"{value!r} is not one of {', '.join(allowed.choices)}{hint}")

@@ -108,6 +108,20 @@ def bare(word: str) -> str:
     return re.sub(r"[^a-z0-9]", "", word.lower())
 
 
+TENSOR = (
+    "no cell runs tensor or pipeline parallelism; bench plan … predict.formula=llm-analysis-2023 predict.tensor=2 asks "
+    "what it would cost"
+)
+FEW_BITS = "of weights in few bits there is nf4"
+SHAPES = "another shape is one file: docs/add-an-axis-value.md"
+NOT_HERE: Mapping[str, Mapping[str, str]] = {
+    "strategy": dict.fromkeys(("tp", "tensorparallel", "pp", "pipelineparallel", "pipeline", "megatron", "3d"), TENSOR),
+    "precision": dict.fromkeys(("int8", "8bit", "llmint8", "awq", "gptq"), FEW_BITS),
+    "model": dict.fromkeys(("mistral", "mistral7b", "mixtral", "qwen", "gemma", "phi2", "phi3"), SHAPES),
+}
+"""Group → what people look for there → why there is no such option."""
+
+
 def option_meant(group: str, word: str) -> str | None:
     """The override that another tool's word for an option means, e.g. `strategy=fsdp_stage2`."""
     name = OPTIONS.get(group, {}).get(bare(word))
@@ -136,6 +150,10 @@ def nearest(word: str, allowed: Iterable[str]) -> list[str]:
 def option_hint(group: str, word: str, options: Iterable[str]) -> str:
     """The end of a message about a wrong option: what is meant, and at most five alternatives."""
     names = list(options)
+    if bare(word) == "all" or word == "*":
+        return f" (every one: -m '{group}=glob(*)')"
+    if why := NOT_HERE.get(group, {}).get(bare(word)):
+        return f" ({why}); allowed: {listed(names, f'bench list {group}')}"
     meant, near = option_meant(group, word), nearest(word, names)
     likely = [name for name in near if bare(name) == bare(word)] or near[:2]
     guess = meant or " or ".join(likely)

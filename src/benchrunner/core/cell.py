@@ -53,6 +53,11 @@ class Cell:
     """The resolved configuration."""
     sizes: Sizes
 
+    @property
+    def search(self) -> str | None:
+        """max | best, where the micro-batch is found by probes (`plan/search.py`); its sizes are then those of 1."""
+        return self.config.micro_batch_size if isinstance(self.config.micro_batch_size, str) else None
+
     def as_overrides(self) -> list[str]:
         """The overrides that repeat this cell, not yet quoted for a shell, without `bench`."""
         changed = [f"{key}={format_value(value)}" for key, value in self.overrides.items()]
@@ -171,7 +176,7 @@ def derive_sizes(config: Config, visible_devices: int) -> Sizes:
     nodes = config.nodes
     devices = config.devices or (1 if config.strategy.kind == "single" else max(visible_devices, 1))
     world_size = devices * nodes
-    micro_batch_size = config.micro_batch_size
+    micro_batch_size = config.micro_batch_size if isinstance(config.micro_batch_size, int) else 1
     a_pass = micro_batch_size * world_size
     global_batch_size = config.global_batch_size or a_pass
     return Sizes(

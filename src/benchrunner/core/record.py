@@ -82,6 +82,28 @@ class RankEnd(TypedDict):
     """The exception's type."""
 
 
+class Tried(TypedDict):
+    """What became of one size that a search tried."""
+
+    micro_batch_size: int
+    cell: str
+    """The probe's slug."""
+    status: Status
+    num_alloc_retries: int
+    tokens_per_second_per_device: float | None
+    """Of a generation, what it decodes."""
+
+
+class SearchGrounds(TypedDict):
+    """What a search found, and by which probes, in their order."""
+
+    kind: str
+    """max | best"""
+    micro_batch_size: int | None
+    """None: nothing fits, or the search came to no end."""
+    probes: list[Tried]
+
+
 class Grounds(TypedDict, total=False):
     """What a verdict is founded on: files and lines of a run, a rule, or the smaller cell that it follows from."""
 
@@ -99,6 +121,7 @@ class Grounds(TypedDict, total=False):
     rule: str
     evidence: str
     """Of the rule."""
+    search: SearchGrounds
     inferred_from: str
     cell_id: str
 

@@ -19,21 +19,29 @@ class Allowed:
 
     choices: tuple[str, ...] = ()
     """Empty: any."""
+    words: tuple[str, ...] = ()
+    """Texts that it may be in place of a number."""
     above: float | None = None
     least: float | None = None
     below: float | None = None
+
+
+SEARCHES = ("max", "best")
+"""What `micro_batch_size` may be in place of a number: the largest that fits, and the fastest."""
 
 
 def setting(
     default: Any = REQUIRED,
     *,
     choices: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
 ) -> Any:
     """A key that not every value of its type is good for: see `Allowed`."""
-    return field(default=default, metadata={ALLOWED: Allowed(choices=choices, above=above, least=least, below=below)})
+    allowed = Allowed(choices=choices, words=words, above=above, least=least, below=below)
+    return field(default=default, metadata={ALLOWED: allowed})
 
 
 ALLOWED = "allowed"
@@ -354,8 +362,8 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     attention: str = setting("auto", choices=("auto", "flash", "cudnn", "efficient", "math", "explicit"))
     """auto | flash | cudnn | efficient | math | explicit"""
-    micro_batch_size: int = setting(1, above=0)
-    """Samples a device a forward pass."""
+    micro_batch_size: int | str = setting(1, words=SEARCHES, above=0)
+    """Samples a device a forward pass; max: the largest that fits | best: the fastest, both found by probes."""
     global_batch_size: int | None = setting(None, above=0)
     """Samples an optimizer step over all devices; None: micro_batch_size × world size (no accumulation)."""
     seq_len: int | None = setting(None, above=0)

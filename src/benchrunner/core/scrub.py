@@ -41,8 +41,9 @@ def _rewrite(path: Path) -> None:
     if path.suffix == ".json":
         with suppress(DamagedFile):  # of no form: a log like any other
             document = parse(read_bytes(path, limit_bytes=DEFAULT_LIMIT_BYTES))
-            free = {key: _scrubbed_document(document[key]) for key in FREE_TEXT if key in document}
-            return write_json(path, {**document, **free}) if isinstance(document, dict) else None
+            if isinstance(document, dict):
+                free = {key: _scrubbed_document(document[key]) for key in FREE_TEXT if key in document}
+                return write_json(path, {**document, **free})
     return write_bytes(path, map(_scrubbed, _chunks(path)))
 
 

@@ -33,6 +33,8 @@ class JobState:
     """Of one that has ended."""
     detail: str = ""
     """What the cluster says of it, e.g. why it waits."""
+    is_hopeless: bool = False
+    """Whether it waits for what the cluster never has."""
 
 
 class Allocator(Protocol):

@@ -168,6 +168,7 @@ class LocalHandle:
     def _copy_log(self) -> None:
         """The agent's lines into `agent.log`, cleaned as they pass; on a full disk the pipe is emptied still."""
         assert self._agent.stdout is not None
-        for line in iter(partial(self._agent.stdout.readline, LONGEST_LINE_BYTES), b""):
-            with suppress(OSError), open(self._job.paths.agent_log, "a", encoding="utf-8") as log:
-                log.write(plain(line.decode("utf-8", errors="replace")))
+        with self._agent.stdout as said:
+            for line in iter(partial(said.readline, LONGEST_LINE_BYTES), b""):
+                with suppress(OSError), open(self._job.paths.agent_log, "a", encoding="utf-8") as log:
+                    log.write(plain(line.decode("utf-8", errors="replace")))

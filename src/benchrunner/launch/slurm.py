@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchrunner.core.errors import UsageError
+from benchrunner.core.node_list import expand
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.core.text import first_line
 from benchrunner.launch.allocation import LOG_FOLDER, End, JobState, Request
@@ -30,6 +31,11 @@ ENDS: Mapping[str, End] = {
     "OUT_OF_MEMORY": "out_of_memory",
 }
 """Slurm's word for a job that has ended → how. Every other one is of a job that runs."""
+
+HOPELESS = frozenset({
+    "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
+})  # fmt: skip
+"""Reasons of a job that waits for ever: clusters without EnforcePartLimits take what they cannot give."""
 
 OPTIONS = ("partition", "account", "qos", "constraint", "gres", "mem", "nodelist", "reservation", "cpus_per_task")
 """Keys of `launcher.` that are options of sbatch under the same name."""
@@ -56,6 +62,7 @@ class SlurmAllocator:
     def __init__(self, config: LauncherConfig, run: Run | None = None) -> None:
         self._config = config
         self._run = run or _run
+        self._num_submitted = 0
 
     def submit(self, sweep: Path, request: Request) -> str:
         """See Allocator."""
@@ -65,6 +72,7 @@ class SlurmAllocator:
         script = folder / f"{request.name}.sh"
         script.write_text(self._script(request), encoding="utf-8")
         done = self._asked(["sbatch", "--parsable", *self.options(request, folder), str(script)])
+        self._num_submitted += 1
         return done.stdout.strip().partition(";")[0]
 
     def poll(self, sweep: Path, jobs: Iterable[str]) -> Mapping[str, JobState]:
@@ -96,6 +104,8 @@ class SlurmAllocator:
         config = self._config
         chosen = {name: getattr(config, name) for name in OPTIONS}
         given = {name: str(value) for name, value in chosen.items() if value is not None}
+        if config.nodelist is not None:
+            given["nodelist"] = self._nodes(config.nodelist, request.nodes)
         if request.gpus_per_node and config.gres is None:
             given["gpus_per_node"] = str(request.gpus_per_node)
         given |= {
@@ -109,6 +119,14 @@ class SlurmAllocator:
         }
         flags = ["--exclusive"] if config.exclusive else []
         return [*flags, *(_option(name, value) for name, value in given.items())]
+
+    def _nodes(self, listed: str, count: int) -> str:
+        """As many of the listed nodes as an allocation has, in turn: Slurm wants all that it is given in each."""
+        names = expand(listed)
+        if len(names) <= count:
+            return listed
+        first = self._num_submitted * count
+        return ",".join(names[number % len(names)] for number in range(first, first + count))
 
     def _script(self, request: Request) -> str:
         """`exec`: the command is the batch step's own process, so that a signal to the job reaches it."""
@@ -147,7 +165,7 @@ def _require_free(sbatch: Iterable[str]) -> None:
 def _state(name: str, why: str) -> JobState:
     detail = "" if why in ("None", "") else why
     if name in WAITING:
-        return JobState(phase="waiting", detail=detail)
+        return JobState(phase="waiting", detail=detail, is_hopeless=detail in HOPELESS)
     if name in ENDS:
         return JobState(phase="ended", end=ENDS[name], detail=detail)
     return JobState(phase="running", detail=name)
@@ -170,6 +188,7 @@ HINTS = {
     "memory": "launcher.mem",
     "unrecognized option": "launcher.sbatch",
     "node count": "launcher.nodes_per_job",
+    "number of nodes": "launcher.nodes_per_job",
     "node configuration": "launcher.nodes_per_job, launcher.gres, launcher.mem, launcher.cpus_per_task",
 }
 """What sbatch's complaint speaks of → the key to look at."""

@@ -51,6 +51,9 @@ CHECK_S = 1.0
 NUM_CHECK_STEPS = 8
 """Probes of a training step: three of at most two passes each, and the profiler at work (worker/validity/probe.py)."""
 
+NUM_PROBES = 5
+"""Of a search for a micro-batch: two where the prediction is right, eight where it says nothing."""
+
 NUM_WARMUP_SAMPLES = 3
 """`generate` counts its samples itself (worker/workloads/generate.py)."""
 
@@ -61,6 +64,11 @@ TEARDOWN_S = 1.0
 def expected_cell_s(planned: PlannedCell, device_type: str) -> float:
     """Seconds from launch to verdict."""
     return sum(expected_phases_s(planned, device_type).values())
+
+
+def expected_row_s(planned: PlannedCell, device_type: str) -> float:
+    """The same of a cell of the matrix with the probes that it adds, if it is a search."""
+    return expected_cell_s(planned, device_type) * (NUM_PROBES if planned.cell.search else 1)
 
 
 def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """`predict=dry_run`: memory from the worker's own step in place of arithmetic, where it can be had.
 
 A compiled cell is its eager twin's dry run and what the compiler changes by the arithmetic, with what a compiled block
-keeps as it was captured: under fake tensors no compiler compiles. What is refused keeps its arithmetic, and says why.
+keeps as it was captured: under fake tensors no compiler compiles. What is refused keeps its arithmetic, and says why,
+as does a compiled cell that recomputes blocks in training: its twin peaks in operations that a compiler writes anew.
 """
 
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, cell_to_dict
 from benchrunner.core.schema import CompileConfig, Config
 from benchrunner.launch import dry_runs
@@ -19,21 +21,35 @@ from benchrunner.plan.predict import Prediction, with_fit
 
 METHOD = "dry_run"
 MARGIN, COMPILED_MARGIN = 0.03, 0.04
-ASKED = ("model", "workload", "strategy", "precision", "compile", "activation_checkpointing", "engine", "optimizer")
+ASKED = (
+    "model",
+    "workload",
+    "generate",
+    "strategy",
+    "precision",
+    "compile",
+    "activation_checkpointing",
+    "engine",
+    "optimizer",
+)
 """Sections that can change the answer; with `attention` and the sizes they are what is asked."""
 
 
 def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[PlannedCell]:
     """The cells, those that ask for a dry run and are to be run with its prediction."""
-    chosen = [one for one in cells if one.verdict == "run" and one.cell.config.predict.name == METHOD]
+    chosen = [one for one in cells if one.verdict == "run" and _asks(one.cell)]
     if not chosen:
         return list(cells)
-    answers = dry_runs.dry_run([question_of(one.cell) for one in chosen], hardware.torch, _tell)
-    better = {
-        id(one): replace(one, predicted=_predicted(one, answer, hardware))
-        for one, answer in zip(chosen, answers, strict=True)
-    }
+    asked = [one for one in chosen if not is_rewritten(one.cell)]
+    answers = dry_runs.dry_run([question_of(one.cell) for one in asked], hardware.torch, _tell) if asked else []
+    found = dict.fromkeys(map(id, chosen), REWRITTEN) | dict(zip(map(id, asked), answers, strict=True))
+    better = {id(one): replace(one, predicted=_predicted(one, found[id(one)], hardware)) for one in chosen}
     return [better.get(id(one), one) for one in cells]
+
+
+def _asks(cell: Cell) -> bool:
+    """A search begins where arithmetic says: its sizes are known only as it runs."""
+    return cell.config.predict.name == METHOD and not cell.search
 
 
 def question_of(cell: Cell) -> dict[str, Any]:
@@ -46,6 +62,15 @@ def question_of(cell: Cell) -> dict[str, Any]:
         sizes=replace(cell.sizes, devices=cell.sizes.world_size, nodes=1),
     )  # fmt: skip
     return cell_to_dict(asked)
+
+
+REWRITTEN: dry_runs.Answer = {"refused": "the peak of a compiled block that is recomputed is the compiler's"}
+
+
+def is_rewritten(cell: Cell) -> bool:
+    """Whether the eager twin's peak is of operations that the compiler writes anew."""
+    recomputes = cell.config.activation_checkpointing.name != "none"
+    return is_translated(cell) and recomputes and cell.axes["workload"] in arithmetic.GRADIENT_WORKLOADS
 
 
 def is_translated(cell: Cell) -> bool:

@@ -123,7 +123,8 @@ FACTS: dict[str, Lookup] = {
     "python_headers": lambda cell, hardware: hardware.python_headers or not hardware.is_present,
     "launcher": lambda cell, hardware: cell.config.launcher.name,
     # resolved sizes
-    "micro_batch_size": lambda cell, hardware: cell.sizes.micro_batch_size,
+    "micro_batch_size": lambda cell, hardware: None if cell.search else cell.sizes.micro_batch_size,
+    "micro_batch_search": lambda cell, hardware: cell.search,
     "global_batch_size": lambda cell, hardware: cell.sizes.global_batch_size,
     "accumulation_steps": lambda cell, hardware: cell.sizes.accumulation_steps,
     "seq_len": lambda cell, hardware: cell.sizes.seq_len,

@@ -121,7 +121,7 @@ class Model:
         activated = 0 if self.is_compiled else 1
         mlp += tokens * f * ((2 * e + activated * e if gated else e) + inputs)
         if self.config.workload.name == "adapter_v2":
-            attention += tokens * e * (3 * d + 2 * kv)
+            attention += tokens * e * ((0 if self.is_compiled else 3 * d) + 2 * kv)
             mlp += tokens * e * (d + (2 * f if gated else f))
         parameters = arithmetic.block_matmul_parameters(shape)
         mlp_parameters = (3 if gated else 2) * d * f

@@ -176,7 +176,7 @@ def _head(model: Model, tape: Tape) -> None:
     if model.is_compiled:
         # A graph's backward pass writes the logits' gradient over them; not so behind a break of the graph.
         is_te = config.precision.backend == "transformer_engine"
-        num_others = 2 if is_te else 1 if config.workload.name == "adapter_v2" else 0
+        num_others = 2 if is_te or config.workload.name == "adapter_v2" else 0
         others = num_others * logits * width.activation
         tape.take("logits", logits * width.activation)
         tape.drop("temporaries", cached)

@@ -1,6 +1,6 @@
 """The frozen matrix: every cell with its verdict, decided before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from typing_extensions import TypedDict
@@ -18,8 +18,13 @@ class PlannedCell(Verdict):
     """A cell and what was decided about it."""
 
     cell: Cell
+    left_out: tuple[str, ...] = ()
+    """Overrides of the sweep that this cell does not read: `devices=2`."""
     repeat: int = 1
     """Which process of the cell is meant, where it is measured in several. Not in the plan: it has each cell once."""
+
+    probe_of: str = ""
+    """The slug of the search that added the cell to its sweep (`plan/search.py`); empty: it is of the matrix."""
 
     @property
     def place(self) -> str:
@@ -59,6 +64,8 @@ class Plan:
     benchrunner: str = __version__
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
     """Model → its card, of each model that overrides changed; a plan of an older version has none."""
+    notes: Sequence[str] = ()
+    """What a reader must know of what the overrides became."""
 
     @property
     def settings(self) -> Settings:
@@ -73,8 +80,18 @@ class Plan:
         )
 
     def processes(self, repeats: int | None = None) -> list[PlannedCell]:
-        """Every process of every cell: all first ones, then all second ones, …; `repeats` None: as the sweep says."""
-        rounds = range(1, (repeats or self.settings.repeats) + 1)
-        return [
-            replace(planned, repeat=repeat) if repeat > 1 else planned for repeat in rounds for planned in self.cells
-        ]
+        """Every process of every cell: all first ones, then all second ones, …; `repeats` None: as the sweep says.
+
+        A search has one: what is measured are its probes.
+        """
+        return processes_of(self.cells, repeats or self.settings.repeats)
+
+
+def processes_of(cells: Sequence[PlannedCell], repeats: int) -> list[PlannedCell]:
+    """All first processes of these cells, then all second ones, …"""
+    return [
+        replace(planned, repeat=repeat) if repeat > 1 else planned
+        for repeat in range(1, repeats + 1)
+        for planned in cells
+        if repeat == 1 or not planned.cell.search
+    ]

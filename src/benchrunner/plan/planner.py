@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchrunner.core import arithmetic
@@ -22,6 +23,8 @@ from benchrunner.plan.dry_runs import METHOD, apply_dry_runs
 from benchrunner.plan.expectation import read_expectations
 from benchrunner.plan.plan import ModelCard, Plan, PlannedCell
 from benchrunner.plan.rules import Rule
+from benchrunner.plan.search import decide_search
+from benchrunner.plan.unread import leave_out_unread
 from benchrunner.plan.verdict import Preflight, Verdict
 
 if TYPE_CHECKING:
@@ -50,10 +53,14 @@ def make_plan(
         ConfigError: `sweep.expect` is not written as it should be.
     """
     read_expectations(expansion.rows[0].config.sweep.expect if expansion.rows else [])
+    read = leave_out_unread(expansion, hardware, rules)
+    rows = [one.row for one in read.rows]
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
-    cells = make_cells(expansion.rows, hardware)
-    verdicts = [preflight.decide(cell, row.excluded_reason) for cell, row in zip(cells, expansion.rows, strict=True)]
-    planned = [_planned(cell, verdict) for cell, verdict in zip(cells, verdicts, strict=True)]
+    cells = make_cells(rows, hardware)
+    verdicts = [_decide(cell, row.excluded_reason, preflight) for cell, row in zip(cells, rows, strict=True)]
+    planned = [
+        _planned(cell, verdict, one.left_out) for cell, verdict, one in zip(cells, verdicts, read.rows, strict=True)
+    ]
     return Plan(
         cells=[_judged_again(one, preflight) for one in apply_dry_runs(planned, hardware)],
         hardware=hardware,
@@ -61,14 +68,20 @@ def make_plan(
         arguments=list(expansion.arguments),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         cards=_cards(expansion),
+        notes=read.notes,
     )
+
+
+def _decide(cell: Cell, excluded_reason: str | None, preflight: Preflight) -> Verdict:
+    decide = partial(decide_search, preflight=preflight) if cell.search else preflight.decide
+    return decide(cell, excluded_reason)
 
 
 def _judged_again(planned: PlannedCell, preflight: Preflight) -> PlannedCell:
     """A dry run may know better than arithmetic whether a cell fits."""
-    if planned.verdict != "run" or planned.cell.config.predict.name != METHOD:
+    if planned.verdict != "run" or planned.cell.config.predict.name != METHOD or planned.cell.search:
         return planned
-    return _planned(planned.cell, preflight.judge_memory(planned.cell, planned))
+    return _planned(planned.cell, preflight.judge_memory(planned.cell, planned), planned.left_out)
 
 
 def _cards(expansion: "Expansion") -> dict[str, ModelCard]:
@@ -82,8 +95,8 @@ def _card(section: Mapping[str, Any]) -> ModelCard:
     return {"num_layers": model.num_layers, "num_parameters": arithmetic.num_parameters(model)}
 
 
-def _planned(cell: Cell, verdict: Verdict) -> PlannedCell:
-    return PlannedCell(cell=cell, **{name: getattr(verdict, name) for name in Verdict.__slots__})
+def _planned(cell: Cell, verdict: Verdict, left_out: tuple[str, ...]) -> PlannedCell:
+    return PlannedCell(cell=cell, left_out=left_out, **{name: getattr(verdict, name) for name in Verdict.__slots__})
 
 
 def make_cells(rows: Iterable["Row"], hardware: Hardware) -> list[Cell]:

@@ -61,6 +61,8 @@ class Prediction(TypedDict, total=False):
     mfu: float | None
     limited_by: str | None
     """The resource that takes the largest part of the step."""
+    micro_batch_size: int
+    """Of a search alone: its first probe, which the rest is of; the largest that is predicted to fit."""
     note: str
     """Why another method than the one asked for was used, or what a formula leaves out."""
     parts: dict[str, float]

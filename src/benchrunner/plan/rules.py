@@ -52,6 +52,13 @@ class Rule:
     """One sentence, with {placeholders}."""
     evidence: str
     """Where the claim comes from, so that it can be checked again when the stack changes."""
+    unread: tuple[str, ...] = ()
+    """Keys that a cell of this kind does not read (see `plan/unread.py`)."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the rule only says what is not read, and rules nothing out."""
+        return not self.reason
 
     def matches(self, cell: Cell, hardware: Hardware) -> bool:
         """Whether this rule rules the cell out on that machine."""
@@ -101,13 +108,16 @@ class Rules(list[Rule]):
         options = tuple(cell.axes.values())
         found = self._by_options.get(options)
         if found is None:
-            found = self._by_options[options] = [rule for rule in self if rule.fits_axes(cell, hardware)]
+            found = [rule for rule in self if not rule.is_silent and rule.fits_axes(cell, hardware)]
+            self._by_options[options] = found
         return found
 
 
 def find_rule(cell: Cell, hardware: Hardware, rules: Sequence[Rule]) -> Ruling | None:
     """The first rule that rules the cell out on that machine; None when the cell may run."""
-    candidates = rules.candidates(cell, hardware) if isinstance(rules, Rules) else rules
+    candidates = (
+        rules.candidates(cell, hardware) if isinstance(rules, Rules) else [rule for rule in rules if not rule.is_silent]
+    )
     for rule in candidates:
         if rule.matches(cell, hardware):
             return Ruling(rule, hardware)
@@ -137,12 +147,9 @@ def read_condition(key: str, pattern: Any) -> Condition:
 
 
 def _read_rule(entry: Mapping[str, Any], place: str) -> Rule:
-    missing = {"id", "match", "reason", "evidence"} - set(entry)
-    unknown = set(entry) - {"id", "match", "reason", "evidence", "code"}
-    if missing or unknown or not entry["match"]:
-        raise ConfigError(place, f"a rule has id, match, reason, evidence and may have code; got {sorted(entry)}")
-    reason = " ".join(entry["reason"].split())
-    for key in [*entry["match"], *_PLACEHOLDER.findall(reason)]:
+    _check_form(entry, place)
+    reason, unread = " ".join(entry.get("reason", "").split()), entry.get("unread", [])
+    for key in [*entry["match"], *_PLACEHOLDER.findall(reason), *unread]:
         check_key(key, f"{place} ({entry['id']})")
     conditions = [read_condition(key, pattern) for key, pattern in entry["match"].items()]
     return Rule(
@@ -150,5 +157,18 @@ def _read_rule(entry: Mapping[str, Any], place: str) -> Rule:
         code=entry.get("code", f"rule.{entry['id']}"),
         conditions=tuple(sorted(conditions, key=lambda condition: condition.key not in AXES)),
         reason=reason,
-        evidence=" ".join(entry["evidence"].split()),
+        evidence=" ".join(entry.get("evidence", "").split()),
+        unread=tuple(unread),
     )
+
+
+def _check_form(entry: Mapping[str, Any], place: str) -> None:
+    """What a rule holds; one that rules nothing out but names what is not read has neither reason nor evidence."""
+    needed = {"id", "match", "reason", "evidence"}
+    is_whole = needed <= set(entry) or set(entry) == {"id", "match", "unread"}
+    if not is_whole or set(entry) - needed - {"code", "unread"} or not entry["match"]:
+        raise ConfigError(
+            place, f"a rule has id, match, reason, evidence and may have code and unread; got {sorted(entry)}"
+        )
+    if not isinstance(entry.get("unread", []), list):
+        raise ConfigError(place, f"unread is a list of keys, not {entry['unread']!r}")

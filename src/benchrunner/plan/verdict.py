@@ -10,7 +10,7 @@ from benchrunner.core.record import Grounds
 from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import predict
-from benchrunner.plan.rules import Rule, find_rule
+from benchrunner.plan.rules import Rule, Ruling, find_rule
 
 Decision = Literal["run", "unsupported", "skipped"]
 
@@ -47,19 +47,13 @@ class Preflight:
     def decide(self, cell: Cell, excluded_reason: str | None) -> Verdict:
         """The verdict: struck out, ruled out, too few devices, too little memory, hopeless on a CPU, else run."""
         if excluded_reason:
-            return Verdict(verdict="skipped", reason_code="skipped.excluded", reason=excluded_reason)
+            return _excluded(excluded_reason)
         if cell.config.predict.name == PREDICT_ONLY:
             return self._predicted_only(cell)
         ruling = find_rule(cell, self.hardware, self.rules)
-        predicted = self._predict(cell)
+        predicted = self.predicted(cell)
         if ruling and cell.config.compat != "probe":
-            return Verdict(
-                verdict="unsupported",
-                reason_code=ruling.code,
-                reason=ruling.reason_for(cell),
-                predicted=predicted,
-                evidence={"rule": ruling.id, "evidence": ruling.evidence},
-            )
+            return _ruled_out(cell, ruling, predicted)
         flags = [f"probe:{ruling.id}"] if ruling else []
         checks = (
             ("skipped.devices", self._lacks_devices),
@@ -73,9 +67,17 @@ class Preflight:
         passed = Verdict(flags=flags, predicted=predicted)
         return passed if cell.config.predict.name == "dry_run" else self.judge_memory(cell, passed)
 
+    def decide_search(self, cell: Cell, excluded_reason: str | None) -> Verdict | None:
+        """The verdict on a search itself, whatever its probes would be; None: it is that of the first of them."""
+        if excluded_reason:
+            return _excluded(excluded_reason)
+        about = [rule for rule in self.rules if any(one.key == "micro_batch_search" for one in rule.conditions)]
+        ruling = find_rule(cell, self.hardware, about)
+        return _ruled_out(cell, ruling, None) if ruling and cell.config.compat != "probe" else None
+
     def _predicted_only(self, cell: Cell) -> Verdict:
         """Whatever could run here or not: nothing is to run, and the prediction is the answer."""
-        predicted = self._predict(cell)
+        predicted = self.predicted(cell)
         if refused := predicted.get("refused"):
             reason = f"{predicted['method']} has no answer: {refused}"
             return Verdict(verdict="skipped", reason_code=NO_PREDICTION, reason=reason, predicted=predicted)
@@ -95,7 +97,8 @@ class Preflight:
             flags.append("oom_audit")
         return Verdict(flags=flags, predicted=predicted)
 
-    def _predict(self, cell: Cell) -> predict.Prediction:
+    def predicted(self, cell: Cell) -> predict.Prediction:
+        """What is known of a cell before it runs."""
         sections = (
             "model", "workload", "strategy", "precision", "compile", "activation_checkpointing", "engine", "optimizer",
             "generate", "predict",
@@ -149,6 +152,20 @@ class Preflight:
             f"predicted by {predicted['method']} to need {_size(peak)} a device, give or take {margin:.0%}, "
             f"where {_size(capacity)} are left for it (predict.skip_oom=false runs it)"
         )
+
+
+def _excluded(reason: str) -> Verdict:
+    return Verdict(verdict="skipped", reason_code="skipped.excluded", reason=reason)
+
+
+def _ruled_out(cell: Cell, ruling: Ruling, predicted: predict.Prediction | None) -> Verdict:
+    return Verdict(
+        verdict="unsupported",
+        reason_code=ruling.code,
+        reason=ruling.reason_for(cell),
+        predicted=predicted,
+        evidence={"rule": ruling.id, "evidence": ruling.evidence},
+    )
 
 
 def is_audited(cell: Cell) -> bool:

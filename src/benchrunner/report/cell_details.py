@@ -45,7 +45,7 @@ def details_of(row: Row, root: str, with_samples: bool, expected: Sequence[str] 
         "id": row.planned.cell.cell_id,
         "status": row.status,
         "code": row.reason_code if row.status != "ok" else None,
-        "reason": single_line(row.reason) if row.status != "ok" else None,
+        "reason": single_line(row.reason) if row.status != "ok" or row.planned.cell.search else None,
         "flags": row.flags,
         "expected": [single_line(sentence) for sentence in expected],
         "command": command_of(row),

@@ -38,8 +38,10 @@ def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths, expected: Se
 
 def _verdict(row: Row) -> list[str]:
     why = [] if row.status == "ok" else [f"{row.reason_code}: {single_line(row.reason)}"]
+    why += [single_line(row.reason)] if row.status == "ok" and row.planned.cell.search else []
     flags = [f"flags: {' '.join(row.flags)}"] if row.flags else []
-    return [row.planned.cell.slug, row.status, *why, *flags]
+    left_out = [f"does not read: {' '.join(row.planned.left_out)}"] if row.planned.left_out else []
+    return [row.planned.cell.slug, row.status, *why, *flags, *left_out]
 
 
 def _of_record(row: Row, record: Record, paths: SweepPaths) -> list[Section]:

@@ -174,6 +174,8 @@ def count_pairs(rows: Sequence[Row]) -> Pairs:
     }
     for row in rows:
         axes = row.planned.cell.axes
+        if row.planned.probe_of:  # its search speaks for the combination
+            continue
         for a, b in combinations(values, 2):
             if PARITY not in (axes[a], axes[b]):
                 pairs[a, axes[a], b, axes[b]].add(row)

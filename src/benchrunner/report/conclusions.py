@@ -50,9 +50,16 @@ def best_cells(results: pd.DataFrame, most: int) -> list[str]:
     """Of at most so many groups a sentence: the fastest cell and the smallest, and how they compare."""
     frame = results.assign(group=group_names(results), label=formatting.cell_labels(results))
     timed = frame[frame[SPEED].notna()]
-    groups = [part for _, part in timed.groupby("group", sort=False)]
+    groups = [_without_its_name(part) for _, part in timed.groupby("group", sort=False)]
     said = [_best(part, f"{name}: " if len(groups) > 1 else "") for part in groups[:most] for name in part["group"][:1]]
-    return said + ([f"{len(groups) - most} more groups are in the report."] if len(groups) > most else [])
+    return said + ([f"Groups that are in the report, too: {len(groups) - most}."] if len(groups) > most else [])
+
+
+def _without_its_name(part: pd.DataFrame) -> pd.DataFrame:
+    """Labels without the model and workload, which all cells of a group share and its name says."""
+    named = {part["model_label"].iloc[0], part["workload"].iloc[0]}
+    kept = [[word for word in label.split(" · ") if word not in named] for label in part["label"]]
+    return part.assign(label=[" · ".join(words) or label for words, label in zip(kept, part["label"], strict=True)])
 
 
 def _best(part: pd.DataFrame, named: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchrunner.core.units import GIB
 from benchrunner.plan.verdict import PREDICTED_ONLY
-from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying
+from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying, words_of_all
 
 UNKNOWN = "–"
 
@@ -69,7 +69,7 @@ def _leading_zeros(value: float) -> int:
 
 def measured_table(results: pd.DataFrame) -> pd.DataFrame:
     """The cells that are ok, every field a text; columns that nothing was measured for are left out."""
-    ok = results[results["status"] == "ok"]
+    ok = measured_rows(results)
     frame = labels(results, ok)
     for name, (heading, form) in MEASURED.items():
         if ok[name].notna().any():
@@ -80,6 +80,17 @@ def measured_table(results: pd.DataFrame) -> pd.DataFrame:
         frame["tolerance"] = [_tolerance(*pair) for pair in zip(ok["workload"], ok["parity_tolerance"], strict=True)]
     frame["flags"] = ok["flags"].to_numpy()
     return frame.reset_index(drop=True)
+
+
+def measured_rows(results: pd.DataFrame) -> pd.DataFrame:
+    """The cells that are ok, but for searches: what is measured are their probes."""
+    return results[(results["status"] == "ok") & (results["search"] == NONE)]
+
+
+def searches_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The searches that came to their end, and what each has found by which probes."""
+    over = results[(results["status"] == "ok") & (results["search"] != NONE)]
+    return labels(results, over).assign(found=over["reason"].to_numpy()).reset_index(drop=True)
 
 
 def _tolerance(workload: str, text: str) -> str:
@@ -125,14 +136,25 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
 def labels(results: pd.DataFrame, part: pd.DataFrame | None = None) -> pd.DataFrame:
     """What tells the rows of the whole table apart, for some of them (None: all); the model where nothing does."""
     part = results if part is None else part
-    names = varying(results, IDENTIFYING)
+    moving = set(varying(results, IDENTIFYING))
+    moving |= {"micro_batch_size"} if "search" in moving else set()
+    names = [name for name in IDENTIFYING if name in moving and name != "search"]
     if "global_batch_size" in names and _follows(results):
         names.remove("global_batch_size")
-    columns = {HEADINGS.get(name, name): [str(value) for value in part[name]] for name in names if name != "settings"}
+    columns = {HEADINGS.get(name, name): _label(part, name) for name in names if name != "settings"}
     said = _own_settings(results, names) if "settings" in names else {}
     if any(said.values()):
         columns["settings"] = [said[text] or NONE for text in part["settings"]]
     return pd.DataFrame(columns or {"model": part["model_label"].tolist()})
+
+
+def _label(part: pd.DataFrame, name: str) -> list[str]:
+    """The values of a column; a micro-batch that is searched for is `max`, and once it is found `max = 12`."""
+    texts = [UNKNOWN if pd.isna(value) else str(value) for value in part[name]]
+    if name != "micro_batch_size":
+        return texts
+    pairs = zip(part["search"], texts, strict=True)
+    return [text if kind == NONE else kind if text == UNKNOWN else f"{kind} = {text}" for kind, text in pairs]
 
 
 def cell_labels(results: pd.DataFrame) -> list[str]:
@@ -152,7 +174,7 @@ def _said(pairs: Iterable[tuple[str, str]]) -> str:
 def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:
     """Settings → those of them that neither all rows share nor a column (`names`) of its own shows."""
     words = {text: setting_words(text) for text in results["settings"].unique()}
-    shared = set.intersection(*map(set, words.values()))
+    shared = set(words_of_all(results)[0])
     on_one_node = bool((results["nodes"] == 1).all()) if "nodes" in results else False
     shown = {NUM_LAYERS, "micro_batch_size", "seq_len", *names, *(["devices"] if on_one_node else [])}
     return {

@@ -1,9 +1,7 @@
-"""Tables → JUnit XML, as continuous-integration servers read it: a test case a planned cell."""
+"""Tables → JUnit XML: a test case a planned cell."""
 
-from collections.abc import Sequence
-from xml.etree import ElementTree
-
-from benchrunner.core.text import plain, single_line, xml_text
+from benchrunner.core import junit
+from benchrunner.core.junit import Case, Outcome
 from benchrunner.report.content import Tables
 from benchrunner.report.results import Row, command_of
 
@@ -13,31 +11,17 @@ FAILURES = ("failed", "timeout", "invalid", "oom")
 
 def to_junit(tables: Tables) -> str:
     """One suite of the sweep; a case has the cell's seconds, and its reason and command where it is not ok."""
-    rows = tables.rows
-    suite = ElementTree.Element("testsuite", {"name": xml_text(tables.title), **_counts(rows)})
-    for row in rows:
-        _add_case(suite, row)
-    root = ElementTree.Element("testsuites")
-    root.append(suite)
-    ElementTree.indent(root)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+    return junit.to_junit(tables.title, map(_case, tables.rows))
 
 
-def _counts(rows: Sequence[Row]) -> dict[str, str]:
-    failures = sum(row.status in FAILURES for row in rows)
-    skipped = sum(row.status not in (*FAILURES, "ok") for row in rows)
-    return {"tests": str(len(rows)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
-
-
-def _add_case(suite: ElementTree.Element, row: Row) -> None:
-    seconds = row.record.wall_s if row.record and row.record.wall_s is not None else 0.0
-    names = {"classname": xml_text(row.sweep), "name": row.planned.cell.slug, "time": f"{seconds:.2f}"}
-    case = ElementTree.SubElement(suite, "testcase", names)
-    if row.status == "ok":
-        return
-    kind = "failure" if row.status in FAILURES else "skipped"
-    message = xml_text(single_line(f"{row.reason_code}: {row.reason}"))
-    result = ElementTree.SubElement(
-        case, kind, {"message": message} | ({"type": row.status} if kind == "failure" else {})
+def _case(row: Row) -> Case:
+    outcome: Outcome = "pass" if row.status == "ok" else "fail" if row.status in FAILURES else "skip"
+    return Case(
+        name=row.planned.cell.slug,
+        outcome=outcome,
+        message=f"{row.reason_code}: {row.reason}",
+        kind=row.status if outcome == "fail" else None,
+        details=(row.reason, command_of(row)),
+        suite=row.sweep,
+        time_s=(row.record.wall_s if row.record else None) or 0.0,
     )
-    result.text = xml_text(f"{plain(row.reason)}\n{plain(command_of(row))}")

@@ -38,7 +38,7 @@ def narrowed(frame: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
     return frame, []
 
 
-EMPTY = ("flags", "alloc retries")
+EMPTY = ("flags", "alloc retries", "settings")
 """Columns that say something where they say more than `none` and 0."""
 
 

@@ -56,6 +56,7 @@ def results_markdown(tables: Tables) -> str:
     parts += _section("Expected", expectations_table(tables.expectations))
     ordered = by_group(tables.results)
     measured, best = formatting.measured_table(ordered), best_of_groups(ordered)
+    parts += _section("Found by search", formatting.searches_table(tables.results))
     parts += ["## Measured", to_markdown(measured, bold=best)] if len(measured) else []
     parts += _section("Predicted", formatting.predicted_table(tables.results))
     parts += _section("Not measured", formatting.unmeasured_table(tables.results))
@@ -81,7 +82,7 @@ def by_group(results: pd.DataFrame) -> pd.DataFrame:
 
 def best_of_groups(ordered: pd.DataFrame) -> list[tuple[int, str]]:
     """(line, heading) of the fastest cell of each group of several, among those that are ok."""
-    ok = ordered[ordered["status"] == "ok"].reset_index(drop=True)
+    ok = formatting.measured_rows(ordered).reset_index(drop=True)
     groups = [part for _, part in ok[ok[SPEED].notna()].groupby(GROUP, sort=False) if len(part) > 1]
     heading = formatting.MEASURED[SPEED][0]
     return [(part.index.tolist()[int(part[SPEED].astype(float).to_numpy().argmax())], heading) for part in groups]

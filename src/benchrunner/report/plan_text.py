@@ -7,7 +7,7 @@ import pandas as pd
 
 from benchrunner.core import arithmetic
 from benchrunner.core.schema import ModelConfig
-from benchrunner.plan.costs import expected_cell_s
+from benchrunner.plan.costs import expected_row_s
 from benchrunner.plan.plan import ModelCard, Plan
 from benchrunner.plan.predict import Prediction
 from benchrunner.report import formatting
@@ -17,10 +17,11 @@ from benchrunner.report.results import IDENTIFYING, NONE, Row, results_table
 
 def plan_table(plan: Plan) -> pd.DataFrame:
     """The plan as text: verdict, labels, prediction, reason."""
-    frame = formatting.labels(results_table(_plan_rows(plan), (*IDENTIFYING, "nodes")))
+    frame = formatting.labels(results_table(_plan_rows(plan), (*IDENTIFYING, "nodes", "left_out")))
     frame.insert(0, "verdict", [planned.verdict for planned in plan.cells])
     predicted = [planned.predicted or {} for planned in plan.cells]
     optional = {
+        "first probe": [str(one.get("micro_batch_size") or NONE) for one in predicted],
         "peak GiB": [peak_text(one) for one in predicted],
         "fit": [str(one.get("fit") or NONE).replace("_", " ") for one in predicted],
         "step ms": [_milliseconds(one) for one in predicted],
@@ -96,7 +97,7 @@ def plan_counts(plan: Plan) -> str:
     """`16 run, 20 unsupported, about 25 min on one device after the other`."""
     verdicts = Counter(planned.verdict for planned in plan.cells)
     running = [planned for planned in plan.cells if planned.verdict == "run"]
-    expected_s = sum(expected_cell_s(planned, plan.hardware.device_type) for planned in running)
+    expected_s = sum(expected_row_s(planned, plan.hardware.device_type) for planned in running)
     about = f", at most about {_rough_time(expected_s)}" if running else ""
     return ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common()) + about
 
@@ -108,8 +109,8 @@ def _rough_time(seconds: float) -> str:
 
 def plan_shared(plan: Plan) -> list[str]:
     """What all planned cells have in common, and what is left of models that were changed."""
-    results = results_table(_plan_rows(plan), (*IDENTIFYING, "model", "workload"))
-    return [*shared_sentences(results), *_against_cards(plan)]
+    results = results_table(_plan_rows(plan), (*IDENTIFYING, "model", "workload", "left_out"))
+    return [*shared_sentences(results), *_against_cards(plan), *(f"Note: {note}." for note in plan.notes)]
 
 
 def _against_cards(plan: Plan) -> list[str]:

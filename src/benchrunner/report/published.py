@@ -69,6 +69,8 @@ class TableLayout:
     labels: tuple[str, ...]
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
+    probes: Mapping[str, Any] | None = None
+    """Of which cells what searches tried gets lines, too; their label is the micro-batch. None: of none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,20 @@ def _read_table(body: Mapping[str, Any], place: str) -> TableLayout:
     common, labels = body.get("cells", {}), tuple(body["labels"])
     assert all(column.quantity in QUANTITIES or column.quantity == CLAIM for column in columns), place
     lines = tuple(_read_line(line, len(labels), len(columns), common, place) for line in body["lines"])
-    return TableLayout(title=body["title"], labels=labels, columns=columns, lines=lines)
+    probes = common if body.get("probes") else None
+    return TableLayout(title=body["title"], labels=labels, columns=columns, lines=lines, probes=probes)
+
+
+def _lines_of(table: TableLayout, rows: Sequence[Row], hardware: Hardware) -> list[Line]:
+    """Those of the original, and one for each size that a search tried beside them."""
+    sizes = sorted({row.planned.cell.sizes.micro_batch_size for row in rows if row.planned.probe_of})
+    nothing, more = (None,) * len(table.columns), []
+    for size in sizes if table.probes else ():
+        cells = read_selection({**(table.probes or {}), "micro_batch_size": size}, table.title)
+        meant = [row.planned.cell for row in rows if cells.has(row.planned.cell, hardware)]
+        if meant and not any(line.cells.has(meant[0], hardware) for line in table.lines):
+            more.append(Line(labels=(str(size),), cells=cells, published=nothing))
+    return [*table.lines, *more]
 
 
 def _read_column(body: Mapping[str, Any], place: str) -> Column:
@@ -178,7 +193,7 @@ def _fill(
     table: TableLayout, above: str, rows: Sequence[Row], hardware: Hardware, sweeps: Mapping[str, str]
 ) -> PublishedTable:
     texts, notes = [], []
-    for line in table.lines:
+    for line in _lines_of(table, rows, hardware):
         meant = [row for row in rows if line.cells.has(row.planned.cell, hardware)]
         of_columns = [_of_column(column, meant, hardware) for column in table.columns]
         texts.append([*line.labels, *_fields(table, line, of_columns)])

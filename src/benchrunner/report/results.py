@@ -12,10 +12,11 @@ import pandas as pd
 
 from benchrunner.core import arithmetic
 from benchrunner.core.axes import AXES
-from benchrunner.core.cell import format_value
+from benchrunner.core.cell import Sizes, format_value
 from benchrunner.core.checks import num_decided
 from benchrunner.core.record import PHASES, Metrics, Phase, Record
 from benchrunner.plan.plan import ModelCard, PlannedCell
+from benchrunner.plan.search import probe_of
 from benchrunner.plan.verdict import PREDICTED_ONLY
 
 NO_RECORD = "skipped.interrupted"
@@ -102,6 +103,16 @@ class Row:
         return list(dict.fromkeys(flags + fault))
 
     @property
+    def sizes(self) -> Sizes | None:
+        """Of the cell; of a search those of what it has found, None where that is nothing (yet)."""
+        cell = self.planned.cell
+        if cell.search is None:
+            return cell.sizes
+        search = ((self.record.evidence if self.record else None) or {}).get("search")
+        found = search["micro_batch_size"] if search else None
+        return probe_of(cell, found, ()).sizes if found else None
+
+    @property
     def metrics(self) -> Metrics:
         """The headline numbers; none unless the cell is ok and no fault was planted: anything else measured nothing."""
         record = self.record
@@ -114,6 +125,11 @@ def _axis(name: str) -> Callable[[Row], Any]:
 
 def _size(name: str) -> Callable[[Row], Any]:
     return lambda row: getattr(row.planned.cell.sizes, name)
+
+
+def _batch(name: str) -> Callable[[Row], Any]:
+    """A size that a search leaves open."""
+    return lambda row: getattr(row.sizes, name) if row.sizes else None
 
 
 def _metric(read: Callable[[Metrics], float | None]) -> Callable[[Row], float | None]:
@@ -188,8 +204,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "compile": ("text", _axis("compile")),
     "activation_checkpointing": ("text", _axis("activation_checkpointing")),
     "engine": ("text", _axis("engine")),
-    "micro_batch_size": ("int", _size("micro_batch_size")),
-    "global_batch_size": ("int", _size("global_batch_size")),
+    "micro_batch_size": ("int", _batch("micro_batch_size")),
+    "global_batch_size": ("int", _batch("global_batch_size")),
     "seq_len": ("int", _size("seq_len")),
     "world_size": ("int", _size("world_size")),
     "step_time_median_s": ("float", _metric(lambda m: m.get("step_time_median_s"))),
@@ -208,7 +224,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "settings": ("text", _settings),
     "devices": ("int", _size("devices")),
     "nodes": ("int", _size("nodes")),
-    "accumulation_steps": ("int", _size("accumulation_steps")),
+    "accumulation_steps": ("int", _batch("accumulation_steps")),
     "hardware": ("text", lambda row: row.hardware),
     "device_name": ("text", lambda row: row.device_name),
     "torch": ("text", lambda row: row.torch or "unknown"),
@@ -260,6 +276,9 @@ COLUMNS |= {
     "model_label": ("text", lambda row: row.model),
     "parity_tolerance": ("text", _parity_tolerance),
     "is_waiting": ("text", lambda row: "yes" if row.is_waiting else "no"),
+    "search": ("text", lambda row: row.planned.cell.search or NONE),
+    "probe_of": ("text", lambda row: row.planned.probe_of or NONE),
+    "left_out": ("text", lambda row: shlex.join(row.planned.left_out) or NONE),
 }
 
 SETTING = "config."
@@ -326,6 +345,7 @@ def varying(results: pd.DataFrame, names: Iterable[str]) -> list[str]:
 IDENTIFYING = (
     "model_label",
     *AXES[1:],
+    "search",
     "micro_batch_size",
     "global_batch_size",
     "seq_len",
@@ -340,7 +360,9 @@ IDENTIFYING = (
 def constant_text(results: pd.DataFrame) -> str:
     """What all rows have in common, e.g. `model debug, workload train`; empty where nothing is."""
     moving = set(varying(results, IDENTIFYING))
-    names = [name for name in (*IDENTIFYING[: len(AXES)], *SIZES) if name not in moving]
+    moving |= {"micro_batch_size", "global_batch_size"} if "search" in moving else set()
+    unknown = {name for name in SIZES if len(results) and pd.isna(results[name].iloc[0])}
+    names = [name for name in (*IDENTIFYING[: len(AXES)], *SIZES) if name not in moving | unknown]
     return ", ".join(f"{SHARED_AS.get(name, name)} {results[name].iloc[0]}" for name in names if len(results))
 
 
@@ -356,11 +378,20 @@ SHARED_AS = {
 
 
 def shared_settings(results: pd.DataFrame) -> list[str]:
-    """The overrides that every row has and that `constant_text` does not say, e.g. `measure.steps=5`."""
-    words = [setting_words(text) for text in results["settings"].unique()]
+    """The overrides that every row has, or would have if it read them, and that `constant_text` does not say."""
     said = {NUM_LAYERS, *(name for name in SIZES if name not in varying(results, SIZES))}
-    every = [word for word in words[0] if all(word in own for own in words)] if words else []
-    return [shlex.quote(word) for word in every if word.partition("=")[0] not in said]
+    every, unread = words_of_all(results)
+    own = [word for word in every if word.partition("=")[0] not in said]
+    return [shlex.quote(word) + (" (where it is read)" if word in unread else "") for word in own]
+
+
+def words_of_all(results: pd.DataFrame) -> tuple[list[str], set[str]]:
+    """The overrides of every row, but for those that do not read them; and which of them some row does not read."""
+    unread = results["left_out"] if "left_out" in results else [NONE] * len(results)
+    pairs = {pair: tuple(map(setting_words, pair)) for pair in zip(results["settings"], unread, strict=True)}
+    words = dict.fromkeys(word for own, _ in pairs.values() for word in own)
+    every = [word for word in words if all(word in own or word in left_out for own, left_out in pairs.values())]
+    return every, {word for _, left_out in pairs.values() for word in left_out}
 
 
 def setting_words(text: str) -> list[str]:

@@ -67,6 +67,7 @@ def print_tables(tables: Tables) -> None:
         _print_section(matrix.title, matrix_lines(matrix, width))
     _print([*textwrap.wrap(LEGEND, width), ""] if tables.matrices else [])
     measured, missing = narrowed(formatting.measured_table(tables.results), width)
+    _print_section("Found by search", with_reasons(formatting.searches_table(tables.results), width))
     _print_section("Measured", [*aligned(measured, width), *left_out(missing, width)])
     _print_section("Predicted", aligned(formatting.predicted_table(tables.results), width))
     _print_section("Not measured", unmeasured_lines(tables.results, width))

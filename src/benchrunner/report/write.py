@@ -144,7 +144,7 @@ def read_sweep(paths: SweepPaths) -> MeasuredSweep:
         SweepDirError: no plan, or a damaged one.
     """
     plan = load_plan(paths.root)
-    notes: list[str] = _foreign(paths, plan)
+    notes: list[str] = [*plan.notes, *_foreign(paths, plan)]
     found, damage = read_environment(paths)
     commit = ((found or Environment()).get("git") or {}).get("commit")
     rows = [_read_row(paths, plan, planned, notes, commit) for planned in plan.cells]

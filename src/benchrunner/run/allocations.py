@@ -94,6 +94,11 @@ class Allocations:
         """Whether nothing of this run is left in the cluster."""
         return not self._alive()
 
+    def hopeless(self) -> str | None:
+        """What they all wait for that the cluster never has; None: one of them runs, or may."""
+        states = [self.states[job] for job in self._alive()]
+        return states[0].detail if states and all(state.is_hopeless for state in states) else None
+
     def describe(self) -> str:
         """`2 running, 1 waiting (Resources)`."""
         parts = []

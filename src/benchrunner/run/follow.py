@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import filelock
 
-from benchrunner.core.errors import SweepDirError
+from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.faults import format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Status
@@ -26,6 +26,7 @@ from benchrunner.run.progress import Progress
 from benchrunner.run.repeats import Repeats
 from benchrunner.run.request import make_request
 from benchrunner.store.claims_round import latest_round, next_round
+from benchrunner.store.probes import with_probes
 from benchrunner.store.records import read_record, read_records
 from benchrunner.store.runs import ExitSummary
 from benchrunner.store.workers import read_worker, read_workers
@@ -105,8 +106,8 @@ class Follower:
         """Place → cell without a verdict of this round."""
         self._claims: Claims
         self._round = 1
-        self._num_left_before = 0
-        """When the allocations of now were submitted, or adopted."""
+        self._num_reported = self._num_reported_before = 0
+        """Now, and when the allocations of now were submitted."""
         self._num_vain = 0
         self._polled_s = self.clock.now()
         self._said = ""
@@ -129,7 +130,7 @@ class Follower:
         return self._summarise(signum)
 
     def _begin(self) -> Progress:
-        return self.progress.begin(len(self.left), short_labels([planned.cell for planned in self.plan.cells]))
+        return self.progress.begin(len(self.left), short_labels(self.plan.cells), self.paths.root)
 
     def _called(self, planned: PlannedCell) -> str:
         process = "" if planned.repeat == 1 else f" (process {planned.repeat})"
@@ -159,7 +160,6 @@ class Follower:
             for planned in set_apart(cells, chosen):
                 self._claims.finish(planned.place)
         self.left = {one.place: one for one in chosen if one.place not in self._claims.finished}
-        self._num_left_before = len(self.left)
 
     def _chosen(self, cells: Iterable[PlannedCell]) -> list[PlannedCell]:
         """Those that this run is about, but for repeats that no worker would start."""
@@ -171,13 +171,14 @@ class Follower:
         request = make_request(self.plan, list(self.left.values()), self.paths, self.options, self._round)
         count = min(self.plan.settings.launcher.jobs, len(self.left))
         jobs = self.allocations.submit(request, count)
-        self._num_left_before = len(self.left)
+        self._num_reported_before = self._num_reported
         self.progress.report(f"submitted {', '.join(jobs)}: {request.nodes} node(s) for {request.time_min} min each")
 
     # --- a turn
 
     def _look(self) -> None:
         """Report new records; now and then, ask the cluster."""
+        self._add_probes()
         self._claims.look()
         for place in sorted(self._claims.finished & self.left.keys()):
             self._report(self.left.pop(place))
@@ -186,6 +187,7 @@ class Follower:
             self._polled_s = now_s
             self.allocations.poll()
             self._say(f"allocations: {self.allocations.describe()}")
+            self._require_hope()
             if self._is_all_taken():
                 self._cancel_waiting()
         at_work = {
@@ -193,7 +195,17 @@ class Follower:
         }
         self.progress.report_running([self._called(one) for one in self.left.values() if one.place in at_work])
 
+    def _add_probes(self) -> None:
+        """What searches have added to the sweep since."""
+        known = {planned.place for planned in self.plan.processes(self.options.repeats)}
+        self.plan = with_probes(self.plan, self.paths)
+        added = [one for one in self.plan.processes(self.options.repeats) if one.place not in known]
+        self.left |= {one.place: one for one in added}
+        if added:
+            self.progress.expect(len(added), short_labels(self.plan.cells))
+
     def _report(self, planned: PlannedCell) -> None:
+        self._num_reported += 1
         record, problem = read_record(self.paths.cell(planned.place).record, planned)
         if problem:
             self.progress.note(problem)
@@ -206,6 +218,19 @@ class Follower:
         if line != self._said:
             self._said = line
             self.progress.report(line)
+
+    def _require_hope(self) -> None:
+        """Not where somebody only watches.
+
+        Raises:
+            UsageError: no allocation can ever start.
+        """
+        if not self.how.only_watch and (why := self.allocations.hopeless()):
+            self.allocations.cancel()
+            raise UsageError(
+                f"launcher: what it asks for no node of the cluster ever has ({why}); its jobs were cancelled "
+                "(see launcher.partition, launcher.time_min, launcher.cpus_per_task, launcher.mem)"
+            )
 
     def _is_all_taken(self) -> bool:
         return all(self._claims.owner(place) is not None for place in self.left)
@@ -223,7 +248,7 @@ class Follower:
         self._look_once_more()
         if not self.left or self.how.only_watch or not self.allocations.states:
             return False
-        is_vain, ends = len(self.left) >= self._num_left_before, self.allocations.ends()
+        is_vain, ends = self._num_reported == self._num_reported_before, self.allocations.ends()
         if "cancelled" in ends or (is_vain and ends & {"failed", "out_of_memory"}):
             return False
         self._num_vain = self._num_vain + 1 if is_vain else 0

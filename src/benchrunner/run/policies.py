@@ -27,9 +27,16 @@ class Policies:
         for policy in self._policies:
             policy.learn(planned, record)
 
+    def refused(self, planned: PlannedCell, outcome: Outcome) -> None:
+        """See Policy."""
+        for policy in self._policies:
+            policy.refused(planned, outcome)
+
     def refusal(self, planned: PlannedCell, now_s: float) -> Outcome | None:
         """See Policy."""
         for policy in self._policies:
+            if planned.cell.search and not policy.decides_searches:
+                continue
             if (outcome := policy.refusal(planned, now_s)) is not None:
                 return outcome
         return None
@@ -53,17 +60,23 @@ class Policies:
         return next((policy.stopped_by for policy in self._policies if policy.stopped_by), None)
 
 
-def make_policies(plan: Plan, records: Mapping[str, Record], hardware: Hardware, options: RunOptions) -> Policies:
+def make_policies(
+    plan: Plan,
+    records: Mapping[str, Record],
+    hardware: Hardware,
+    options: RunOptions,
+    searches: Sequence[Policy] = (),
+) -> Policies:
     """What follows for a cell from others is asked before what stops the sweep, and that before what time is left."""
-    policies: list[Policy] = [Retries(plan.settings.retries), Repeats(records.values())]
+    policies: list[Policy] = [Retries(plan.settings.retries), Repeats(records.values()), *searches]
     if options.infer:
-        policies.append(OomInference(plan.cells, _comparable(records, options)))
+        policies.append(OomInference(plan.cells, comparable(records, options)))
     policies.append(CircuitBreaker(plan.settings.brake, plan.cells))
     if options.budget_s is not None:
         policies.append(Budget(options.budget_s, options.clock.now(), hardware.device_type))
     return Policies(policies)
 
 
-def _comparable(records: Mapping[str, Record], options: RunOptions) -> dict[str, Record]:
+def comparable(records: Mapping[str, Record], options: RunOptions) -> dict[str, Record]:
     """The records that were made under the faults that are planted now."""
     return {slug: one for slug, one in records.items() if one.fault == format_fault(options.fault_in(slug))}

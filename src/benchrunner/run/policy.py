@@ -10,11 +10,16 @@ class Policy:
 
     code: str | None = None
     """The reason code of its refusals that say nothing about the cell itself."""
+    decides_searches = False
+    """Whether it is asked about searches, too. What keeps a search from going on is asked of its probes."""
     stopped_by: str | None = None
     """What the sweep was stopped early by, once this policy has done so."""
 
     def learn(self, planned: PlannedCell, record: Record) -> None:
         """A cell has got its verdict."""
+
+    def refused(self, planned: PlannedCell, outcome: Outcome) -> None:
+        """A waiting cell is not started, for a reason that says nothing about the cell itself."""
 
     def refusal(self, planned: PlannedCell, now_s: float) -> Outcome | None:
         """The verdict on a waiting cell that is not to be started, now nor later; None: it may run."""

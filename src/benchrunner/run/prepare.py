@@ -9,6 +9,7 @@ from itertools import chain, groupby
 
 from benchrunner.core.faults import format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import Record
 from benchrunner.launch.job import Launcher
 from benchrunner.machine import environment
 from benchrunner.machine.hardware import Hardware, detect
@@ -23,9 +24,10 @@ from benchrunner.run.events import Events
 from benchrunner.run.ledger import Ledger
 from benchrunner.run.options import RunOptions
 from benchrunner.run.order import order_by_information, smaller_first, smaller_first_in_place
-from benchrunner.run.policies import Policies, make_policies
+from benchrunner.run.policies import Policies, comparable, make_policies
 from benchrunner.run.progress import Progress
 from benchrunner.run.schedule import Queue
+from benchrunner.run.searches import Searches
 from benchrunner.run.shared_source import SharedSource
 from benchrunner.run.source import Source
 from benchrunner.run.verdicts import Verdicts
@@ -42,6 +44,7 @@ class Prepared:
     attempts: Attempts
     devices: DeviceUse
     policies: Policies
+    searches: Searches
     verdicts: Verdicts
     ledger: Ledger
     progress: Progress
@@ -59,7 +62,8 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
     ledger = _open_ledger(plan, paths, options, progress)
     hardware = options.hardware or (detect() if options.resume else plan.hardware)
     devices = DeviceUse(hardware, options, progress, launcher)
-    policies = make_policies(plan, ledger.records, hardware, options)
+    searches = Searches(plan, paths, _settled(plan, ledger, options))
+    policies = make_policies(plan, ledger.records, hardware, options, [searches])
     source = _source(paths, ledger, policies, progress, hardware, options)
     events = Events(options.events)
     verdicts = Verdicts(ledger, progress, policies, options, events, source)
@@ -75,6 +79,7 @@ def prepare(plan: Plan, paths: SweepPaths, launcher: Launcher, options: RunOptio
         attempts=Attempts(paths, hardware, options, devices.pool, names_devices=devices.are_named),
         devices=devices,
         policies=policies,
+        searches=searches,
         verdicts=verdicts,
         ledger=ledger,
         progress=progress,
@@ -121,6 +126,15 @@ def _selected(plan: Plan, ledger: Ledger, hardware: Hardware, options: RunOption
     processes = plan.processes(options.repeats)
     left = resume.left_to_do(processes, ledger.records, hardware, fault, keep_inferred=options.infer)
     return [planned for planned in left if options.selection.takes(planned, ledger.records.get(planned.place))]
+
+
+def _settled(plan: Plan, ledger: Ledger, options: RunOptions) -> dict[str, Record]:
+    """The records of cells that are not run again: what searches know from before."""
+    known = comparable(ledger.records, options)
+    fault = format_fault(parse_fault(options.fault))
+    left = resume.left_to_do(plan.cells, known, plan.hardware, fault, keep_inferred=options.infer)
+    again = {planned.place for planned in left}
+    return {slug: one for slug, one in known.items() if slug not in again}
 
 
 def record_decided(plan: Plan, left: Iterable[PlannedCell], ledger: Ledger) -> None:

@@ -1,6 +1,7 @@
 """What a running sweep reports on stderr: a line a finished cell, notes, and on a terminal a live line below them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record
 from benchrunner.core.text import visible
 from benchrunner.run.clock import Clock
@@ -30,12 +32,18 @@ class Progress:
         self._started_s = clock.now()
         self._num_done, self._num_cells = 0, 0
         self._labels: Mapping[str, str] = {}
+        self._root = Path()
 
-    def begin(self, num_cells: int, labels: Mapping[str, str] | None = None) -> Self:
-        """So many cells are about to run; `labels`: slug → what a cell is called in a line."""
-        self._labels = labels or {}
+    def begin(self, num_cells: int, labels: Mapping[str, str] | None = None, root: Path = Path()) -> Self:
+        """So many cells are about to run; `labels`: slug → what a cell is called in a line; `root`: of the sweep."""
+        self._labels, self._root = labels or {}, root
         self._num_done, self._num_cells, self._started_s = 0, num_cells, self._clock.now()
         return self
+
+    def expect(self, num_cells: int, labels: Mapping[str, str]) -> None:
+        """So many more than was known at the beginning; `labels` as in `begin`."""
+        self._num_cells += num_cells
+        self._labels = {**labels, **self._labels}
 
     def __enter__(self) -> Self:
         """Begin the live line."""
@@ -56,7 +64,7 @@ class Progress:
         if self._status is None:
             line = f"{line}  {pace(self._num_done, total, self._elapsed_s())}"
         self.report(line)
-        for more in where_to_look(record):
+        for more in where_to_look(record, self._root):
             self.report(more)
 
     def label(self, slug: str) -> str:
@@ -95,15 +103,18 @@ def finished_line(record: Record, number: int, total: int, label: str | None = N
     return f"{counter} {record.status:<{STATUS_WIDTH}} {label or record.slug}{process}  {what}{wall}{fault}"
 
 
-def where_to_look(record: Record) -> list[str]:
+def where_to_look(record: Record, root: Path) -> list[str]:
     """After a cell that was run and is no result: its logs, and what repeats it."""
     if record.status in ("ok", "skipped") or not record.attempt:
         return []
-    return [f"    log: cells/{record.slug}/attempt-{record.attempt}/", f"    rerun: {record.command}"]
+    folder = SweepPaths(root).cell(record.place).attempt(record.attempt).root
+    return [f"    log: {folder}/", f"    rerun: {record.command}"]
 
 
 def headline(record: Record) -> str:
-    """The numbers of an `ok` cell that fit on its line."""
+    """The numbers of an `ok` cell that fit on its line; of a search, what it found."""
+    if record.reason is not None:
+        return record.reason
     memory, mfu = record.metrics.get("peak_memory_allocated_bytes"), record.metrics.get("mfu")
     parts = [
         *_speed(record),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch.allocation import Request
-from benchrunner.plan.costs import expected_cell_s
+from benchrunner.plan.costs import expected_row_s
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.options import RunOptions
 
@@ -36,7 +36,7 @@ def make_request(plan: Plan, cells: list[PlannedCell], paths: SweepPaths, option
 
 def expected_min(cells: list[PlannedCell], config: LauncherConfig, device_type: str) -> int:
     """Minutes: each allocation's share of the device seconds, but at least the longest cell."""
-    costs_s = [expected_cell_s(planned, device_type) for planned in cells]
+    costs_s = [expected_row_s(planned, device_type) for planned in cells]
     per_node = (config.gpus_per_node or most_devices(cells)) if device_type == "cuda" else 1
     held = [_num_places(planned, per_node, device_type) for planned in cells]
     work_s = sum(cost_s * places for cost_s, places in zip(costs_s, held, strict=True))

@@ -172,6 +172,8 @@ class Queue:
     becomes free is kept for it. So every cell comes to the head in its turn, and none starves. Between sweeps the
     turnstile of the locks does the same: one that waits for devices stays inside, and no other sweep starts a cell.
 
+    A search is never started: it waits until its probes have decided it.
+
     With a `gate` a cell is started or dropped only when that lets it pass; until then it goes on waiting.
     """
 
@@ -217,6 +219,12 @@ class Queue:
             self.pool.locks.leave()
         return started
 
+    def put_before(self, planned: PlannedCell, processes: Sequence[PlannedCell]) -> None:
+        """Let a cell wait as well, its first process right before a cell that does; its repeats behind everything."""
+        place = next((i for i, one in enumerate(self._waiting) if one.place == planned.place), 0)
+        self._waiting[place:place] = processes[:1]
+        self._waiting += processes[1:]
+
     def put_first(self, planned: PlannedCell) -> None:
         """Let a cell that was started wait again, before all others."""
         self._waiting.insert(0, planned)
@@ -250,7 +258,7 @@ class Queue:
         for planned in self._waiting:
             if not self.pool.free or too_many <= 1 or (head is not None and self._is_kept_for_head()):
                 break
-            if not self._is_open(planned):
+            if planned.cell.search or not self._is_open(planned):
                 continue
             need = self.pool.need(planned)
             devices = self.pool.take(need) if need < too_many else None

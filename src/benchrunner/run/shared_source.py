@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from benchrunner.core.errors import SweepDirError
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record
 from benchrunner.outcome.judge import Outcome, judge
@@ -18,6 +19,7 @@ from benchrunner.run.progress import Progress
 from benchrunner.run.schedule import Queue
 from benchrunner.run.source import Source
 from benchrunner.run.utilization import Utilization
+from benchrunner.store.claims_round import latest_round
 from benchrunner.store.records import read_record
 from benchrunner.store.workers import WorkerFile
 
@@ -48,7 +50,7 @@ class SharedSource(Source):
         self._ends_s = None if share.time_s is None else clock.now() + share.time_s
         self._attendance = Attendance(paths, WorkerFile(worker=share.worker, job=share.job, started_at=now_utc()))
         self._claims = Claims(paths.claims(share.round), share.worker, self._attendance.is_gone)
-        self._mine = share.worker
+        self._mine, self._round = share.worker, share.round
         self._looked_s: float | None = None
         self._expected_s: dict[str, float] = {}
         self._seen: set[str] = set()
@@ -86,6 +88,7 @@ class SharedSource(Source):
         if self._looked_s is not None and now_s < self._looked_s + LOOK_INTERVAL_S:
             return
         self._looked_s = now_s
+        self.require_membership()
         self._claims.look()
         for worker in {owner for planned in queue if (owner := self._claims.owner(planned.place))} - {self._mine}:
             self._attendance.look(worker, now_s)
@@ -93,8 +96,10 @@ class SharedSource(Source):
             self._learn(planned)
 
     def require_membership(self) -> None:
-        """See Source."""
+        """See Source. Whoever resumes the sweep begins another round, and does not wait for those of the one before."""
         self._attendance.require_membership()
+        if latest_round(self._paths) > self._round:
+            raise SweepDirError(f"{self._paths.root}: the sweep was resumed meanwhile; its cells are others' now")
 
     def has_more(self, queue: Queue) -> bool:
         """See Source: not while all that waits is in the hands of workers that are seen to be alive."""
@@ -125,6 +130,9 @@ class SharedSource(Source):
             self._seen.add(place)
             self._ledger.records[place] = record
             self._policies.learn(planned, record)
+        elif place not in self._seen:
+            why = f"{place} was concluded by another worker, and left no record that can be read"
+            self._policies.refused(planned, Outcome(status="skipped", reason_code="skipped.interrupted", reason=why))
 
     def _record(self, planned: PlannedCell) -> Record | None:
         record, problem = read_record(self._paths.cell(planned.place).record, planned)

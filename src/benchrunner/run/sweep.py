@@ -17,17 +17,19 @@ from benchrunner.outcome.evidence import Evidence
 from benchrunner.outcome.judge import Outcome, judge
 from benchrunner.outcome.make_record import NO_ATTEMPT
 from benchrunner.plan.labels import short_labels
-from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.plan import Plan, PlannedCell, processes_of
 from benchrunner.run.attempts import attempt_of
 from benchrunner.run.clock import now_utc
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import broken
 from benchrunner.run.log_cleaner import LogCleaner
 from benchrunner.run.options import RunOptions
+from benchrunner.run.order import micro_batch_of
 from benchrunner.run.prepare import Prepared, prepare
 from benchrunner.run.progress import Progress
 from benchrunner.run.watch import Running, describe_running
 from benchrunner.store import runs
+from benchrunner.store.claims_round import begin_round
 from benchrunner.store.runs import ExitSummary
 
 POLL_INTERVAL_S = 0.05
@@ -48,6 +50,7 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
     started_at = now_utc()
     try:
         with _lock(paths):
+            begin_round(paths)
             sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)
             sweep.events.begin(len(sweep.queue), paths.root)
             try:
@@ -82,6 +85,7 @@ class Sweep:
     def __init__(self, prepared: Prepared, launcher: Launcher, options: RunOptions) -> None:
         self.queue, self.attempts, self.devices = prepared.queue, prepared.attempts, prepared.devices
         self.policies, self.verdicts = prepared.policies, prepared.verdicts
+        self.searches, self.repeats = prepared.searches, options.repeats
         self.ledger, self.progress, self.source = prepared.ledger, prepared.progress, prepared.source
         self.launcher, self.clock, self.fail_on = launcher, options.clock, options.fail_on
         self.events = prepared.events
@@ -99,7 +103,7 @@ class Sweep:
         return self._summarise(plan, self._interrupts.signum)
 
     def _begin(self, plan: Plan) -> Progress:
-        return self.progress.begin(len(self.queue), short_labels([planned.cell for planned in plan.cells]))
+        return self.progress.begin(len(self.queue), short_labels(plan.cells), self.ledger.paths.root)
 
     # --- a turn
 
@@ -118,9 +122,23 @@ class Sweep:
         if num_verdicts == self._asked_after and now_s < self._asked_s + REFUSAL_INTERVAL_S:
             return
         self._asked_after, self._asked_s = num_verdicts, now_s
+        self._put_probes_in_line()
         for planned, outcome in self.queue.drop(partial(self.policies.refusal, now_s=now_s)):
             self.verdicts.refuse(planned, outcome)
         self.verdicts.note_refusals()
+
+    def _put_probes_in_line(self) -> None:
+        """What searches try next, right before them."""
+        for search, probe in self.searches.due(self.queue, [run.planned.place for run in self.running]):
+            processes = processes_of([probe], self.repeats or search.cell.config.repeats)
+            self.queue.put_before(search, processes)
+            self.progress.expect(len(processes), {probe.cell.slug: self._label_of(search, probe)})
+
+    def _label_of(self, search: PlannedCell, probe: PlannedCell) -> str:
+        """What a probe is called in a line: as its search, with the size that is tried and its own digits."""
+        label = self.progress.label(search.cell.slug).replace(search.cell.cell_id[:6], probe.cell.cell_id[:6])
+        sought, tried = f"micro_batch_size {search.cell.search}", f"micro_batch_size {micro_batch_of(probe)}"
+        return label.replace(sought, tried) if sought in label else f"{tried} · {label}"
 
     def _end_what_may_not_go_on(self) -> None:
         kind = self.policies.ending(self.clock.now())
@@ -227,7 +245,7 @@ class Sweep:
             self.progress.report(line)
         self.source.leave(self.devices.utilization, self.progress.notes)
         return self.ledger.summarise(
-            plan.cells,
+            [*plan.cells, *self.searches.added],
             signum,
             fail_on=self.fail_on,
             busy_share=busy_share,

@@ -58,6 +58,7 @@ class Verdicts:
             self._source.require_membership()
             if planned.repeat == 1:
                 self._ledger.skip(planned, outcome)
+                self._policies.refused(planned, outcome)
             self._source.conclude(planned)
         else:
             fault = format_fault(self._options.fault_in(planned.cell.slug))

@@ -10,6 +10,12 @@ def latest_round(paths: SweepPaths) -> int:
     return max(found, default=1)
 
 
+def begin_round(paths: SweepPaths) -> None:
+    """End the round of workers that may be there still: whoever calls this runs the cells alone."""
+    if paths.claims(1).parent.is_dir():
+        paths.claims(next_round(paths)).mkdir()
+
+
 def next_round(paths: SweepPaths) -> int:
     """A round that nobody has begun."""
     return latest_round(paths) + 1 if paths.claims(1).parent.is_dir() else 1

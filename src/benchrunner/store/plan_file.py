@@ -28,6 +28,7 @@ from benchrunner.core.units import MIB
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.store.plan_check import require_as_planned
 from benchrunner.store.plan_form import CellEntry, PlanFile
+from benchrunner.store.probes import with_probes
 
 SCHEMA_VERSION = 1
 
@@ -99,7 +100,7 @@ def _point_latest(out_dir: Path, final: Path) -> None:
 
 
 def load_plan(directory: str | os.PathLike[str]) -> Plan:
-    """The plan of a sweep's directory, every cell as it was planned.
+    """The plan of a sweep's directory, every cell as it was planned, and those that its searches added.
 
     Raises:
         SweepDirError: no sweep, a damaged file, or one of another version.
@@ -109,15 +110,22 @@ def load_plan(directory: str | os.PathLike[str]) -> Plan:
         text = read_bytes(path, limit_bytes=PLAN_BYTES)
         plan = plan_from_dict(decode(text, PlanFile, limit_bytes=PLAN_BYTES, version=SCHEMA_VERSION))
         require_as_planned((planned.cell for planned in plan.cells), plan.hardware, json.loads(text))
-        return plan
+        return with_probes(plan, SweepPaths(Path(directory)))
     except FileNotFoundError as error:
-        raise SweepDirError(f"{directory}: not a sweep: cannot read {PLAN} ({error.strerror})") from error
+        why = f"cannot read {PLAN} ({error.strerror})"
+        raise SweepDirError(f"{directory}: not a sweep: {why}{_sweeps_below(Path(directory))}") from error
     except OtherVersion as error:
         raise SweepDirError(f"{path}: {error}") from error
     except DamagedFile as error:
         raise SweepDirError(f"{path}: damaged: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError) as error:  # of the configurations inside
         raise SweepDirError(f"{path}: damaged: {type(error).__name__}: {first_line(str(error))}") from error
+
+
+def _sweeps_below(place: Path) -> str:
+    """The newest sweep in a directory of sweeps, which is easily taken for one of them."""
+    below = sorted(path.parent for path in place.glob(f"*/{PLAN}") if not path.parent.name.startswith("."))
+    return f"; it holds sweeps, the last is {below[-1]}" if below else ""
 
 
 def plan_to_dict(plan: Plan) -> PlanFile:
@@ -138,6 +146,7 @@ def plan_to_dict(plan: Plan) -> PlanFile:
         "cells": [_cell_entry(planned, common, settings, sections) for planned in plan.cells],
         "sections": sections.values,
         "cards": dict(plan.cards),
+        "notes": list(plan.notes),
     }
 
 
@@ -187,6 +196,7 @@ def _cell_entry(
         "flags": planned.flags,
         "predicted": planned.predicted,
         "evidence": planned.evidence,
+        "left_out": list(planned.left_out),
     }
     return cast(CellEntry, {key: value for key, value in entry.items() if value not in (None, {}, [])})
 
@@ -208,6 +218,7 @@ def plan_from_dict(data: PlanFile) -> Plan:
         created_at=data["created_at"],
         benchrunner=data["benchrunner"],
         cards=data.get("cards", {}),
+        notes=data.get("notes", []),
     )
 
 
@@ -247,6 +258,7 @@ def _cell_from(entry: CellEntry, data: PlanFile) -> PlannedCell:
         flags=entry.get("flags", []),
         predicted=entry.get("predicted"),
         evidence=entry.get("evidence"),
+        left_out=tuple(entry.get("left_out", ())),
     )
 
 
@@ -274,8 +286,9 @@ def _document_entry(planned: PlannedCell) -> dict[str, Any]:
         "slug": cell.slug,
         "axes": dict(cell.axes),
         "overrides": shlex.join(cell.as_overrides()),
-        "micro_batch_size": sizes.micro_batch_size,
-        "global_batch_size": sizes.global_batch_size,
+        "micro_batch_size": None if cell.search else sizes.micro_batch_size,
+        "global_batch_size": None if cell.search else sizes.global_batch_size,
+        "search": cell.search,
         "seq_len": sizes.seq_len,
         "devices": sizes.devices,
         "nodes": sizes.nodes,
@@ -286,4 +299,5 @@ def _document_entry(planned: PlannedCell) -> dict[str, Any]:
         "reason": planned.reason,
         "flags": planned.flags,
         "predicted": planned.predicted,
+        "left_out": list(planned.left_out),
     }

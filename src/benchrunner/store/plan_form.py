@@ -42,6 +42,8 @@ class CellEntry(TypedDict):
     flags: NotRequired[list[str]]
     predicted: NotRequired[Prediction | None]
     evidence: NotRequired[Grounds | None]
+    left_out: NotRequired[list[str]]
+    """Overrides of the sweep that the cell does not read."""
 
 
 class PlanFile(TypedDict):
@@ -62,3 +64,5 @@ class PlanFile(TypedDict):
     """Key of the configuration → the different sections that cells have there."""
     cards: NotRequired[dict[str, ModelCard]]
     """Model → its card, of each model that overrides changed."""
+    notes: NotRequired[list[str]]
+    """What a reader must know of what the overrides became."""

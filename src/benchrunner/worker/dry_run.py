@@ -5,10 +5,11 @@ It runs on a CPU and pretends: a process group of any size, tensors without stor
 The only user of torch's private tools; started as a process, so that nothing else meets them.
 """
 
+import functools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +32,13 @@ from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines import native
 from benchrunner.worker.engines.built import Built, has_gradients
+from benchrunner.worker.steps.decoding import Decoding
 from benchrunner.worker.tape import Tape
 
-MODELLED = frozenset({"train", "lora", "adapter", "adapter_v2", "forward"})
+DECODED_TOKENS = 2
+"""Of a generation: the second one no longer finds anything of the prompt's pass."""
+
+MODELLED = frozenset({"train", "lora", "adapter", "adapter_v2", "forward", "generate"})
 
 
 def main() -> None:
@@ -98,7 +103,6 @@ def _check(cell: Cell) -> None:
         f"workload {axes['workload']} is not modelled": axes["workload"] not in MODELLED,
         f"engine {axes['engine']} is not modelled, native is": axes["engine"] != "native",
         "Transformer Engine cannot be imported without CUDA": config.precision.backend == "transformer_engine",
-        "bitsandbytes packs real values only": config.precision.backend == "bitsandbytes",
         f"compile={axes['compile']} is not modelled": axes["compile"] not in ("eager", "inductor"),
         "attention=math is made of other kernels on a CPU": config.attention == "math",
     }
@@ -150,8 +154,8 @@ def _materialise(built: Built, cell: Cell) -> None:
 
 def _steps(built: Built, cell: Cell, tape: Tape) -> None:
     """One step without a tape, so that what is made once and cached does not count; then the one that does."""
-    step = _train if has_gradients(cell) else _forward
-    step(built, cell)
+    step = _step_of(built, cell)
+    step(None)
     keeps = _keeps_gradients(cell)
     if has_gradients(cell) and not keeps:
         built.model.zero_grad(set_to_none=True)
@@ -160,7 +164,7 @@ def _steps(built: Built, cell: Cell, tape: Tape) -> None:
         tape.hold("gradients", _local([p.grad for p in built.decoder.parameters() if p.grad is not None]))
     tape.add("optimizer", _optimizer_bytes(built, cell))
     with tape:
-        step(built, cell, tape)
+        step(tape)
 
 
 def _keeps_gradients(cell: Cell) -> bool:
@@ -187,7 +191,15 @@ def _tokens(cell: Cell) -> torch.Tensor:
     return torch.zeros(cell.sizes.micro_batch_size, cell.sizes.seq_len, dtype=torch.int64)
 
 
-def _train(built: Built, cell: Cell, tape: Tape | None = None) -> None:
+def _step_of(built: Built, cell: Cell) -> Callable[[Tape | None], None]:
+    """The step of the cell's workload, to be run with a tape or without."""
+    if cell.axes["workload"] == "generate":
+        decoding = Decoding(built, cell, torch.device("cpu"))
+        return functools.partial(_generate, built, cell, decoding)
+    return functools.partial(_train if has_gradients(cell) else _forward, built, cell)
+
+
+def _train(built: Built, cell: Cell, tape: Tape | None) -> None:
     """Forward and backward pass of one micro-batch."""
     tokens, targets = _tokens(cell), _tokens(cell)
     built.model.train()
@@ -200,12 +212,27 @@ def _train(built: Built, cell: Cell, tape: Tape | None = None) -> None:
     enter("optimizer")
 
 
-def _forward(built: Built, cell: Cell, tape: Tape | None = None) -> None:
+def _forward(built: Built, cell: Cell, tape: Tape | None) -> None:
     """A pass without gradients; the logits of the step before are gone by then."""
     built.model.eval()
     (tape.enter if tape else _ignore)("forward")
     with torch.no_grad(), built.forward_context():
         built.model(_tokens(cell))
+
+
+def _generate(built: Built, cell: Cell, decoding: Decoding, tape: Tape | None) -> None:
+    """The prompt and the first tokens after it, into the cache that is there: later ones only see more of it."""
+    enter = tape.enter if tape else _ignore
+    options = cell.config.generate
+    built.model.eval()
+    if tape:
+        tape.hold("cache", [half for layer in decoding.cache.layers for half in (layer.keys, layer.values)])
+    with torch.no_grad():
+        enter("prefill")
+        decoding.prefill(torch.zeros(cell.sizes.micro_batch_size, options.prompt_length, dtype=torch.int64))
+        enter("decode")
+        for _ in range(min(options.new_tokens - 1, DECODED_TOKENS)):
+            decoding.step()
 
 
 def _ignore(phase: str) -> None:

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchrunner.core.cell import Cell
 from benchrunner.worker.axes import activation_checkpointing
+from benchrunner.worker.axes.precision import nf4
 
 
 class FusedRMSNorm(torch.autograd.Function):
@@ -83,6 +85,58 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Ten
     return y
 
 
+class PackedProduct(torch.autograd.Function):
+    """bitsandbytes' product with a 4-bit matrix: unpacked for each of the passes, and only the packed one is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, shape: tuple[int, int]) -> Tensor:
+        """x [..., in] → [..., out]."""
+        ctx.packed, ctx.shape = packed, shape
+        return x @ x.new_empty(shape).t()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Of the input; the matrix is frozen."""
+        return gradients[0] @ gradients[0].new_empty(ctx.shape), None, None
+
+
+class PackedLinear(nn.Module):
+    """A linear of bitsandbytes by its sizes: two weights a byte, a scale for each block of 64 of them."""
+
+    BLOCK, NESTED_BLOCK, CODES, NESTED_CODES = 64, 256, 16, 256
+
+    def __init__(self, linear: nn.Linear, *, nested: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.nested = linear.in_features, linear.out_features, nested
+        num_weights, width = linear.in_features * linear.out_features, nf4.STORAGE_DTYPE.itemsize
+        self.weight = nn.Parameter(linear.weight.new_empty(num_weights // 2 // width, 1).to(nf4.STORAGE_DTYPE), False)
+        self.bias = linear.bias
+        num_scales = -(-num_weights // self.BLOCK)
+        scales = [(num_scales, torch.uint8 if nested else torch.float32), (self.CODES, torch.float32)]
+        if nested:
+            scales += [(-(-num_scales // self.NESTED_BLOCK), torch.float32), (self.NESTED_CODES + 1, torch.float32)]
+        for index, (size, dtype) in enumerate(scales):
+            self.register_buffer(f"scale{index}", torch.empty(size, dtype=dtype, device="meta"), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] → [..., out] in bf16."""
+        shape, x = (self.out_features, self.in_features), x.to(torch.bfloat16)
+        if not x.requires_grad and self._is_fused(x.numel() // self.in_features):
+            y: Tensor = x.new_empty(*x.shape[:-1], self.out_features)
+        else:
+            y = PackedProduct.apply(x, self.weight, shape)  # type: ignore[no-untyped-call]
+        return y if self.bias is None else y + self.bias
+
+    def _is_fused(self, num_rows: int) -> bool:
+        """Whether the library unpacks inside the product: for few rows (release 0.50 on Hopper)."""
+        return num_rows <= 4 or (num_rows < 8 and self.in_features <= self.out_features)
+
+
+def packed(name: str, linear: nn.Linear, cell: Cell, device: torch.device) -> nn.Module:
+    """In place of `nf4._quantised`, which packs real values."""
+    return PackedLinear(linear, nested=cell.config.precision.param_dtype == "nf4-dq")
+
+
 @contextmanager
 def installed() -> Iterator[None]:
     """Inside, models use these kernels."""
@@ -90,5 +144,10 @@ def installed() -> Iterator[None]:
     operator = torch.ops.benchrunner.fused_attention.default
     if operator not in kept:
         kept.append(operator)
-    with patch.object(nn.RMSNorm, "forward", rms_norm), patch.object(F, "scaled_dot_product_attention", attention):
+    with (
+        patch.object(nn.RMSNorm, "forward", rms_norm),
+        patch.object(F, "scaled_dot_product_attention", attention),
+        patch.object(nf4, "_quantised", packed),
+        patch.object(nf4, "_keep_products_when_checkpointing", lambda: None),
+    ):
         yield

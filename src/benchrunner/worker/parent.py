@@ -32,3 +32,9 @@ def stand_somewhere() -> None:
         os.getcwd()
     except OSError:
         os.chdir("/")
+
+
+def hear_signals() -> None:
+    """No signal is blocked, and children can be waited for, whatever `bench` was started by: both are inherited."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -50,6 +50,13 @@ def test_tables_that_cannot_be_made_do_not_change_the_exit_code_of_a_sweep(bench
     assert "the tables cannot be made: RuntimeError: no tables today; bench report" in err
 
 
+def test_a_summary_that_cannot_be_written_keeps_nothing_else_from_it(bench, sweep, monkeypatch, tmp_path):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "summary"))
+    code, out, err, _ = bench("resume", "--junit", str(tmp_path / "junit.xml"), sweep)
+    assert (code, out.splitlines()[-1]) == (4, str(sweep)) and (tmp_path / "junit.xml").exists()
+    assert "the job's summary cannot be written" in err and "tables cannot be made" not in err
+
+
 def test_a_sweep_that_cannot_be_locked_is_one_error(bench, sweep, monkeypatch):
     def read_only(self, *arguments, **more):
         raise OSError(30, "Read-only file system")

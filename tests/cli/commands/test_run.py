@@ -2,6 +2,8 @@ import re
 
 import pytest
 
+import benchrunner
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -12,6 +14,13 @@ import pytest
         (["precision=fp16"], r"did you mean precision=fp16-mixed\?"),
         (["batch_size=4"], r"did you mean micro_batch_size\?"),
         (["optimizer.learning_rate=1"], r"did you mean optimizer.lr\?"),
+        (["run", "model=debug"], "leave out this word"),
+        (["help"], "write bench --help"),
+        (["+sweep=smoke"], r"a declared sweep is \+sweeps=smoke"),
+        (["sweep=smoke"], r"a declared sweep is \+sweeps=smoke"),
+        (["model=all"], r"-m 'model=glob\(\*\)'"),
+        (["strategy=tp"], "no cell runs tensor or pipeline parallelism"),
+        (["precision=int8"], "there is nf4"),
         (["smoke"], r"did you mean \+sweeps=smoke\?"),
         (["--model", "llama2-7b"], "write model=llama2-7b"),
         (["--model=llama2-7b"], "write model=llama2-7b"),
@@ -62,6 +71,20 @@ def test_a_sweep_in_which_nothing_can_run_exits_with_4_and_keeps_its_tables(noth
         files
     )
     assert "skipped.predicted_oom" in out
+
+
+@pytest.mark.slow
+def test_the_largest_batch_of_real_cells_is_found_by_probes(bench):
+    """A limit between the needs of 4 and of 64 samples: the sizes are those that divide the global batch."""
+    small = ("model.num_layers=1", "measure.steps=1", "measure.warmup_steps=1", "seq_len=128")
+    limits = ("micro_batch_size=max", "global_batch_size=256", "memory_limit_gib=0.25")
+    code, out, _, _ = bench(*small, *limits)
+    results = benchrunner.load(out.splitlines()[-1])
+    search, probes = results[results["search"] == "max"].iloc[0], results[results["probe_of"] != "none"]
+    fits, too_large = (probes[probes["status"] == status]["micro_batch_size"] for status in ("ok", "oom"))
+    assert code == 0 and len(fits) + len(too_large) == len(probes) >= 2
+    assert search["micro_batch_size"] == fits.max() and 2 * fits.max() == too_large.min()
+    assert search["reason"].startswith(f"max = {fits.max()} (probes: ")
 
 
 def test_predictions_alone_are_an_answer_on_any_machine(bench):

@@ -36,10 +36,26 @@ def test_the_allocator_gets_the_limit_less_what_is_outside_of_it(fractions):
     assert main._cap() == {"cap_bytes": 40 * GIB}
 
 
-def test_no_limit_and_no_gpu_change_nothing(fractions):
+def test_no_limit_changes_nothing(fractions):
     memory_limit.apply_limit(Device())
-    memory_limit.apply_limit(Device("memory_limit_gib=42", kind="cpu"))
+    memory_limit.apply_limit(Device(kind="cpu"))
     assert fractions == [] and memory_limit.CAP is None and main._cap() == {}
+
+
+def test_on_a_cpu_the_kernel_refuses_more_than_what_was_there_and_the_limit(fractions, monkeypatch):
+    given = []
+    monkeypatch.setattr(memory_limit, "_data_bytes", lambda: 3 * GIB)
+    monkeypatch.setattr(memory_limit.resource, "getrlimit", lambda kind: (-1, 40 * GIB))
+    monkeypatch.setattr(memory_limit.resource, "setrlimit", lambda kind, limits: given.append(limits))
+    for limit_gib in (4, 42):
+        memory_limit.apply_limit(Device(f"memory_limit_gib={limit_gib}", kind="cpu"))
+    assert given == [(7 * GIB, 40 * GIB), (40 * GIB, 40 * GIB)] and fractions == []
+
+
+def test_what_the_kernel_counts_grows_with_what_is_allocated():
+    before = memory_limit._data_bytes()
+    more = bytearray(64 * 2**20)
+    assert memory_limit._data_bytes() - before >= len(more)
 
 
 def test_a_card_larger_than_the_device_is_the_device(fractions):

@@ -45,9 +45,10 @@ def _sides(arguments: Namespace) -> "list[Side]":
     from benchrunner.compare.side import read_side
     from benchrunner.core.paths import SweepPaths
 
+    if len(arguments.directories) != 2:
+        example = "bench compare outputs/smoke/BASE outputs/latest"
+        raise UsageError(f"compare needs two sweeps, BASE and NEW, got {len(arguments.directories)}, e.g. {example}")
     directories = sweep_directories("compare", arguments.directories)
-    if len(directories) != 2:
-        raise UsageError(f"compare needs two directories, BASE and NEW, got {len(directories)}")
     return [read_side(SweepPaths(directory)) for directory in directories]
 
 

@@ -4,14 +4,20 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchrunner.cli.command import EXIT_OK, Command, Example, Operands
+from benchrunner.cli.command import EXIT_OK, Command, Example, Flag, Operands
 from benchrunner.cli.directories import sweep_directory
+from benchrunner.cli.isolation import isolation_lines
 from benchrunner.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchrunner.report.results import Row
+
+ISOLATE = Flag(
+    names=("--isolate",),
+    help="run the few cells here that tell which of its values make the cell fail, and name them",
+)
 
 MOST_NAMED = 5
 
@@ -28,7 +34,10 @@ def show(arguments: Namespace) -> int:
     sweep = read_sweep(SweepPaths(directory))
     row = find_cell(sweep.rows, cell)
     expected = expected_of(judge_expectations(sweep.rows, sweep.plan.hardware)).get(row.planned.cell.cell_id, ())
-    print_sections(cell_sections(row, sweep.rows, sweep.paths, expected))
+    sections = cell_sections(row, sweep.rows, sweep.paths, expected)
+    if arguments.isolate:
+        sections.append((f"What it takes to be {row.reason_code}", isolation_lines(row, sweep.rows, sweep.paths)))
+    print_sections(sections)
     return EXIT_OK
 
 
@@ -61,5 +70,9 @@ COMMAND = Command(
     summary="everything about one cell: reason, evidence, checks, phases, logs, the command that repeats it",
     details="CELL is its id or a part of its name; without it, the first cell that broke.",
     operands=Operands(name="operands", usage="DIR [CELL]"),
-    examples=(Example(line="bench show outputs/latest 2fd597", meaning="why a cell is what it is"),),
+    flags=(ISOLATE,),
+    examples=(
+        Example(line="bench show outputs/latest 2fd597", meaning="why a cell is what it is"),
+        Example(line="bench show outputs/latest 2fd597 --isolate", meaning="which of its values it takes to fail so"),
+    ),
 )

@@ -4,14 +4,15 @@ Hydra composes every option once, on top of all fixed overrides; the product of 
 each row takes Hydra about 100 ms. No plug-in and no `hydra.main`: those would decide exit codes and directories for us.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchrunner.config.hydra_app.answers import Option, complete, list_groups, list_options, pass_through
-from benchrunner.config.hydra_app.loader import explained, opened
-from benchrunner.config.hydra_app.options import pieces_of
+from benchrunner.config.hydra_app.loader import explained, opened, schema_defaults
+from benchrunner.config.hydra_app.options import option_alone, pieces_of
 from benchrunner.config.hydra_app.overrides import (
     check_asked,
     meant_by_bare_word,
@@ -20,7 +21,8 @@ from benchrunner.config.hydra_app.overrides import (
     require_multirun,
 )
 from benchrunner.config.hydra_app.sweeps import SWEEPS, compose_sweep, matrices_of, params_of, sweep_of
-from benchrunner.config.matrix import Row, build_rows
+from benchrunner.config.matrix import Pieces, Row, build_rows
+from benchrunner.core.axes import GROUPS
 
 __all__ = [
     "Expansion",
@@ -46,6 +48,22 @@ class Expansion:
     """As given: `-m`, the sweep file, the overrides."""
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Model → the section of its option file alone."""
+    stated: frozenset[str] = frozenset()
+    """The groups and keys that the command line says, as opposed to a sweep's file."""
+    untouched: Callable[[str, str], Mapping[str, Any]] = lambda group, name: untouched_section(group, name)
+    """(group, option) → its section as the option file alone has it; of a section without options, the defaults."""
+
+
+def untouched_section(group: str, name: str, pieces: Pieces | None = None) -> Mapping[str, Any]:
+    """A section that no override has changed, from what was composed anyway where it is there."""
+    if group not in GROUPS:
+        defaults: dict[str, dict[str, Any]] = schema_defaults()
+        return defaults[group]
+    section: Mapping[str, Any] | None = pieces.pristine.get(group, {}).get(name) if pieces else None
+    if section is not None:
+        return section
+    with opened() as loader:
+        return option_alone(loader, group, name)
 
 
 def expand(overrides: Sequence[str], *, multirun: bool, sweep_file: Path | None = None) -> Expansion:
@@ -74,7 +92,14 @@ def expand(overrides: Sequence[str], *, multirun: bool, sweep_file: Path | None 
         check_asked(matrices, rows)
     name = sweep_file.stem if sweep_file else sweep or "cli"
     given = [*(["-m"] if multirun else []), *([str(sweep_file)] if sweep_file else []), *overrides]
-    return Expansion(rows=rows, sweep_name=name, arguments=given, models=pieces.pristine["model"])
+    return Expansion(
+        rows=rows,
+        sweep_name=name,
+        arguments=given,
+        models=pieces.pristine["model"],
+        stated=frozenset(stated),
+        untouched=partial(untouched_section, pieces=pieces),
+    )
 
 
 def read_values(overrides: Sequence[str]) -> dict[str, Any]:

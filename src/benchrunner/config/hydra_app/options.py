@@ -35,6 +35,13 @@ def pieces_of(
     return Pieces(base=base, options=options, pristine=pristine, defaults=schema_defaults())
 
 
+def option_alone(loader: ConfigLoader, group: str, name: str) -> dict[str, Any]:
+    """The section of an option that no override touches."""
+    section = compose(loader, [f"{group}={name}"])[group]
+    assert isinstance(section, dict)
+    return section
+
+
 def _pristine(
     loader: ConfigLoader, base: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], touched: set[str]
 ) -> dict[str, dict[str, Any]]:

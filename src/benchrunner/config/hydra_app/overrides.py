@@ -102,6 +102,8 @@ def _read_one(loader: ConfigLoader, override: Override) -> list[Assignment]:
     _check_form(override)
     if key in GROUPS:
         return [_group_assignment(loader, override)]
+    if key == "sweep" and isinstance(override.value(), str):
+        raise ConfigError(key, f"a declared sweep is +sweeps={override.value()}, and a sweep's file its path")
     keys.check_key(key)
     if override.is_add() and not keys.is_open(key):
         raise ConfigError(key, "exists already; write it without the +")

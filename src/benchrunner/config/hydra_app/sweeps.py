@@ -63,10 +63,13 @@ def store_sweep(path: Path) -> None:
     Raises:
         UsageError: no such file, or no YAML mapping.
     """
+    if path.is_fifo():
+        raise UsageError(f"{path}: a pipe, and no file")
     try:
         body = OmegaConf.load(path)
     except OSError as error:
-        near = did_you_mean(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        files = [file.name for file in path.parent.glob("*.y*ml") if file.is_file()]
+        near = did_you_mean(path.name, files)
         raise UsageError(f"{path}: {error.strerror or error}{near}") from error
     except YAMLError as error:
         raise UsageError(f"{path}: not YAML: {first_lines(str(error))}") from error

@@ -1,8 +1,12 @@
 """`memory_limit_gib`: this rank behaves as on a card with so much memory in all.
 
 The allocator may have the limit less what the process holds outside of it: CUDA's context, libraries and NCCL, which a
-small card would have to hold as well. So it is set once both are up, before anything is built.
+small card would have to hold as well. So it is set once both are up, before anything is built. On a CPU the kernel
+refuses the process any data beyond what it had then and the limit.
 """
+
+import resource
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -23,7 +27,10 @@ def apply_limit(context: Context) -> None:
     """
     global CAP
     limit_gib = context.cell.config.memory_limit_gib
-    if limit_gib is None or context.device.type != "cuda":
+    if limit_gib is None:
+        return
+    if context.device.type != "cuda":
+        _limit_data(int(limit_gib * GIB))
         return
     _start_libraries(context)
     CAP = make_cap(int(limit_gib * GIB), *_used_and_total_bytes(context.device))
@@ -34,6 +41,19 @@ def apply_limit(context: Context) -> None:
         )
     total = torch.cuda.mem_get_info(context.device)[1]
     torch.cuda.set_per_process_memory_fraction(min(1.0, CAP["cap_bytes"] / total), context.device)
+
+
+def _limit_data(limit_bytes: int) -> None:
+    """Libraries and threads hold what they hold; what is built and computed with them gets the limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _data_bytes() + limit_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+
+
+def _data_bytes() -> int:
+    """Private memory that the process may write: what RLIMIT_DATA counts."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
 
 
 def make_cap(limit_bytes: int, outside_bytes: int, total_bytes: int) -> MemoryCap:

@@ -1,0 +1,61 @@
+"""`bench show --isolate`: which cells are asked about, and what is said of them."""
+
+import pytest
+
+from benchrunner.cli import isolation
+from benchrunner.cli.isolation import Asker, isolation_lines
+from benchrunner.core.errors import UsageError
+from benchrunner.core.paths import SweepPaths
+from samples import make_cell, make_record, make_row
+
+SETTINGS = {"measure.steps": 2}
+
+
+def failed(**axes):
+    cell = make_cell(leaves={"seed": 3} | SETTINGS, **axes)
+    return make_row(cell, make_record(cell, "failed", "failed.exception", "boom"))
+
+
+def worked(**axes):
+    cell = make_cell(leaves={"seed": 3} | SETTINGS, **axes)
+    return make_row(cell, make_record(cell))
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Cells run: they fail whenever there is DDP."""
+    asked = []
+
+    def end(self, made):
+        cell = made.cells[0].cell
+        asked.append(cell)
+        return "failed.exception" if cell.axes["strategy"] == "ddp" else "ok"
+
+    monkeypatch.setattr(Asker, "_run", end)
+    return asked
+
+
+def test_what_it_takes_to_fail_is_found_by_few_cells(tmp_path, run):
+    row = failed(strategy="ddp", activation_checkpointing="full")
+    rows = [row, worked(activation_checkpointing="full")]
+    takes, *tried, command = isolation_lines(row, rows, SweepPaths(tmp_path))
+    assert takes == "failed.exception takes strategy=ddp"
+    assert tried == ["with strategy=single: ok", "with activation_checkpointing=none: still failed.exception",
+                     "with the default of seed: still failed.exception"]  # fmt: skip
+    assert "strategy=ddp" in command and "seed" not in command and command.endswith("measure.steps=2")
+    assert [cell.axes["strategy"] for cell in run] == ["ddp", "ddp"], "the sweep has run the other one itself"
+    assert all(cell.config.measure.steps == 2 for cell in run)
+
+
+def test_a_rule_answers_without_a_run(tmp_path, run):
+    cell = make_cell(precision="nf4", strategy="ddp", leaves=SETTINGS)
+    row = make_row(cell, make_record(cell, "unsupported", "rule.nf4_train", "no"))
+    assert isolation_lines(row, [row], SweepPaths(tmp_path))[0] == "rule.nf4_train takes precision=nf4"
+    assert [one.axes["precision"] for one in run] == ["bf16"]
+
+
+def test_a_cell_that_did_not_fail_has_nothing_to_isolate(tmp_path):
+    row = worked()
+    with pytest.raises(UsageError, match="is ok: there is no failure"):
+        isolation_lines(row, [row], SweepPaths(tmp_path))
+    assert isolation.FOLDER == "isolate"

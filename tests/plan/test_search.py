@@ -1,0 +1,156 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchrunner.core.paths import config_dir
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.rules import load_rules
+from benchrunner.plan.search import Candidates, Search, decide_search, probe_of, search_of, search_text
+from benchrunner.plan.verdict import Preflight
+from samples import CPU, H200, make_cell
+
+SIZES = st.integers(1, 3000)
+
+
+def anything(low, target, high):
+    return target if low < target and (high is None or target < high) else None
+
+
+def tried(size, *, fits, retries=0, rate=1.0):
+    return {
+        "micro_batch_size": size, "cell": f"cell-{size}", "status": "ok" if fits else "oom",
+        "num_alloc_retries": retries, "tokens_per_second_per_device": rate if fits else None,
+    }  # fmt: skip
+
+
+def follow(search, outcome, known=(), most=60):
+    """The sizes that a search tries, in order, and what it has found in the end."""
+    seen = {size: outcome(size) for size in known}
+    order = []
+    while (size := search.next(seen)) is not None:
+        assert size not in seen and len(order) < most
+        seen[size] = outcome(size)
+        order.append(size)
+    return order, search.found(seen)
+
+
+def search(kind="max", start=1, step=1, nearest=anything):
+    return Search(kind=kind, start=start, step=step, nearest=nearest)
+
+
+def limit(largest):
+    return lambda size: tried(size, fits=size <= largest)
+
+
+@given(start=SIZES, step=st.integers(1, 40), largest=SIZES, known=st.lists(SIZES, max_size=3))
+def test_the_largest_that_fits_is_found_wherever_the_search_begins(start, step, largest, known):
+    _, found = follow(search(start=start, step=step), limit(largest), known)
+    assert found == largest
+
+
+def test_without_a_prediction_it_grows_by_powers_of_two_and_then_halves():
+    assert follow(search(), limit(12)) == ([1, 2, 4, 8, 16, 12, 14, 13], 12)
+
+
+def test_a_right_prediction_takes_two_probes():
+    assert follow(search(start=12), limit(12)) == ([12, 13], 12)
+
+
+def test_a_prediction_that_is_somewhat_off_takes_few():
+    assert follow(search(start=100, step=2), limit(93)) == ([100, 98, 94, 86, 90, 92, 93], 93)
+
+
+def test_where_nothing_fits_nothing_is_found():
+    assert follow(search(start=6), limit(0)) == ([6, 5, 3, 1], None)
+
+
+def test_what_is_known_is_not_tried_again():
+    order, found = follow(search(start=12), limit(12), known=[8, 16])
+    assert order == [12, 14, 13] and found == 12
+
+
+def test_the_best_is_the_fastest_and_its_neighbours_were_tried():
+    rates = {size: -abs(size - 11) + 100 for size in range(1, 41)}
+    order, found = follow(search("best", start=40), lambda size: tried(size, fits=size <= 40, rate=rates.get(size)))
+    assert order[:5] == [40, 41, 16, 8, 4] and found in (10, 11, 12)
+
+
+def test_the_largest_is_the_best_where_speed_only_grows():
+    assert follow(search("best", start=9), lambda size: tried(size, fits=size <= 9, rate=size)) == ([9, 10, 4, 6, 7], 9)
+
+
+@given(start=SIZES, largest=SIZES, clean=SIZES, peak=SIZES)
+def test_the_best_never_had_allocator_retries(start, largest, clean, peak):
+    def outcome(size):
+        retries = 0 if size <= clean else 7
+        return tried(size, fits=size <= largest, retries=retries, rate=1e6 if retries else 1e3 - abs(size - peak))
+
+    order, found = follow(search("best", start=start), outcome, most=90)
+    assert found is not None and found <= min(clean, largest) and len(order) < 60
+
+
+def test_a_batch_with_retries_is_none_of_the_best_though_it_runs():
+    assert follow(search("best"), lambda size: tried(size, fits=True, retries=size))[1] is None
+
+
+# --- candidates
+
+
+def planned_for(hardware=H200, **leaves):
+    rules = load_rules(config_dir() / "compat.yaml")
+    cell = make_cell(visible_devices=4, leaves={"micro_batch_size": "max"} | leaves.pop("leaves", {}), **leaves)
+    preflight = Preflight(hardware, rules, launch=False, num_cores=2)
+    return cell, preflight
+
+
+def test_a_probe_is_the_very_cell_that_overrides_name():
+    cell = make_cell(leaves={"micro_batch_size": "max", "seed": 3})
+    probe, named = probe_of(cell, 8, ()), make_cell(leaves={"micro_batch_size": 8, "seed": 3})
+    assert (probe.cell_id, probe.slug, probe.sizes) == (named.cell_id, named.slug, named.sizes)
+    assert probe.config_digest == named.config_digest
+    assert probe_of(cell, 1, ()).cell_id == make_cell(leaves={"seed": 3}).cell_id
+
+
+def test_only_parts_of_a_given_global_batch_are_tried():
+    cell, preflight = planned_for(strategy="ddp", leaves={"global_batch_size": 96})
+    candidates = Candidates(cell, preflight)  # 24 a device
+    assert [candidates.nearest(8, 9, None), candidates.nearest(12, 20, 24), candidates.nearest(24, 30, None)] == [
+        12, None, None
+    ]  # fmt: skip
+
+
+def test_sizes_that_a_rule_forbids_are_passed_over():
+    cell, preflight = planned_for(workload="generate", precision="fp8", model="llama2-7b")
+    assert Candidates(cell, preflight).nearest(8, 11, 32) == 8 + 8
+
+
+def test_the_plan_says_where_the_search_begins_and_its_neighbour_is_predicted_not_to_fit():
+    cell, preflight = planned_for(model="llama2-7b", leaves={"memory_limit_gib": 80, "model.num_layers": 8})
+    verdict = decide_search(cell, None, preflight)
+    start, capacity = verdict.predicted["micro_batch_size"], verdict.predicted["capacity_bytes"]
+    assert verdict.verdict == "run" and start > 1 and verdict.predicted["peak_memory_bytes"] <= capacity
+    assert preflight.predicted(probe_of(cell, start + 1, ()))["peak_memory_bytes"] > capacity
+    made = PlannedCell(cell=cell, predicted=verdict.predicted)
+    assert search_of(made, Candidates(cell, preflight)).next({}) == start
+
+
+@pytest.mark.parametrize(
+    ("hardware", "leaves", "axes", "code"),
+    [
+        (CPU, {}, {}, "rule.search_limit"),
+        (H200, {}, {"workload": "parity"}, "rule.search_parity"),
+        (H200, {"global_batch_size": 7}, {"strategy": "ddp"}, "rule.batch_divides"),
+        (H200, {"memory_limit_gib": 1}, {"model": "llama2-7b"}, "skipped.predicted_oom"),
+        (H200, {}, {"precision": "nf4"}, "rule.nf4_train"),
+    ],
+)
+def test_a_search_that_cannot_be_is_a_verdict(hardware, leaves, axes, code):
+    cell, preflight = planned_for(hardware, leaves=leaves, **axes)
+    verdict = decide_search(cell, None, preflight)
+    assert (verdict.reason_code, verdict.verdict == "run") == (code, False) and verdict.reason
+
+
+def test_what_is_said_of_a_search():
+    probes = [tried(8, fits=True), tried(16, fits=False), tried(12, fits=True, retries=1)]
+    found = {"kind": "max", "micro_batch_size": 12, "probes": probes}
+    assert search_text(found) == "max = 12 (probes: 8 ok, 16 oom, 12 ok after 1 allocator retry)"

@@ -1,0 +1,171 @@
+"""Overrides stay where they mean something; what no cell reads is refused where somebody asked for it."""
+
+from itertools import pairwise
+
+import pytest
+
+from benchrunner.config import hydra_app
+from benchrunner.core.axes import AXES
+from benchrunner.core.paths import config_dir
+from benchrunner.plan.planner import make_plan
+from benchrunner.plan.rules import load_rules
+from benchrunner.plan.unread import usual_options
+from samples import CPU, H200, USUAL
+
+CHECKPOINTING = "activation_checkpointing"
+RULES = load_rules(config_dir() / "compat.yaml")
+
+
+def planned(overrides, hardware=CPU, sweep_file=None):
+    """The plan of a matrix."""
+    expansion = hydra_app.expand(overrides.split(), multirun=True, sweep_file=sweep_file)
+    return make_plan(expansion, hardware, RULES)
+
+
+def cells(overrides, *axes, hardware=CPU):
+    """Of each cell its options of these axes, its changed leaves, what was left out and the code of its verdict."""
+    return [
+        (*(one.cell.axes[axis] for axis in axes), dict(one.cell.overrides), one.left_out, one.reason_code)
+        for one in planned(overrides, hardware).cells
+    ]
+
+
+def test_single_runs_on_one_device_beside_ddp_on_two():
+    assert cells("strategy=single,ddp devices=2", "strategy") == [
+        ("single", {}, ("devices=2",), None),
+        ("ddp", {"devices": 2}, (), None),
+    ]
+
+
+def test_eager_runs_beside_a_whole_compiled_model():
+    assert cells("compile=eager,inductor compile.scope=model", "compile") == [
+        ("eager", {}, ("compile.scope=model",), None),
+        ("inductor", {"compile.scope": "model"}, (), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "axis", "deaf", "hears"),
+    [
+        ("precision=bf16,fp8-torchao precision.recipe=rowwise", "precision", "bf16", "fp8-torchao"),
+        ("precision=bf16,fp8-torchao precision.pad=true", "precision", "bf16", "fp8-torchao"),
+        ("workload=lora precision=bf16,nf4 precision.scope=blocks", "precision", "bf16", "nf4"),
+        ("compile=eager,inductor compile.mode=max-autotune", "compile", "eager", "inductor"),
+        ("compile=eager,inductor compile.dynamic=true", "compile", "eager", "inductor"),
+        ("compile=eager,inductor compile.fullgraph=true", "compile", "eager", "inductor"),
+        ("compile=eager,inductor workload=generate generate.unit=token", "compile", "eager", "inductor"),
+        ("strategy=ddp,fsdp strategy.wrap=module", "strategy", "ddp", "fsdp_stage3"),
+        ("strategy=single,ddp strategy.accumulation_sync=every", "strategy", "single", "ddp"),
+        ("optimizer=sgd,adamw optimizer.fused=false", "optimizer", "sgd", "adamw"),
+        ("precision=fp32,bf16-mixed strategy.mixed_precision_by=autocast", "precision", "fp32", "bf16-mixed"),
+        (f"{CHECKPOINTING}=none,selective {CHECKPOINTING}.every=1/4", CHECKPOINTING, "none", "selective"),
+        ("workload=train,generate generate.new_tokens=20", "workload", "train", "generate"),
+        ("workload=train,lora workload.lora_rank=4", "workload", "train", "lora"),
+        ("workload=train,adapter workload.adapter_start_layer=1", "workload", "train", "adapter"),
+        ("workload=forward,train workload.loss_chunk_tokens=64", "workload", "forward", "train"),
+        ("workload=forward,train workload.lengths=uniform", "workload", "forward", "train"),
+        ("workload=forward,train optimizer.lr=0.5", "workload", "forward", "train"),
+        ("workload=forward,train model.dropout=0.1", "workload", "forward", "train"),
+        ("workload=generate,train global_batch_size=4", "workload", "generate", "train"),
+    ],
+)  # fmt: skip
+def test_every_setting_that_only_some_options_read(overrides, axis, deaf, hears):
+    one, other = sorted(planned(overrides).cells, key=lambda planned: planned.cell.axes[axis] != deaf)
+    word = overrides.split()[-1]
+    assert (one.cell.axes[axis], one.left_out) == (deaf, (word,)) and word not in one.cell.as_overrides()
+    assert (other.cell.axes[axis], other.left_out) == (hears, ()) and word.partition("=")[0] in other.cell.overrides
+    assert one.verdict == "run", one.reason
+
+
+def test_options_too_stay_where_they_mean_something():
+    assert cells("workload=train,forward optimizer=sgd activation_checkpointing=full", "workload", *AXES[-3:]) == [
+        ("train", "full", "native", "sgd", {}, (), None),
+        ("forward", "none", "native", "adamw", {}, ("activation_checkpointing=full", "optimizer=sgd"), None),
+    ]
+
+
+def test_cells_that_become_the_same_are_one_and_a_line_says_so():
+    plan = planned("compile=eager,inductor compile.scope=block,model")
+    assert [(one.cell.axes["compile"], one.left_out) for one in plan.cells] == [
+        ("eager", ()), ("inductor", ()), ("inductor", ()),
+    ]  # fmt: skip
+    assert plan.notes == ["1 combination is the same as another, without overrides that it does not read"]
+    assert len({one.cell.cell_id for one in plan.cells}) == 3
+
+
+def test_one_device_is_what_single_has_anyway():
+    assert [code for *_, code in cells("strategy=single,ddp devices=1,2", "strategy")] == [None] * 3
+    assert cells("strategy=single,ddp devices=1,2", "strategy")[0] == ("single", {"devices": 1}, (), None)
+
+
+def test_what_no_cell_reads_is_refused_where_somebody_asked_for_it():
+    assert cells("strategy=single devices=1,2") == [
+        ({"devices": 1}, (), None),
+        ({"devices": 2}, (), "rule.single_device"),
+    ]
+    assert cells("compile.scope=model") == [({"compile.scope": "model"}, (), "rule.scope_is_compiled")]
+    assert cells("workload=forward activation_checkpointing=none,full")[1][2] == "rule.no_backward"
+
+
+def test_a_value_that_is_usual_where_it_is_read_is_read_there():
+    """`blocks` is what fp8-torchao does anyway, so nothing of its cell is changed."""
+    assert [one.left_out for one in planned("precision=bf16,fp8-torchao precision.scope=blocks").cells] == [
+        ("precision.scope=blocks",), (),
+    ]  # fmt: skip
+
+
+def test_a_harmless_setting_that_no_cell_reads_is_left_out_and_named():
+    plan = planned("workload.lora_rank=4,16")
+    assert [dict(one.cell.overrides) for one in plan.cells] == [{}]
+    assert plan.notes[0] == "workload.lora_rank=4, workload.lora_rank=16: no cell reads this, so it is left out"
+
+
+def test_a_sweep_file_can_say_more_than_a_narrowed_sweep_reads(tmp_path):
+    file = tmp_path / "both.yaml"
+    file.write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {compile: 'eager,inductor'}}}\n"
+        "compile: {scope: model}\nstrategy: {wrap: module}\n"
+    )
+    assert [one.verdict for one in planned("compile=eager", sweep_file=file).cells] == ["run"]
+    assert [one.left_out for one in planned("compile=eager", sweep_file=file).cells] == [
+        ("strategy.wrap=module", "compile.scope=model")
+    ]
+
+
+def test_a_struck_out_row_is_as_it_was_written(tmp_path):
+    file = tmp_path / "struck.yaml"
+    file.write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {strategy: 'single,ddp', devices: '2'}}}\n"
+        "sweep: {exclude: [{match: {strategy: single, devices: 2}, reason: not today}]}\n"
+    )
+    first, _ = planned("", sweep_file=file).cells
+    assert (first.reason_code, first.left_out, dict(first.cell.overrides)) == ("skipped.excluded", (), {"devices": 2})
+
+
+def test_what_is_read_gives_the_id_that_it_would_have_alone():
+    beside = {one.cell.axes["compile"]: one.cell for one in planned("compile=eager,inductor compile.scope=model").cells}
+    (alone,) = planned("compile=eager").cells
+    assert beside["eager"].cell_id == alone.cell.cell_id and beside["eager"].config_digest == alone.cell.config_digest
+    assert beside["eager"].slug == alone.cell.slug
+
+
+def test_sections_stay_shared():
+    """Plans of thousands of cells stand on it."""
+    plan = planned("compile=eager compile.scope=model seed=1,2,3 workload=train,generate generate.unit=token")
+    for one, other in pairwise(one for one in plan.cells if one.cell.axes["workload"] == "train"):
+        assert one.cell.config.generate is other.cell.config.generate
+
+
+def test_fsdp_settings_of_the_other_engine():
+    words = "engine=native,fabric strategy=fsdp strategy.backward_prefetch=pre"
+    assert [one.left_out for one in planned(words, H200).cells] == [("strategy.backward_prefetch=pre",), ()]
+
+
+def test_the_usual_options_are_those_of_a_bare_bench():
+    assert usual_options() == USUAL
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.unread], ids=lambda rule: rule.id)
+def test_rules_about_what_is_not_read_name_what_they_are_about(rule):
+    named = {condition.key for condition in rule.conditions}
+    assert rule.is_silent or named & set(rule.unread) or rule.id in ("single_device", "generate_accumulation")
