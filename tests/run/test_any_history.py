@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script, VirtualClock
 from benchrunner.machine.devices import Locks
-from fake_sweeps import ENVIRONMENT, ERROR, RESULT, record, run
+from benchrunner.store.probes import with_probes
+from fake_sweeps import ENVIRONMENT, ERROR, RESULT, make_plan, record, run
 from samples import CPU, H200, make_cell, plan_cell
 
 TIMEOUT_S = 25.0
@@ -81,7 +82,7 @@ class History:
     """What must not be, seen as a job was started: the loop makes a verdict of whatever is raised there."""
 
     def launcher(self, turn, planned, now_s):
-        places = {one.cell.slug: place for place, one in enumerate(planned)}
+        places = {one.cell.slug: place for place, one in enumerate(planned)} | {SEARCH: len(planned) - 1}
         launcher = FakeLauncher(lambda job: self.script(job, launcher, turn, places))
         launcher.clock = BoundClock(now_s)
         return launcher
@@ -89,7 +90,10 @@ class History:
     def script(self, job, launcher, turn, places):
         at_work = [handle for handle in launcher.handles if handle.ended_s is None]
         held = [device for handle in at_work for device in handle.job.devices]
-        script = turn.sick.get(places[job.cell.slug], turn.healthy)
+        place = places.get(job.cell.slug, places[SEARCH])  # a probe is as well as its search
+        largest = LARGEST if place == places[SEARCH] else job.cell.sizes.micro_batch_size
+        healthy = turn.healthy if job.cell.sizes.micro_batch_size <= largest else TOO_LARGE
+        script = turn.sick.get(place, healthy)
         if script.raises is not None:
             return script
         if set(job.devices) & set(held):
@@ -114,15 +118,20 @@ class BoundClock(VirtualClock):
         assert self.now() < self.end_s, "something waits for ever"
 
 
+SEARCH, LARGEST = "the search", 4
+TOO_LARGE = Script(duration_s=2.0, errors={0: ERROR | {"kind": "oom", "message": "CUDA out of memory"}}, exits={0: 1})
+
+
 def cells_of(hardware):
-    """Three kinds of two seeds each; on GPUs of one, two and four devices."""
+    """Three kinds of two seeds each, on GPUs of one, two and four devices; and a search of at most five probes."""
     kinds = [("single", 1), ("ddp", 2), ("fsdp_stage3", 4 if hardware is H200 else 2)]
     leaves = {"timeout_s": TIMEOUT_S}
+    search = {"micro_batch_size": "max", "global_batch_size": 16, "memory_limit_gib": 4}
     return [
         plan_cell(make_cell(strategy=kind, leaves=leaves | {"seed": seed, "devices": devices}))
         for kind, devices in kinds
         for seed in range(2)
-    ]
+    ] + [plan_cell(make_cell(leaves=leaves | search))]
 
 
 def with_brake(planned, brake):
@@ -146,7 +155,8 @@ def take(turn, history, paths, planned, hardware, *, resume):
         launcher.clock.at(turn.now_s + turn.ends[1], stop)
     options = {"budget_s": turn.budget_s, "resume": resume, "locks": Locks(None, []), "environment": ENVIRONMENT}
     try:
-        return run(paths, with_brake(planned, turn.brake), hardware=hardware, launcher=launcher, **options)[0]
+        plan = with_probes(make_plan(with_brake(planned, turn.brake), hardware), paths)
+        return run(paths, plan.cells, hardware=hardware, launcher=launcher, **options)[0]
     except Crash:
         return None
 
@@ -173,20 +183,35 @@ def test_every_cell_ends_with_a_verdict_of_its_own(data):
             summary = take(last, history, paths, planned, hardware, resume=True)
             check_measurements(paths, planned, history)
             statuses = [record(paths, one)["status"] for one in planned]
-            assert sum(summary.counts.values()) == len(planned) and summary.interrupted_by is None
+            assert sum(summary.counts.values()) == num_cells(paths, planned) and summary.interrupted_by is None
+            check_search(paths, planned, hardware)
             assert set(statuses) <= {"ok", "oom"}, "whatever was kept is a finding, the rest is healthy now"
     finally:
         signal.signal(signal.SIGINT, before)
 
 
+def num_cells(paths, planned):
+    """Those of the matrix, and the probes so far."""
+    return len(with_probes(make_plan(planned), paths).cells)
+
+
+def check_search(paths, planned, hardware):
+    """It has found the largest size of which there is a measurement, and every probe has a verdict."""
+    probes = [one for one in with_probes(make_plan(planned, hardware), paths).cells if one.probe_of]
+    made = {one.cell.sizes.micro_batch_size: record(paths, one)["status"] for one in probes}
+    assert set(made.values()) <= {"ok", "oom"} and set(made) <= {1, 2, 4, 8, 16}
+    found = record(paths, planned[-1])["evidence"]["search"]["micro_batch_size"]
+    assert found == max((size for size, status in made.items() if status == "ok"), default=None)
+
+
 def check_measurements(paths, planned, history):
     """Each is of the launch that it names, and of no other."""
     assert not history.faults
-    for one in planned:
+    for one in with_probes(make_plan(planned), paths).cells:
         if paths.cell(one.cell.slug).record.exists():
             made = record(paths, one)
             assert made["cell_id"] == one.cell.cell_id
-            if made["status"] == "ok":
+            if made["status"] == "ok" and not one.cell.search:
                 assert history.launches[made["num_parameters"]] == (one.cell.slug, made["attempt"])
 
 
@@ -194,7 +219,7 @@ def check_healthy(turn, summary, paths, planned):
     """A cell that is not sick is not kept from its verdict by those that are."""
     if summary is None or turn.ends or turn.budget_s is not None:
         return
-    assert sum(summary.counts.values()) == len(planned)
+    assert sum(summary.counts.values()) == num_cells(paths, planned)
     for place, one in enumerate(planned):
         if place not in turn.sick and (turn.brake is None or not turn.sick):
             assert record(paths, one)["status"] in ("ok", "oom"), one.cell.slug

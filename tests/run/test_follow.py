@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from benchrunner.run.follow import Following, follow_plan
 from benchrunner.run.options import RunOptions
 from benchrunner.run.resume import Selection
 from benchrunner.store.allocations_file import read_jobs
-from fake_sweeps import ERROR, cells, record
+from fake_sweeps import ERROR, OOM, RESULT, cells, record
 from samples import make_cell, plan_cell
 from shared_sweeps import Cluster, measured
 
@@ -272,3 +273,17 @@ def test_what_becomes_of_cells_is_in_the_events_and_may_fail_the_run(paths):
     assert [one["event"] for one in told] == ["begin", "finished", "finished", "end"]
     assert [one["status"] for one in told[1:3]] == ["ok", "skipped"] and told[3]["exit_code"] == summary.exit_code
     assert summary.unwanted == ["skipped.cancelled"]
+
+
+def test_a_search_is_followed_through_several_allocations(paths):
+    leaves = SLURM | {"micro_batch_size": "max", "memory_limit_gib": 4, "retries": 0, "launcher.jobs": 2}
+    planned = [plan_cell(make_cell(leaves=leaves))]
+    slow, too_large = Script(result=RESULT, duration_s=20.0), replace(OOM, duration_s=20.0)
+    fake = FakeCluster(
+        paths, planned, fate=lambda number, age_s: "time_limit" if age_s > 50 else None,
+        script=lambda job: slow if job.cell.sizes.micro_batch_size <= 5 else too_large,
+    )  # fmt: skip
+    summary = follow(paths, planned, fake)
+    assert summary.counts == {"ok": 5, "oom": 2} and len(fake.jobs) > 2
+    assert record(paths, planned[0])["evidence"]["search"]["micro_batch_size"] == 5
+    assert set(measured(fake.cluster).values()) <= {0, 1}

@@ -114,9 +114,9 @@ def test_any_other_end_of_a_probe_ends_the_search_with_its_reason(paths, script,
 
 def test_one_failure_of_a_probe_is_one_for_the_circuit_breaker(paths):
     broken = Script(errors={0: ERROR}, exits={0: 1})
-    planned = [begins_at(8, seed=seed, brake=3) for seed in range(2)]
-    summary, launcher = search_run(paths, planned, broken)
-    assert len(launcher.handles) == 2 and summary.stopped_by is None
+    planned = [begins_at(8, seed=seed, brake=2, exclusive=True) for seed in range(2)]
+    _, launcher = search_run(paths, planned, broken)
+    assert len(launcher.handles) == 2
 
 
 def test_a_search_is_resumed_where_it_was(tmp_path):
@@ -135,11 +135,21 @@ def test_a_search_is_resumed_where_it_was(tmp_path):
 
 def test_a_probe_that_does_not_fit_the_budget_ends_the_search_for_now(paths):
     planned = [begins_at(8)]
-    search_run(paths, planned, lambda job: Script(result=RESULT, duration_s=500.0), budget_s=900.0)
+    search_run(paths, planned, lambda job: Script(result=RESULT, duration_s=500.0), budget_s=510.0)
     made = record(paths, planned[0])
     assert made["status"] == "skipped" and made["reason_code"] == "skipped.budget"
+    assert made["reason"].startswith("max: 8 so far (probes: 8 ok), then 9: not started")
     search_run(paths, planned, fits(9), resume=True)
     assert record(paths, planned[0])["reason"].startswith("max = 9 (")
+
+
+def test_a_search_that_is_over_is_no_probe_of_another(paths):
+    faster = fits(11, rate=lambda size: 100.0 + size)
+    search_run(paths, [begins_at(8)], faster)
+    planned = [begins_at(8), begins_at(8, "best")]
+    search_run(paths, planned, faster, resume=True)
+    probes = record(paths, planned[1])["evidence"]["search"]["probes"]
+    assert probes and 1 not in [one["micro_batch_size"] for one in probes]
 
 
 def test_repeats_are_of_probes_not_of_the_search(paths):

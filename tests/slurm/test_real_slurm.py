@@ -146,7 +146,7 @@ def struck(tmp_path):
 
 
 def test_sixty_cells_in_three_jobs(slurm, tmp_path):
-    bench = Bench(tmp_path, cells(60, "launcher.jobs=3", "launcher.nodelist='bench-node[1-2]'"))
+    bench = Bench(tmp_path, cells(60, "launcher.jobs=3"))
     assert bench.wait(2400) == 0, bench.log.read_text()
     hold_complete(bench, 60)
     runs = json.loads((bench.sweep / "runs.json").read_text())["runs"]
@@ -276,7 +276,14 @@ def test_preemption_costs_what_is_at_work_alone(slurm, undisturbed, tmp_path):
 
 
 def test_slurm_does_what_the_seam_says(slurm, tmp_path):
-    words = [sys.executable, "-m", "benchrunner.launch.conformance", "slurm", str(tmp_path)]
+    words = [
+        sys.executable,
+        "-m",
+        "benchrunner.launch.conformance",
+        "slurm",
+        str(tmp_path),
+        f"nodelist={','.join(NODES)}",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

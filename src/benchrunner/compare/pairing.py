@@ -27,7 +27,8 @@ class CellPair:
     def obstacle(self) -> str | None:
         """Why its numbers cannot be compared, although the cell is the same; None: they can."""
         if self.new.planned.cell.search:
-            return f"a search: {self.base.found} → {self.new.found}" if self.base.found != self.new.found else None
+            was, now = self.base.found, self.new.found
+            return f"the search found {was} before, and {now} now" if was != now else None
         before, after = self.base.planned.cell.sizes, self.new.planned.cell.sizes
         names = ("world_size", "micro_batch_size", "global_batch_size", "seq_len")
         changed = [f"{name} {getattr(before, name)} → {getattr(after, name)}" for name in names]

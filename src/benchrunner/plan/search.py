@@ -210,10 +210,10 @@ def tried_by(record: Record) -> Tried:
     )
 
 
-def search_text(found: SearchGrounds) -> str:
-    """`max = 12 (probes: 8 ok, 16 oom, 12 ok)`."""
-    size = found["micro_batch_size"]
-    result = f"{found['kind']} = {size}" if size is not None else f"{found['kind']}: none"
+def search_text(found: SearchGrounds, so_far: int | None = None) -> str:
+    """`max = 12 (probes: 8 ok, 16 oom, 12 ok)`; of one that came to no end `max: 8 so far (…)`."""
+    size, open_end = found["micro_batch_size"], "none" if so_far is None else f"{so_far} so far"
+    result = f"{found['kind']} = {size}" if size is not None else f"{found['kind']}: {open_end}"
     probes = ", ".join(map(_probe_text, found["probes"]))
     return f"{result} (probes: {probes or 'none'})"
 

@@ -23,8 +23,8 @@ class Policies:
         self._policies = policies
 
     def learn(self, planned: PlannedCell, record: Record) -> None:
-        """See Policy. The verdict on a search is that of its probes, which have taught already."""
-        for policy in self._policies if planned.cell.search is None else ():
+        """See Policy."""
+        for policy in self._policies:
             policy.learn(planned, record)
 
     def refused(self, planned: PlannedCell, outcome: Outcome) -> None:
@@ -35,6 +35,8 @@ class Policies:
     def refusal(self, planned: PlannedCell, now_s: float) -> Outcome | None:
         """See Policy."""
         for policy in self._policies:
+            if planned.cell.search and not policy.decides_searches:
+                continue
             if (outcome := policy.refusal(planned, now_s)) is not None:
                 return outcome
         return None

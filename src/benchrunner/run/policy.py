@@ -10,6 +10,8 @@ class Policy:
 
     code: str | None = None
     """The reason code of its refusals that say nothing about the cell itself."""
+    decides_searches = False
+    """Whether it is asked about searches, too. What keeps a search from going on is asked of its probes."""
     stopped_by: str | None = None
     """What the sweep was stopped early by, once this policy has done so."""
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 from benchrunner.core.paths import SweepPaths, config_dir
-from benchrunner.core.record import Record, SearchGrounds, Status, Tried
+from benchrunner.core.record import Record, SearchGrounds, Tried
 from benchrunner.outcome.judge import Outcome
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.rules import load_rules
@@ -24,6 +24,8 @@ DECISIVE = ("ok", "oom")
 
 class Searches(Policy):
     """Every search of a plan. `records`: slug → those of cells that are not run again."""
+
+    decides_searches = True
 
     def __init__(self, plan: Plan, paths: SweepPaths, records: Mapping[str, Record]) -> None:
         self.added: list[PlannedCell] = []
@@ -42,7 +44,7 @@ class Searches(Policy):
 
     def learn(self, planned: PlannedCell, record: Record) -> None:
         """See Policy: a size that was tried, by a search or because overrides name it."""
-        if self._searches and record.repeat == 1:
+        if self._searches and record.repeat == 1 and planned.cell.search is None:
             self._known.setdefault(self._family(planned), {})[micro_batch_of(planned)] = record
 
     def refused(self, planned: PlannedCell, outcome: Outcome) -> None:
@@ -59,8 +61,8 @@ class Searches(Policy):
         probe = self._probe(planned, size)
         known, refused = self._known_at(planned, size), self._refused.get(probe.cell.cell_id)
         if known is not None:
-            return _ended(planned, tried, size, known.status, known.reason_code, known.reason)
-        return refused and _ended(planned, tried, size, refused.status, refused.reason_code, refused.reason)
+            return self._ended(planned, tried, size, known)
+        return refused and self._ended(planned, tried, size, refused)
 
     def due(self, waiting: Iterable[PlannedCell], running: Collection[str]) -> list[tuple[PlannedCell, PlannedCell]]:
         """(search, probe) of every waiting search whose next probe neither waits nor runs; `running`: places.
@@ -113,6 +115,13 @@ class Searches(Policy):
         reason = f"{search_text(grounds)}: not even the smallest micro-batch fits{' without retries' * (code is None)}"
         return Outcome(status="oom", reason_code=code or "oom.device", reason=reason, evidence={"search": grounds})
 
+    def _ended(self, planned: PlannedCell, tried: dict[int, Tried], size: int, why: Record | Outcome) -> Outcome:
+        """A search that goes no further, because of what became of its last probe."""
+        grounds = SearchGrounds(kind=str(planned.cell.search), micro_batch_size=None, probes=list(tried.values()))
+        so_far = self._searches[planned.cell.cell_id][1].found(tried)
+        text = f"{search_text(grounds, so_far)}, then {size}: {why.reason or why.status}"
+        return Outcome(status=why.status, reason_code=why.reason_code, reason=text, evidence={"search": grounds})
+
     def _family(self, planned: PlannedCell) -> str:
         """Asked for every search in every turn."""
         slug = planned.cell.slug
@@ -136,12 +145,3 @@ def _searches_of(plan: Plan) -> Iterable[tuple[str, tuple[Candidates, Search]]]:
 
 def _time(records: Mapping[str, Record], planned: PlannedCell) -> str:
     return records[planned.cell.slug].started_at or ""
-
-
-def _ended(
-    planned: PlannedCell, tried: dict[int, Tried], size: int, status: Status, code: str | None, reason: str | None
-) -> Outcome:
-    """A search that goes no further, because of what became of its last probe."""
-    grounds = SearchGrounds(kind=str(planned.cell.search), micro_batch_size=None, probes=list(tried.values()))
-    text = f"{search_text(grounds)}, then {size}: {reason or status}"
-    return Outcome(status=status, reason_code=code, reason=text, evidence={"search": grounds})
