@@ -5,7 +5,8 @@
     python benchmarks/faults.py --brief --kills 5 --kill-sweep tiny                a quick look
     python benchmarks/faults.py --only oom,hang --out -
     python benchmarks/faults.py --only kills --jobs 12 --json kills.json --out -   a part, where there are many cores
-    python benchmarks/faults.py --merge rest.json kills.json   the document from its parts
+    python benchmarks/faults.py --only trials,more --kills 0   what audits tried: twenty minutes
+    python benchmarks/faults.py --merge rest.json kills.json   the document from its parts; what is in none stays
 
 Everything goes through `bench` itself, as a user starts it. Processes are counted by a variable of ours in their
 environment, not by the runner's own marker; records are read from the disk. GPUs are hidden from it but for `--gpu`,
@@ -33,7 +34,8 @@ import trials
 from fault_table import Findings
 from trials import TrialRow
 from trials_listed import LISTED
-from trials_own import OWN
+from trials_meanwhile import MEANWHILE
+from trials_surroundings import SURROUNDINGS
 from victim import (
     PLACES,
     TINY,
@@ -55,7 +57,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HANG_LIMIT_S = 15
 
 HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env", "flood")
-PARTS = ("bench", "launch", "disk", "trials", "kills")
+TRIALS = {"trials": LISTED, "more": [*SURROUNDINGS, *MEANWHILE]}
+PARTS = ("bench", "launch", "disk", *TRIALS, "kills")
 """What `--only` knows beside kinds of faults."""
 
 Task = Callable[[], Row | None]
@@ -167,8 +170,9 @@ def run_all(found: Findings, options: argparse.Namespace) -> None:
 
 def run_trials(options: argparse.Namespace) -> Iterator[TrialRow]:
     """One after the other: some look at the time that things take."""
-    chosen = [trial for trial in (*LISTED, *OWN) if fnmatchcase(trial.what, options.trial)]
-    for task in trials.tasks(chosen) if not options.only or "trials" in options.only else ():
+    parts = [of for part, of in TRIALS.items() if not options.only or part in options.only]
+    chosen = [trial for of in parts for trial in of if fnmatchcase(trial.what, options.trial)]
+    for task in trials.tasks(chosen):
         if (row := task()) is not None:
             yield row
 

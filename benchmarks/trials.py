@@ -1,6 +1,7 @@
 """Trials of an audit through the command line: what is done, what must hold, and whether it did.
 
-`benchmarks/faults.py` makes a table of them; the slow tests run each (`tests/test_trials.py`).
+`benchmarks/faults.py` makes a table of them; the slow tests run each (`tests/test_trials.py`). They are in
+`trials_listed.py` (what once broke something), `trials_surroundings.py` and `trials_meanwhile.py`.
 """
 
 import json

@@ -14,9 +14,10 @@ sys.path.insert(0, str(CHECKOUT / "benchmarks"))
 
 import trials
 from trials_listed import LISTED
-from trials_own import OWN
+from trials_meanwhile import MEANWHILE
+from trials_surroundings import SURROUNDINGS
 
-ALL = [*LISTED, *OWN]
+ALL = [*LISTED, *SURROUNDINGS, *MEANWHILE]
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from benchrunner.core.schema import (
     StrategyConfig,
     WorkloadConfig,
 )
+from samples import make_cell
 
 NUM_PARAMETERS = {
     "gpt2-125m": 124_475_904,
@@ -487,3 +488,21 @@ def test_what_is_not_packed_rests_in_the_compute_dtype():
     half, full = (replace(NF4, compute_dtype=dtype) for dtype in ("bfloat16", "float32"))
     rest = 131_072_000 + 65 * 4096
     assert arithmetic.resident_weight_bytes(model, full) - arithmetic.resident_weight_bytes(model, half) == 2 * rest
+
+
+@pytest.mark.parametrize(
+    ("model", "workload", "checkpointing", "spared"),
+    [
+        ("phi-1.5", "lora", "full", 1), ("stablelm-3b", "adapter", "full", 1), ("phi-1.5", "adapter_v2", "full", 0),
+        ("phi-1.5", "train", "full", 0), ("llama2-7b", "lora", "full", 0), ("phi-1.5", "lora", "none", 0),
+    ],
+)  # fmt: skip
+def test_an_mlp_that_no_gradient_passes_is_not_recomputed(model, workload, checkpointing, spared):
+    cell = make_cell(model=model, workload=workload, activation_checkpointing=checkpointing)
+    assert arithmetic.num_spared_mlps(cell.config.model.num_layers, cell.config) == spared
+
+
+def test_an_adapter_spares_the_mlp_of_its_first_block_alone():
+    leaves = {"activation_checkpointing.every": "1/2", "workload.adapter_start_layer": 3}
+    cell = make_cell(model="phi-1.5", workload="adapter", activation_checkpointing="selective", leaves=leaves)
+    assert arithmetic.num_spared_mlps(24, cell.config) == 0

@@ -200,3 +200,12 @@ def test_other_models_than_the_published_ones_are_named():
 
     assert "Not the published models: model.num_layers=2." in above({"model.num_layers": 2, "model.dropout": 0.1})
     assert "Not the published models" not in above({"model.dropout": 0.1})
+
+
+def test_what_thunder_gave_its_operations_to_stands_below_the_table():
+    cell = next(one.cell for one in planned("litgpt-forward") if one.cell.axes["compile"] == "thunder")
+    ranks = [{"rank": 0, "state": "done", "phase": "teardown", "phases_s": {}, "step_times_s": [0.8],
+              "choices": {"thunder_executors": ["sdpa", "torchcompile"], "thunder_programs": 1}}]  # fmt: skip
+    rows = rows_of("litgpt-forward", {cell.cell_id: make_record(cell, ranks=ranks)})
+    (table,) = published_tables(load_layout("litgpt-forward"), rows, H200)
+    assert "thunder: thunder's executors were sdpa, torchcompile" in table.notes

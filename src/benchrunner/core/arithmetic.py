@@ -258,6 +258,19 @@ def num_recomputed_blocks(num_layers: int, config: Config) -> int:
     return sum(block >= first for block in checkpointed_blocks(num_layers, config.activation_checkpointing))
 
 
+def num_spared_mlps(num_layers: int, config: Config) -> int:
+    """MLPs of checkpointed blocks that nobody needs again.
+
+    Where attention and MLP read the same input and what was added to the attention alone is trained, no gradient passes
+    the MLP of the first block that is trained.
+    """
+    workload = config.workload
+    if not config.model.parallel_residual or workload.name not in ("lora", "adapter"):
+        return 0
+    first = workload.adapter_start_layer if workload.name == "adapter" else 0
+    return int(first in checkpointed_blocks(num_layers, config.activation_checkpointing))
+
+
 def recomputed_flops_per_block(model: ModelConfig, seq_len: int, *, causal: bool = True, whole: bool = False) -> float:
     """FLOPs a token of recomputing one block: its forward pass up to the last tensor that the backward pass needs.
 

@@ -198,6 +198,7 @@ def _fill(
         of_columns = [_of_column(column, meant, hardware) for column in table.columns]
         texts.append([*line.labels, *_fields(table, line, of_columns)])
         notes += [f"{_place(line, names)}: {why}" for why, names in _reasons(table.columns, of_columns, sweeps).items()]
+        notes += [f"{_place(line, ())}: {said}" for said in dict.fromkeys(filter(None, map(_executors, meant)))]
     headings = [*table.labels, *(heading for column in table.columns for heading in _headings(column))]
     frame = pd.DataFrame(texts, columns=headings)
     return PublishedTable(title=table.title, above=above, frame=frame, num_labels=len(table.labels), notes=notes)
@@ -211,6 +212,13 @@ def _of_column(column: Column, meant: Sequence[Row], hardware: Hardware) -> list
 def _place(line: Line, names: Sequence[str]) -> str:
     """Labels of the line, and the columns where not all are meant."""
     return ", ".join([*filter(None, line.labels), *names])
+
+
+def _executors(row: Row) -> str | None:
+    """What thunder gave its operations to, which decides what a cell of it is; None for other compilers."""
+    ranks = row.record.ranks if row.record and row.metrics else []
+    names = ranks[0].get("choices", {}).get("thunder_executors") if ranks else None
+    return f"thunder's executors were {', '.join(names)}" if names else None
 
 
 def _leaves_out(row: Row) -> str:

@@ -29,6 +29,8 @@ HEALTHY = [
     f"|{SMALL} strategy=ddp workload=lora precision=nf4",
     f"|{SMALL} strategy=ddp workload=adapter workload.adapter_start_layer=1 activation_checkpointing=full"
     " optimizer=sgd",
+    f"|{SMALL} strategy=fsdp_stage3 workload=lora model.parallel_residual=true activation_checkpointing=full"
+    " workload.lengths=uniform global_batch_size=8",
 ]
 MANY = f"|{SMALL} {ALL} precision=fp32,bf16,bf16-mixed,fp8-torchao activation_checkpointing=none,full,selective"
 LIES = {
@@ -104,7 +106,7 @@ def results(tmp_path_factory):
 
 def test_no_healthy_cell_fails_a_check(results):
     healthy = [result for rank in results for result in rank if not result["fault"]]
-    assert len(healthy) == 2 * 12
+    assert len(healthy) == 2 * 13
     assert_healthy(healthy)
 
 

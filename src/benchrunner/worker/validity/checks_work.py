@@ -50,7 +50,8 @@ def _looks(facts: Facts) -> list[Line]:
     profile = facts.probes.profile
     if profile is None:
         return [Line(None, "", facts.probes.missing)]
-    shapes = expected_work.probe_shapes(facts.cell, facts.context.rank, facts.probes.num_micro_steps)
+    rank = facts.context.rank if facts.optimizer is None else 0  # all ranks probe training with the first one's data
+    shapes = expected_work.probe_shapes(facts.cell, rank, facts.probes.num_micro_steps)
     return [
         _products(facts, profile, expected_work.step_product_flops(facts.cell, shapes)),
         _attention(facts, profile, expected_work.step_attention(facts.cell, shapes)),

@@ -111,7 +111,10 @@ def _recomputed_flops(cell: Cell, tokens: int, calls: int) -> Range:
         added = 4.0 * workload.lora_rank * sum(arithmetic.linear_shapes(model)["qkv"]) * tokens
     elif workload.name in arithmetic.PEFT_WORKLOADS:
         added = 2.0 * _size(model, "qkv") * workload.adapter_prompt_length * calls
-    low = 0.0 if config.activation_checkpointing.every == "per_op" else num_blocks * 2.0 * least * tokens
+    mlp = sum(_size(model, name) for name in arithmetic.linear_shapes(model) if name not in ("qkv", "out", "down"))
+    spared = arithmetic.num_spared_mlps(model.num_layers, config) * mlp
+    keeps_products = config.activation_checkpointing.every == "per_op"
+    low = 0.0 if keeps_products else 2.0 * (num_blocks * least - spared) * tokens
     return Range(low + head, num_blocks * (2.0 * most * tokens + added) + head)
 
 
