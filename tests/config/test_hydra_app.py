@@ -368,9 +368,7 @@ def test_the_schemas_sections_are_what_is_composed():
 
 def test_a_sweep_is_described_by_its_purpose():
     described = {option.name: option.description for option in hydra_app.list_options("sweeps")}
-    assert described["smoke"].startswith("the tool itself") and described["smoke"].endswith(
-        "(a covering array of strength 2)."
-    )
+    assert described["smoke"].startswith("the tool itself") and described["smoke"].endswith("those cells train LoRA.")
     assert all(text and "Cells:" not in text and "Purpose" not in text for text in described.values())
 
 

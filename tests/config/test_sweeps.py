@@ -66,12 +66,12 @@ def test_every_sweep_plans_on_a_cpu_with_a_verdict_for_every_cell(path):
 
 
 def test_smoke_covers_every_pair_of_values_once_each():
-    """But for fp8, of which a few cells are enough."""
+    """But for fp8, of which a few cells are enough, and for 4 bits compiled, which alone takes as long as ten cells."""
     rows = [row for row in declared("smoke").rows if not row.axes["precision"].startswith("fp8")]
     for one, other in itertools.combinations(SMOKE_AXES, 2):
         seen = {(row.axes[one], row.axes[other]) for row in rows}
         values = ({row.axes[axis] for row in rows} for axis in (one, other))
-        assert seen == set(itertools.product(*values))
+        assert seen == set(itertools.product(*values)) - {("nf4", "inductor")}
 
 
 def test_smoke_shows_the_number_formats_that_people_ask_for():

@@ -29,8 +29,8 @@ def sweeps(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "compare needs the directory"),
-        (["."], "needs two directories, BASE and NEW, got 1"),
+        ([], "compare needs two sweeps, BASE and NEW, got 0"),
+        (["."], "needs two sweeps, BASE and NEW, got 1"),
         ([".", "nowhere"], "nowhere: no such directory"),
         ([".", "."], "not a sweep"),
         ([".", ".", "--metric", "tmie"], r"--metric: 'tmie' is not one of time, .*did you mean time"),
