@@ -47,7 +47,7 @@ test-all: $(VENV)/.dev lint  ## the slower suites too
 test-gpu: $(VENV)/.dev  ## the suites that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-slurm: $(VENV)/.dev  ## a real Slurm in a temporary folder (Debian: root, apt install slurm-wlm munge), about 30 minutes
+test-slurm: $(VENV)/.dev  ## a real Slurm in a temporary folder (Debian: root, apt install slurm-wlm munge), about 20 minutes
 	BENCH_TEST_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
 mutants: $(VENV)/.mutants  ## what the tests of the parent's rooms would not see; MODULE=core/patterns for one module (hours for all, resumable)

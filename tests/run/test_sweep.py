@@ -1,8 +1,11 @@
+import shutil
+
 import filelock
 import pytest
 
 from benchrunner.core.errors import ConfigError, SweepDirError
 from benchrunner.core.faults import parse_fault
+from benchrunner.core.paths import SweepPaths
 from benchrunner.launch import variables
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.run import attempts, ledger
@@ -167,3 +170,17 @@ def test_a_line_a_finished_cell_on_stderr(paths, capsys):
     run(paths, cells(2))
     out, err = capsys.readouterr()
     assert out == "" and err.count("ok  ") == 2 and "1/2 done" in err
+
+
+def test_a_sweep_that_is_deleted_while_it_runs_is_not_made_anew(tmp_path, monkeypatch):
+    def conclude(*arguments, **more):
+        made = concluded(*arguments, **more)
+        shutil.rmtree(paths.root, ignore_errors=True)
+        return made
+
+    concluded, paths = ledger.Ledger.conclude, SweepPaths(tmp_path / "sweep")
+    monkeypatch.setattr(ledger.Ledger, "conclude", conclude)
+    paths.root.mkdir()
+    summary, _ = run(paths, cells(3))
+    assert summary.exit_code == 2 and summary.counts == {"ok": 1, "failed": 2}
+    assert not paths.root.exists()

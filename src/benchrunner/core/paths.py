@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -137,6 +138,11 @@ class SweepPaths:
     def name(self) -> str:
         """The directory's own name, also where a link such as `outputs/latest` leads to it."""
         return self.root.resolve().name
+
+    def require(self) -> None:
+        """Raises FileNotFoundError: somebody has removed it; what is written there now would be found by nobody."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(ENOENT, "the sweep's folder is no longer there", str(self.root))
 
     @property
     def plan(self) -> Path:

@@ -32,6 +32,7 @@ class Attempts:
 
         It is never numbered like another one that left anything.
         """
+        self._paths.require()
         place = self._paths.cell(planned.place)
         number = max(above, place.last_attempt()) + 1
         nodes, devices = self._pool.located(places)

@@ -64,6 +64,7 @@ class Ledger:
         except Exception as error:  # a rank's result of the wrong form ends here
             record = make_record(planned, broken("runner", "the record could not be made", error), None, attempt)
         try:
+            self.paths.require()
             self._keep(record, sync=sync)
         except OSError as error:  # a full disk loses this record, and no other
             verdict = broken("write", "the record could not be written", error)
