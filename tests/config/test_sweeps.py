@@ -50,8 +50,8 @@ def test_what_people_write_in_sweep_files(tmp_path, text, message):
 def test_header_names_purpose_cells_and_device_time(path):
     text = path.read_text()
     assert "# Purpose:" in text and "# Device time:" in text
-    line = re.search(r"# Cells: (.*)", text)[1]
-    claimed = int(re.search(r"= (\d+)", line)[1] if "=" in line else re.search(r"\d+", line)[0])
+    line = re.search(r"# Cells: (.*?)# Device time", text, re.DOTALL)[1]
+    claimed = int(re.search(r"= (\d+)", line)[1] if re.search(r"= \d", line) else re.search(r"\d+", line)[0])
     rows = declared(path.stem).rows
     assert sum(row.excluded_reason is None for row in rows) == claimed
 

@@ -88,6 +88,11 @@ def test_the_first_cell_with_retries_is_held_against_the_one_before_it():
     assert judged.answer == "violated"
 
 
+def test_a_search_is_none_of_the_sizes_that_it_tried():
+    (judged,) = judge_expectations(batches((8, 4.0, 0), (9, 3.0, 1), ("max", 3.0, 1)), CPU)
+    assert judged.answer == "holds" and "micro_batch_size-9" in judged.explanation
+
+
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [([(1, 1.0, 0), (2, 2.0, 0)], "is zero in all 2 cells"), ([(1, 1.0, 3), (2, 2.0, 0)], "in the first cell already"),

@@ -93,8 +93,9 @@ def _the_two(expectation: Expectation, rows: Sequence[Row], hardware: Hardware) 
 def _at_the_turn(
     expectation: Expectation, turn: Turn, rows: Sequence[Row], hardware: Hardware
 ) -> tuple[Row, Row] | str:
-    """The first cell with anything of `begins`, and the one before it."""
-    chosen = [row for row in rows if expectation.less.has(row.planned.cell, hardware) and _has(row, expectation.metric)]
+    """The first cell with anything of `begins`, and the one before it; what a search tried counts, not the search."""
+    meant = [row for row in rows if not row.planned.cell.search and expectation.less.has(row.planned.cell, hardware)]
+    chosen = [row for row in meant if _has(row, expectation.metric)]
     ordered = sorted(chosen, key=lambda row: look_up(turn.along, row.planned.cell, hardware))
     place = next((number for number, row in enumerate(ordered) if row.metrics.get(turn.begins)), None)
     if not ordered:
