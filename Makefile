@@ -39,10 +39,10 @@ nightly: $(VENV)/.bench  ## the nightly: run, verify, compare with the last good
 	BENCH="$(CURDIR)/$(BIN)/bench" .ci/nightly
 
 test: $(VENV)/.dev lint  ## install, run all checks (about 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev lint  ## the slower suites too
-	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(VENV)/.dev  ## the suites that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -16,6 +16,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 """Small products: threads that wait for one another on busy cores make them five times as slow."""
 
 
+def pytest_collection_modifyitems(items):
+    """The worker's tests first: few of them take long, and at the end one core would wait for the other."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/worker/"))
+
+
 def pytest_sessionfinish():
     """pytest-xdist's workers end without running finalizers."""
     if cells := sys.modules.get("cells"):

@@ -201,11 +201,11 @@ def test_a_sweep_of_included_rows_only_has_no_product(tmp_path):
     assert [row.config.micro_batch_size for row in rows] == [1, 2, 1, 2]
 
 
-def test_declared_sweeps_expand():
-    for option in hydra_app.list_options("sweeps"):
-        rows = expand(f"+sweeps={option.name}", multirun=False)
-        assert rows, option.name
-        assert option.description, option.name
+def test_declared_sweeps_have_a_description():
+    """That each expands, and to how many cells, is asked in test_sweeps.py."""
+    options = hydra_app.list_options("sweeps")
+    assert "smoke" in [option.name for option in options]
+    assert [option.name for option in options if not option.description] == []
 
 
 @pytest.mark.parametrize(

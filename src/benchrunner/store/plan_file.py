@@ -218,7 +218,7 @@ def plan_from_dict(data: PlanFile) -> Plan:
         created_at=data["created_at"],
         benchrunner=data["benchrunner"],
         cards=data.get("cards", {}),
-        notes=data.get("notes", []),
+        notes=tuple(data.get("notes", ())),
     )
 
 

@@ -178,7 +178,9 @@ def test_deaths(tmp_path, forked, kind, rank):
     assert forked.handles[-1].pids() == []
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    "phase", [pytest.param(phase, marks=[pytest.mark.slow] if phase == "check" else []) for phase in PHASES]
+)
 def test_hangs(tmp_path, forked, phase):
     rank = PHASES.index(phase) % 2
     record = run_fault(tmp_path, f"hang@{rank}:{phase}", forked)
