@@ -89,7 +89,7 @@ def test_cells_that_become_the_same_are_one_and_a_line_says_so():
     assert [(one.cell.axes["compile"], one.left_out) for one in plan.cells] == [
         ("eager", ()), ("inductor", ()), ("inductor", ()),
     ]  # fmt: skip
-    assert plan.notes == ["1 combination is the same as another, without overrides that it does not read"]
+    assert plan.notes == ("1 combination is the same as another, without overrides that it does not read",)
     assert len({one.cell.cell_id for one in plan.cells}) == 3
 
 

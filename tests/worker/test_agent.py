@@ -93,12 +93,17 @@ def test_forked_ranks_compute_what_started_ones_do(tmp_path):
         assert one["checks"].keys() == other["checks"].keys()
 
 
+EXCEPTION = "exception@0", "failed.exception", "rank 0, in phase build, raised RuntimeError: planted fault"
+OOM = "oom@1:warmup", "oom.device", "rank 1, in phase warmup, ran out of device memory when it asked for 1.00 TiB"
+SIGKILL = "sigkill@1", "failed.signal", "rank 1, in phase build, was killed by SIGKILL"
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        ("exception@0", "failed.exception", "rank 0, in phase build, raised RuntimeError: planted fault"),
-        ("oom@1:warmup", "oom.device", "rank 1, in phase warmup, ran out of device memory when it asked for 1.00 TiB"),
-        ("sigkill@1", "failed.signal", "rank 1, in phase build, was killed by SIGKILL"),
+        pytest.param(*EXCEPTION, marks=pytest.mark.slow),
+        pytest.param(*OOM, marks=pytest.mark.slow),
+        pytest.param(*SIGKILL, marks=pytest.mark.slow),
         ("exit@1", "failed.exit", "rank 1, in phase build, exited with code 7"),
     ],
 )
@@ -112,6 +117,7 @@ def test_deaths_are_named_and_leave_no_files_elsewhere(tmp_path, monkeypatch, fa
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_hang_shows_where_it_hangs(tmp_path):
     _, _, outcome = run_job(tmp_path, "hang@1:measure", hangs_in="measure")
     assert outcome.reason_code == "timeout.measure"

@@ -68,7 +68,7 @@ def make_plan(
         arguments=list(expansion.arguments),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         cards=_cards(expansion),
-        notes=read.notes,
+        notes=tuple(read.notes),
     )
 
 
