@@ -33,7 +33,8 @@ def test_a_process_and_all_that_is_forked_from_it_are_found_by_the_marker_that_i
     process = start(marker)
     assert process.stdout.readline() == "ready\n"
     found = marked_pids(marker)
-    assert process.pid in found and len(found) == 3 and marked_pids(NO_MARKER) == []
+    assert process.pid in found and len(found) == 3
+    assert set(found).isdisjoint(marked_pids(NO_MARKER)), "others may hold a place for a marker at this time"
     assert sorted(kill_marked(marker)) == found
     process.communicate(timeout=20)
     assert marked_pids(marker) == []
