@@ -120,10 +120,11 @@ def _line(members: Sequence[Compared], fitted: set[str]) -> str:
     times = [
         abs(error) for one in members if one.planned.cell.slug not in fitted and (error := one.time_error()) is not None
     ]
-    return f"memory {_errors(memory)}   time {_errors(times)}"
+    return f"memory {errors_text(memory)}   time {errors_text(times)}"
 
 
-def _errors(errors: Sequence[float]) -> str:
+def errors_text(errors: Sequence[float]) -> str:
+    """Median and largest of errors without their signs."""
     if not errors:
         return f"{'– (0 cells)':<38}"
     return f"median {statistics.median(errors):6.2%}  max {max(errors):6.2%}  ({len(errors):3} cells)"

@@ -6,20 +6,18 @@ found in the page's table of measurements by the axes that it shows. A page's pe
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from predictions import MISSES, errors_text
+
 from benchrunner.core.units import GIB
 
 COLUMNS = {"checkpointing": "activation_checkpointing"}
 """Column of a page → axis, where the names differ."""
-
-MISS = 0.03
-"""Errors beyond this are printed cell by cell."""
 
 
 def main() -> None:
@@ -35,11 +33,11 @@ def main() -> None:
         error = predicted["peak_memory_bytes"] / GIB / float(row["peak GiB"]) - 1
         errors[tuple(cell["axes"][name] for name in ("workload", "precision", "compile"))].append(error)
         methods[(f"by {predicted['method']}",)].append(error)
-        if abs(error) > MISS:
+        if abs(error) > MISSES["memory"]:
             misses.append(f"misses by {error:+.1%}: {cell['slug']}, measured {row['peak GiB']} GiB")
     everything = [error for group in errors.values() for error in group]
     for name, group in [*sorted(errors.items()), *sorted(methods.items()), (("all",), everything)]:
-        print(f"{' '.join(name):<40}{_line(group)}")
+        print(f"{' '.join(name):<40}{errors_text([*map(abs, group)])}")
     print(*misses, sep="\n")
 
 
@@ -86,11 +84,6 @@ def _cell_of(row: dict[str, str], cells: list[dict[str, Any]]) -> dict[str, Any]
     if len(found) != 1:
         raise SystemExit(f"{len(found)} cells of the sweep are this row: {row}")
     return found[0]
-
-
-def _line(errors: list[float]) -> str:
-    sizes = [abs(error) for error in errors]
-    return f"median {statistics.median(sizes):6.2%}  max {max(sizes):6.2%}  ({len(sizes):3} cells)"
 
 
 if __name__ == "__main__":

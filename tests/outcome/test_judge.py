@@ -9,6 +9,7 @@ from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.peer_loss import PEER_LOSS
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.text import VOCABULARY
+from benchrunner.core.units import GIB
 from benchrunner.outcome import signatures
 from benchrunner.outcome.evidence import Evidence, Stop, gather, stack
 from benchrunner.outcome.judge import judge
@@ -71,6 +72,14 @@ def test_an_oom_of_one_rank_is_an_oom():
     assert (status, code) == ("oom", "oom.device")
     expected = "ran out of device memory when it asked for 2.00 GiB (0.0 of 141.0 GiB were free)"
     assert reason == f"rank 1, in phase measure, {expected}"
+
+
+def test_an_oom_of_an_emulated_card_is_told_by_what_that_card_has():
+    memory = {"free_bytes": 101 * GIB, "total_bytes": 141 * GIB, "cap_bytes": 38 * GIB}
+    memory |= {"allocated_bytes": 36 * GIB, "reserved_bytes": 37 * GIB}
+    oom = failed(0, "Tried to allocate 2.00 GiB.", kind="oom", type="torch.OutOfMemoryError", memory=memory)
+    held = "36.0 GiB were allocated and 37.0 GiB reserved of the 38.0 GiB that memory_limit_gib leaves"
+    assert held in verdict(oom, exits={0: 1}, code=1)[2]
 
 
 @pytest.mark.parametrize(

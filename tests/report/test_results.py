@@ -35,7 +35,8 @@ FROZEN = (
     "predicted_step_time_s memory_error step_time_error checks num_checks_decided num_checks phase_start_s "
     "phase_build_s "
     "phase_compile_s phase_warmup_s phase_measure_s phase_check_s phase_teardown_s started_at log_folder commit "
-    "model_label parity_tolerance is_waiting search probe_of left_out"
+    "model_label parity_tolerance is_waiting search probe_of left_out "
+    "steps_peak_memory_allocated_bytes"
 )
 """Other programs read these: a new column is appended, a renamed one raises the schema version."""
 

@@ -108,6 +108,7 @@ def _wait_for(allocator: "Allocator", place: Path, job: str) -> None:
         UsageError: it never will.
         SystemExit: a signal asks for an end.
     """
+    from benchrunner.launch.allocation import hopeless_text
     from benchrunner.run.interrupts import Interrupts
 
     said = ""
@@ -116,7 +117,7 @@ def _wait_for(allocator: "Allocator", place: Path, job: str) -> None:
             if interrupts.signum is not None:
                 raise SystemExit(128 + interrupts.signum)
             if state is not None and state.is_hopeless:
-                raise UsageError(f"launcher: what it asks for no node of the cluster ever has ({state.detail})")
+                raise UsageError(hopeless_text(state.detail))
             if state is not None and state.detail != said and state.phase == "waiting":
                 said = state.detail
                 print(f"job {job} waits ({said})", file=sys.stderr)
@@ -136,9 +137,6 @@ def _submit_probe(allocator: "Allocator", place: Path, config: "Config", words: 
 
 
 def _last_words(allocator: "Allocator", place: Path) -> str:
-    from benchrunner.core.text import first_line
+    from benchrunner.run.allocations import last_words
 
-    lines = [
-        line for line in allocator.logs(place, (place / "job").read_text(encoding="utf-8")).splitlines() if line.strip()
-    ]
-    return first_line(lines[-1], 160) if lines else "the job left no word"
+    return last_words(allocator.logs(place, (place / "job").read_text(encoding="utf-8")))

@@ -39,10 +39,11 @@ class Peaks(TypedDict):
 
 
 class Memory(TypedDict):
-    """Peaks over the measured window and over the whole run."""
+    """Peaks over the measured window, over the whole run, and over its steps: without what the build alone needed."""
 
     window: Peaks
     run: Peaks
+    steps: NotRequired[Peaks]
     num_alloc_retries: NotRequired[int | None]
     num_ooms: NotRequired[int | None]
     nvml_used_bytes: NotRequired[int | None]
@@ -213,8 +214,10 @@ class MemoryAtDeath(TypedDict, total=False):
     reserved_bytes: int | None
     num_alloc_retries: int | None
     num_ooms: int | None
+    limit_bytes: int
     cap_bytes: int
-    """Of an emulated card."""
+    outside_bytes: int
+    """Of an emulated card (`MemoryCap`)."""
 
 
 ErrorKind = Literal["exception", "unsupported", "oom", "nonfinite"]

@@ -39,6 +39,7 @@ class Metrics(TypedDict, total=False):
     peak_memory_allocated_bytes: int | None
     peak_memory_reserved_bytes: int | None
     run_peak_memory_allocated_bytes: int | None
+    steps_peak_memory_allocated_bytes: int | None
     num_alloc_retries: int | None
     memory_scope: str | None
     compile_time_s: float | None

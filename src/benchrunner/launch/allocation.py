@@ -37,6 +37,11 @@ class JobState:
     """Whether it waits for what the cluster never has."""
 
 
+def hopeless_text(why: str) -> str:
+    """What is said of an allocation that can never start; `why` in the cluster's word."""
+    return f"launcher: what it asks for no node of the cluster ever has ({why})"
+
+
 class Allocator(Protocol):
     """Asks a cluster for allocations. `sweep` is the sweep's directory, which all nodes see."""
 

@@ -14,6 +14,7 @@ from benchrunner.core.peer_loss import is_peer_loss
 from benchrunner.core.rank_result import Check, MemoryAtDeath, RankError
 from benchrunner.core.record import PHASES, Grounds, Phase, RankEnd, Status
 from benchrunner.core.text import first_line, plain
+from benchrunner.core.units import GIB
 from benchrunner.outcome.evidence import Evidence, Stop, stack
 from benchrunner.outcome.signatures import (
     HOST_OOM,
@@ -412,7 +413,13 @@ def _wanted(message: str) -> str:
 
 
 def _free(memory: MemoryAtDeath) -> str:
+    if cap := memory.get("cap_bytes"):
+        held = [(memory.get("allocated_bytes") or 0) / GIB, (memory.get("reserved_bytes") or 0) / GIB]
+        return (
+            f" ({held[0]:.1f} GiB were allocated and {held[1]:.1f} GiB reserved "
+            f"of the {cap / GIB:.1f} GiB that memory_limit_gib leaves)"
+        )
     free, total = memory.get("free_bytes"), memory.get("total_bytes")
     if free is None or not total:
         return ""
-    return f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB were free)"
+    return f" ({free / GIB:.1f} of {total / GIB:.1f} GiB were free)"

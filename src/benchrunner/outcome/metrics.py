@@ -138,6 +138,9 @@ def _memory(ranks: Sequence[RankResult]) -> Metrics:
         "peak_memory_allocated_bytes": _largest(block["window"]["allocated_bytes"] for block in blocks),
         "peak_memory_reserved_bytes": _largest(block["window"]["reserved_bytes"] for block in blocks),
         "run_peak_memory_allocated_bytes": _largest(block["run"]["allocated_bytes"] for block in blocks),
+        "steps_peak_memory_allocated_bytes": _largest(
+            block["steps"]["allocated_bytes"] for block in blocks if "steps" in block
+        ),
         "num_alloc_retries": _largest(block.get("num_alloc_retries") for block in blocks),
         "memory_scope": blocks[0].get("scope") if blocks else None,
     }

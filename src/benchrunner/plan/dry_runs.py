@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchrunner.core import arithmetic
+from benchrunner.core.axes import AXES
 from benchrunner.core.cell import Cell, cell_to_dict
 from benchrunner.core.schema import CompileConfig, Config
 from benchrunner.launch import dry_runs
@@ -21,17 +22,7 @@ from benchrunner.plan.predict import Prediction, with_fit
 
 METHOD = "dry_run"
 MARGIN, COMPILED_MARGIN = 0.03, 0.04
-ASKED = (
-    "model",
-    "workload",
-    "generate",
-    "strategy",
-    "precision",
-    "compile",
-    "activation_checkpointing",
-    "engine",
-    "optimizer",
-)
+ASKED = (*AXES, "generate")
 """Sections that can change the answer; with `attention` and the sizes they are what is asked."""
 
 

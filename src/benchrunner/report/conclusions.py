@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from benchrunner.core.units import GIB
+from benchrunner.plan.labels import SEPARATOR
 from benchrunner.plan.verdict import PREDICTED_ONLY
 from benchrunner.report import formatting
 
@@ -58,8 +59,8 @@ def best_cells(results: pd.DataFrame, most: int) -> list[str]:
 def _without_its_name(part: pd.DataFrame) -> pd.DataFrame:
     """Labels without the model and workload, which all cells of a group share and its name says."""
     named = {part["model_label"].iloc[0], part["workload"].iloc[0]}
-    kept = [[word for word in label.split(" · ") if word not in named] for label in part["label"]]
-    return part.assign(label=[" · ".join(words) or label for words, label in zip(kept, part["label"], strict=True)])
+    kept = [[word for word in label.split(SEPARATOR) if word not in named] for label in part["label"]]
+    return part.assign(label=[SEPARATOR.join(words) or label for words, label in zip(kept, part["label"], strict=True)])
 
 
 def _best(part: pd.DataFrame, named: str) -> str:

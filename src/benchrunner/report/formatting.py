@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from benchrunner.core.units import GIB
+from benchrunner.plan.labels import SEPARATOR
 from benchrunner.plan.verdict import PREDICTED_ONLY
 from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying, words_of_all
 
@@ -168,7 +169,7 @@ def _said(pairs: Iterable[tuple[str, str]]) -> str:
     """Options as they are; a number or `none` says nothing without its heading, and no settings need not be said."""
     said = [f"{name} {text}" if text[:1].isdigit() or text == NONE else text for name, text in pairs
             if (name, text) != ("settings", NONE)]  # fmt: skip
-    return " · ".join(said) or "the usual"
+    return SEPARATOR.join(said) or "the usual"
 
 
 def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:

@@ -94,7 +94,7 @@ def folded(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def plan_counts(plan: Plan) -> str:
-    """`16 run, 20 unsupported, about 25 min on one device after the other`."""
+    """`16 run, 20 unsupported, at most about 25 min`: as if one ran after the other."""
     verdicts = Counter(planned.verdict for planned in plan.cells)
     running = [planned for planned in plan.cells if planned.verdict == "run"]
     expected_s = sum(expected_row_s(planned, plan.hardware.device_type) for planned in running)

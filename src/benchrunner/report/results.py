@@ -279,6 +279,7 @@ COLUMNS |= {
     "search": ("text", lambda row: row.planned.cell.search or NONE),
     "probe_of": ("text", lambda row: row.planned.probe_of or NONE),
     "left_out": ("text", lambda row: shlex.join(row.planned.left_out) or NONE),
+    "steps_peak_memory_allocated_bytes": ("int", _metric(lambda m: m.get("steps_peak_memory_allocated_bytes"))),
 }
 
 SETTING = "config."

@@ -21,6 +21,12 @@ NODE = re.compile(
 """How Slurm names nodes in what it adds to a log. Where the job was submitted nobody else knows their names."""
 
 
+def last_words(log: str) -> str:
+    """The last line of a job's log that says something, without the names of nodes."""
+    lines = log.splitlines()[-40:]
+    return first_line(NODE.sub("<host>", last_meaningful_line(lines) or "its log is empty"), 160)
+
+
 class Allocations:
     """Job id → where it is."""
 
@@ -111,8 +117,7 @@ class Allocations:
 
     def last_words(self, job: str) -> str:
         """The last line of a job's log that says something."""
-        lines = self._allocator.logs(self._paths.root, job).splitlines()[-40:]
-        return first_line(NODE.sub("<host>", last_meaningful_line(lines) or "its log is empty"), 160)
+        return last_words(self._allocator.logs(self._paths.root, job))
 
     def clean_logs(self) -> None:
         """Take secrets and the names of hosts out of what jobs that have ended left in the sweep's directory."""

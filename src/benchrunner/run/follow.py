@@ -9,7 +9,7 @@ from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.faults import format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Status
-from benchrunner.launch.allocation import Allocator, End
+from benchrunner.launch.allocation import Allocator, End, hopeless_text
 from benchrunner.outcome.judge import Outcome
 from benchrunner.plan.labels import short_labels
 from benchrunner.plan.plan import Plan, PlannedCell
@@ -228,7 +228,7 @@ class Follower:
         if not self.how.only_watch and (why := self.allocations.hopeless()):
             self.allocations.cancel()
             raise UsageError(
-                f"launcher: what it asks for no node of the cluster ever has ({why}); its jobs were cancelled "
+                f"{hopeless_text(why)}; its jobs were cancelled "
                 "(see launcher.partition, launcher.time_min, launcher.cpus_per_task, launcher.mem)"
             )
 

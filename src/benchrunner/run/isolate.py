@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from benchrunner.core.axes import NOT_IDENTITY
-from benchrunner.core.cell import Cell, format_value
+from benchrunner.core.cell import Cell, format_value, identity_overrides
 
 Values = Mapping[str, tuple[str, ...]]
 """Axis or setting → the overrides that choose it: an option stays together with what is changed inside of it."""
@@ -41,10 +41,9 @@ class Isolation:
 def values_of(cell: Cell) -> dict[str, tuple[str, ...]]:
     """The values that tell a cell from others."""
     found: dict[str, tuple[str, ...]] = {axis: (f"{axis}={name}",) for axis, name in cell.axes.items()}
-    for key, value in cell.overrides.items():
+    for key, value in identity_overrides(cell.overrides).items():
         name = key.partition(".")[0]
-        if name not in NOT_IDENTITY:
-            found[name] = (*found.get(name, ()), f"{key}={format_value(value)}")
+        found[name] = (*found.get(name, ()), f"{key}={format_value(value)}")
     return found
 
 

@@ -25,7 +25,7 @@ from benchrunner.core.job_file import MARKER_VARIABLE, JobFile, read_own_job
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.peer_loss import is_peer_loss
 from benchrunner.core.rank_file import RankFile
-from benchrunner.core.rank_result import ErrorKind, MemoryAtDeath, RankError, RankResult
+from benchrunner.core.rank_result import ErrorKind, MemoryAtDeath, MemoryCap, RankError, RankResult
 from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.imports import uncollected
 from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent
@@ -247,10 +247,12 @@ def _memory() -> MemoryAtDeath:
 
 
 def _cap() -> MemoryAtDeath:
-    """The allocator's cap where a smaller card was emulated."""
+    """The allocator's cap, and what it was made of, where a smaller card was emulated."""
     memory_limit = sys.modules.get("benchrunner.worker.measure.memory_limit")
-    cap = memory_limit.CAP if memory_limit else None
-    return {"cap_bytes": cap["cap_bytes"]} if cap else {}
+    cap: MemoryCap | None = memory_limit.CAP if memory_limit else None
+    if cap is None:
+        return {}
+    return {"limit_bytes": cap["limit_bytes"], "cap_bytes": cap["cap_bytes"], "outside_bytes": cap["outside_bytes"]}
 
 
 if __name__ == "__main__":

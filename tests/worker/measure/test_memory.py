@@ -37,6 +37,7 @@ def test_building_counts_for_the_run_and_warming_up_where_graphs_are_captured(al
     block = meter.read()
     assert block["window"] == {"allocated_bytes": of_window, "reserved_bytes": 2 * of_window}
     assert block["run"] == {"allocated_bytes": 90, "reserved_bytes": 180}
+    assert block["steps"]["allocated_bytes"] == max(50, *windows)
     assert block["scope"] == ("capture" if captures else "window")
     assert block["num_alloc_retries"] == 1
 

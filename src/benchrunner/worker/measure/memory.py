@@ -1,4 +1,4 @@
-"""Peak memory of the window and of the whole run, as the allocator saw it."""
+"""Peak memory of the window, of all steps and of the whole run, as the allocator saw it."""
 
 import resource
 
@@ -6,44 +6,36 @@ import torch
 
 from benchrunner.core.rank_result import Memory, Peaks
 
+NOTHING: Peaks = {"allocated_bytes": 0, "reserved_bytes": 0}
+
 
 class MemoryMeter:
-    """Peaks of the allocator over the window and over the whole run, in bytes.
+    """Peaks of the allocator over the window, over all steps and over the whole run, in bytes.
 
-    Made before the first step. With `captures` the window's peak starts there: the allocator does not see inside
-    replayed CUDA graphs, but it sees their capture.
+    Made before the first step: what the build held for a moment (a tensor in fp32 before it is cast) counts for the run
+    alone. With `captures` the window's peak starts there: the allocator sees no replay of CUDA graphs, but their capture.
     """
 
     def __init__(self, device: torch.device, *, captures: bool = False) -> None:
         self._device = device
         self._captures = captures
-        self._before: Peaks = {"allocated_bytes": 0, "reserved_bytes": 0}
-        self._forget()
+        self._build, self._warm_up = _forget(device), NOTHING
 
     def start_window(self) -> None:
         """Forget the peaks so far, for the window's sake; they still count for the run."""
         if not self._captures:
-            self._forget()
-
-    def _forget(self) -> None:
-        self._before = self._with_before(_peaks(self._device))
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-
-    def _with_before(self, peaks: Peaks) -> Peaks:
-        return {
-            "allocated_bytes": max(peaks["allocated_bytes"], self._before["allocated_bytes"]),
-            "reserved_bytes": max(peaks["reserved_bytes"], self._before["reserved_bytes"]),
-        }
+            self._warm_up = _larger(self._warm_up, _forget(self._device))
 
     def read(self) -> Memory:
         """The rank's memory block. On CPU both peaks are the process's resident set, scope `process`."""
         window = _peaks(self._device)
-        run = self._with_before(window)
+        steps = _larger(self._warm_up, window)
+        run = _larger(self._build, steps)
         if self._device.type != "cuda":
             return {
                 "window": window,
                 "run": run,
+                "steps": steps,
                 "num_alloc_retries": None,
                 "num_ooms": None,
                 "nvml_used_bytes": None,
@@ -53,11 +45,27 @@ class MemoryMeter:
         return {
             "window": window,
             "run": run,
+            "steps": steps,
             "num_alloc_retries": stats.get("num_alloc_retries", 0),
             "num_ooms": stats.get("num_ooms", 0),
             "nvml_used_bytes": _driver_used_bytes(self._device),
             "scope": "capture" if self._captures else "window",
         }
+
+
+def _larger(one: Peaks, other: Peaks) -> Peaks:
+    return {
+        "allocated_bytes": max(one["allocated_bytes"], other["allocated_bytes"]),
+        "reserved_bytes": max(one["reserved_bytes"], other["reserved_bytes"]),
+    }
+
+
+def _forget(device: torch.device) -> Peaks:
+    """The peaks so far; the allocator's begin anew."""
+    peaks = _peaks(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    return peaks
 
 
 def _peaks(device: torch.device) -> Peaks:
