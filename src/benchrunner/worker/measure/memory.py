@@ -13,7 +13,7 @@ class MemoryMeter:
     """Peaks of the allocator over the window, over all steps and over the whole run, in bytes.
 
     Made before the first step: what the build held for a moment (a tensor in fp32 before it is cast) counts for the run
-    alone. With `captures` the window's peak starts there: the allocator sees no replay of CUDA graphs, but their capture.
+    alone. With `captures` the window's peak starts there: the allocator sees CUDA graphs captured, but not replayed.
     """
 
     def __init__(self, device: torch.device, *, captures: bool = False) -> None:
