@@ -3,6 +3,7 @@
 import pytest
 
 from asking import SHORT, ask
+from benchrunner.worker.validity import inquiry
 from benchrunner.worker.validity.checks_function import function
 
 FAMILIES = ["gpt2-125m", "phi-1.5", "stablelm-3b", "falcon-7b"]
@@ -102,6 +103,27 @@ def test_a_lie_fails_compiled_or_converted(kind, words):
     precision = [] if any(word.startswith("precision") for word in words) else ["precision=bf16"]
     found = ask(function, kind, *precision, *([] if words == GENERATE else [ACCUMULATED]), *words)
     assert found.ok is False, found
+
+
+TRAINED = [*SHAPE, "model.num_kv_heads=4", "model=gpt2-125m", "seq_len=64", ACCUMULATED, "optimizer.lr=0.05"]
+"""Two large steps, after which all places have much the same values: what queries and keys learn is nearly nothing."""
+
+
+def test_a_gradient_that_rounding_drowns_is_no_fault():
+    found = ask(function, None, *TRAINED, "precision=bf16-mixed")
+    assert found.ok is True and "smaller than what rounding does" in found.note, found
+
+
+@pytest.mark.parametrize("kind", ["stopped_keys", "wrong_heads"])
+def test_a_lie_is_no_rounding(kind):
+    found = ask(function, kind, *TRAINED, "precision=bf16-mixed")
+    assert found.ok is False, found
+
+
+def test_where_rounding_drowns_all_queries_and_keys_the_check_abstains(monkeypatch):
+    monkeypatch.setattr(inquiry, "EXPLAINED", 1e9)
+    found = ask(function, "scaled_loss", *TRAINED, "precision=bf16-mixed")
+    assert found.ok is None and "queries and keys" in found.note
 
 
 def test_a_later_token_that_counts_is_seen_by_that_alone():

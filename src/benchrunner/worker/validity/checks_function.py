@@ -41,7 +41,9 @@ def function(facts: Facts) -> Finding:
 def _answers(facts: Facts, num_steps: int) -> Answers | None:
     formulas = _formulas(facts)
     if facts.loop is not None:
-        return Inquiry(facts=facts, loop=facts.loop, formulas=formulas, num_steps=num_steps).run()
+        return Inquiry(
+            facts=facts, loop=facts.loop, formulas=formulas, limits=_limits(facts), num_steps=num_steps
+        ).run()
     judge = Judge(formulas=formulas, source=weights_of(facts.built))
     if facts.decoding is not None:
         return Answers(errors=generation_errors(facts.context, judge, facts.decoding))
@@ -95,8 +97,7 @@ def _formulas(facts: Facts) -> Formulas:
 def _finding(facts: Facts, answers: Answers) -> Finding:
     """The verdict over all ranks: the same on each."""
     cell = facts.cell
-    dropout = cell.config.workload.lora_dropout if _draws(facts) else 0.0
-    limits = tolerance(cell.axes["precision"], cell.config.model.num_layers, dropout)
+    limits = _limits(facts)
     errors, moved = _agreed(facts, answers)
     names = MEASURED["training" if facts.loop else "generation" if facts.decoding else "forward"]
     as_found = {name: getattr(errors, name) for name in names} | {NUM_LAYERS: float(cell.config.model.num_layers)}
@@ -104,15 +105,27 @@ def _finding(facts: Facts, answers: Answers) -> Finding:
         why = f"no known-good run of precision={cell.axes['precision']} was measured yet"
         return Finding(ok=None, observed=f"{_words(errors, names)}, moved {moved:.2g}", note=why, errors=as_found)
     most_moved = 0.0 if _is_row_by_row(facts) else limits.loss
+    if not all(facts.exchange.gather(answers.is_attention_judged)) and not errors.exceeding(limits):
+        why = "rounding is all that the gradients of queries and keys show"
+        return Finding(ok=None, observed=f"{_words(errors, names)}, moved {moved:.2g}", note=why, errors=as_found)
     over = [*errors.exceeding(limits), *(["what stands behind counts"] if not moved <= most_moved else [])]
     return Finding(
         ok=not over,
         expected=f"as the formulas have it: {_words(limits, names)}, moved {most_moved:.2g} at most",
         observed=f"{_words(errors, names)}, moved {moved:.2g}",
-        note="; ".join([*([f"largest gradient error in {answers.worst}"] if answers.worst else []), *answers.notes])
+        note="; ".join(
+            [*([f"largest gradient error in {answers.worst}"] if answers.worst else []), *dict.fromkeys(answers.notes)]
+        )
         or None,
         errors=as_found,
     )
+
+
+def _limits(facts: Facts) -> FunctionErrors | None:
+    """What is allowed to the cell."""
+    cell = facts.cell
+    dropout = cell.config.workload.lora_dropout if _draws(facts) else 0.0
+    return tolerance(cell.axes["precision"], cell.config.model.num_layers, dropout)
 
 
 def _agreed(facts: Facts, answers: Answers) -> tuple[FunctionErrors, float]:

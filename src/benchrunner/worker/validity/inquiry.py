@@ -9,7 +9,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,19 @@ from benchrunner.worker.validity.finding import Facts
 from benchrunner.worker.validity.function_tolerances import FunctionErrors
 from benchrunner.worker.validity.gathering import gradients_of, weights_of
 from benchrunner.worker.validity.questions import STEP, Asked, budget_s, early, late
-from benchrunner.worker.validity.reference import Formulas, gradients, losses
+from benchrunner.worker.validity.reference import Formulas, Question, gradients, losses
+from benchrunner.worker.validity.rounding import Rounded, unit_roundoff
 from benchrunner.worker.validity.sampling import local
 
 NEGLIGIBLE = 1e-5
 """Of its matrix's gradient: a part below it has none but rounding errors (keys' biases, which softmax cancels)."""
+EXPLAINED = 6.0
+"""Times what rounding alone does to a gradient: healthy cells have up to 4.0 in fp32 and 2.7 in bf16, in any part."""
 MOST_TRIES = 10
 MOST_ERROR = 1e9
 """Stands for an error that is not finite."""
+ATTENDING = ("(query)", "(key)")
+"""Ends of the names of parts that attention's own function shows in."""
 FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}
 """What plain fp32 reaches at least, to know what fits into the budget."""
 
@@ -41,6 +46,8 @@ class Answers:
     moved: float = 0.0
     """By how much the early loss changed with what stands behind."""
     notes: list[str] = field(default_factory=list)
+    is_attention_judged: bool = True
+    """Whether the gradients of any block's queries or keys say something: rounding can be all that there is."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +57,8 @@ class Inquiry:
     facts: Facts
     loop: TrainingLoop
     formulas: Formulas
+    limits: FunctionErrors | None
+    """None where there are none for the precision."""
     num_steps: int
     """What the budget has room for."""
     answers: Answers = field(default_factory=Answers)
@@ -122,7 +131,21 @@ class Inquiry:
             prefix = "" if unit is None else f"blocks.{unit}."
             for name, gradient in wanted.items():
                 parts |= _part_errors(formulas, prefix, name, found[name], gradient)
-        self._note_parts(parts)
+        self._note_parts(self._unexplained(question, parts))
+
+    def _unexplained(self, question: Question, parts: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        """The parts without those that are too far off, but no further than rounding alone can bring them."""
+        if self.limits is None or self.facts.exchange.most(_largest(parts))[0] <= self.limits.gradient:
+            return parts
+        most = self.limits.gradient
+        moved = _moved_by_rounding(self.facts, self.formulas, question)
+        kept = {name: part for name, part in parts.items() if not most < part[0] <= EXPLAINED * moved[name]}
+        if vague := parts.keys() - kept.keys():
+            self.answers.notes.append(
+                f"{len(vague)} of {len(parts)} gradients are smaller than what rounding does to them"
+            )
+        self.answers.is_attention_judged &= any(name.endswith(ATTENDING) for name in kept)
+        return kept
 
     def _note_parts(self, parts: dict[str, tuple[float, float]]) -> None:
         error, name = max(((error, name) for name, (error, _) in parts.items()), default=(0.0, ""))
@@ -135,6 +158,23 @@ class Inquiry:
                 scale=statistics.median([scale for _, scale in parts.values()] or [0.0]),
             )
         )
+
+
+def _largest(parts: dict[str, tuple[float, float]]) -> float:
+    return max((part[0] for part in parts.values()), default=0.0)
+
+
+def _moved_by_rounding(facts: Facts, formulas: Formulas, question: Question) -> dict[str, float]:
+    """Part → relative change of its gradient when each result of the formulas is off by its rounding."""
+    shape = {field.name: getattr(formulas, field.name) for field in fields(formulas)}
+    rounded = Rounded(**shape, roundoff=unit_roundoff(facts.cell.config.precision))
+    source, found = weights_of(facts.built), dict[str, float]()
+    pairs = zip(gradients(formulas, source, question), gradients(rounded, source, question), strict=True)
+    for (unit, exact), (_, moved) in pairs:
+        prefix = "" if unit is None else f"blocks.{unit}."
+        for name, gradient in exact.items():
+            found |= {part: one[0] for part, one in _part_errors(formulas, prefix, name, moved[name], gradient)}
+    return found
 
 
 @contextmanager

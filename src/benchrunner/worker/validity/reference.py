@@ -97,14 +97,18 @@ class Formulas:
         groups, attended = self.model.num_heads // self.model.num_kv_heads, []
         for head in range(self.model.num_heads):
             own, shared = query[:, head], head // groups
-            scores = (own @ key[:, shared].mT / math.sqrt(self.head_size)).masked_fill(~seen, -math.inf)
-            result = scores.softmax(-1) @ value[:, shared]
+            result = self.attend(own, key[:, shared], value[:, shared], seen)
             if prompt is not None:
                 keys, values = (part[shared] for part in prompt)
                 share = (own @ keys.T / math.sqrt(self.head_size)).softmax(-1)
                 result = result + weights["attention.adapter_gate"][head] * (share @ values)
             attended.append(result)
         return self.linear(torch.cat(attended, -1), weights, "attention.out")
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+        """A head's softmax(QKᵀ / √n)·V, each [batch, length, head size], of what is seen [query, key]."""
+        scores = (query @ key.mT / math.sqrt(self.head_size)).masked_fill(~seen, -math.inf)
+        return scores.softmax(-1) @ value
 
     def _prompt(self, weights: Weights) -> tuple[Tensor, Tensor] | None:
         """Keys and values of a learned prompt, which has no positions (LLaMA-Adapter, arXiv:2303.16199)."""
