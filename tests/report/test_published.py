@@ -14,6 +14,7 @@ from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
 from benchrunner.plan.search import probe_of
 from benchrunner.report.expectations import judge_expectations
+from benchrunner.report.original_metrics import QUANTITIES
 from benchrunner.report.published import CLAIM, deviations, layout_names, load_layout, published_tables
 from declared import declared
 from samples import H200, make_cell, make_record, make_row
@@ -79,7 +80,7 @@ def test_a_sweep_says_how_it_differs_from_the_original(name):
 def test_a_number_stands_between_the_published_one_and_their_ratio():
     cell = next(one.cell for one in planned("litgpt-forward") if one.cell.axes["compile"] == "eager")
     ranks = [{"rank": 0, "state": "done", "phase": "teardown", "phases_s": {}, "step_times_s": [0.8, 0.74, 0.9]}]
-    record = make_record(cell, metrics={"run_peak_memory_allocated_bytes": 17_400_000_000}, ranks=ranks)
+    record = make_record(cell, metrics={"steps_peak_memory_allocated_bytes": 17_400_000_000}, ranks=ranks)
     (table,) = published_tables(load_layout("litgpt-forward"), rows_of("litgpt-forward", {cell.cell_id: record}), H200)
     eager = table.frame.set_index("compiler").loc["eager"].tolist()
     assert eager == ["0.740", "1.48", "0.50", "17.4", "17.4", "1.00"]
@@ -174,6 +175,40 @@ def test_a_field_that_was_not_run_names_the_command_that_fills_it_alone():
     (table,) = published_tables(load_layout("litgpt-forward"), rows, H200, {"cli/one": "out/a b"})
     note = next(note for note in table.notes if note.startswith("inductor"))
     assert note.endswith(f"fill it by: bench resume 'out/a b' --cells {rows[0].planned.cell.cell_id}")
+
+
+def test_what_cannot_fit_stands_as_out_of_memory_where_the_original_ran_it_to_its_end():
+    rows = [
+        replace(row, planned=replace(row.planned, verdict="skipped", reason_code="skipped.predicted_oom", reason="no"))
+        for row in rows_of("litgpt-forward")
+    ]
+    (table,) = published_tables(load_layout("litgpt-forward"), rows, H200)
+    assert set(table.frame["time s ↓"]) == {"OOM (predicted)"}
+
+
+def test_a_remark_stands_below_a_cell_that_has_numbers_and_below_no_other():
+    cells = [one.cell for one in planned("litgpt-resources-lora") if one.cell.axes["model"] == "llama2-7b"]
+    cell = next(cell for cell in cells if cell.sizes.micro_batch_size == 4)
+    for status, number in (("ok", 1), ("oom", 0)):
+        rows = rows_of("litgpt-resources-lora", {cell.cell_id: make_record(cell, status)})
+        (table,) = published_tables(load_layout("litgpt-resources-lora"), rows, H200)
+        assert sum("it fits here" in note for note in table.notes) == number
+
+
+def test_the_published_law_gives_the_published_memory_of_inference():
+    records = {one.cell.cell_id: make_record(one.cell) for one in planned("litgpt-resources-inference")}
+    rows = rows_of("litgpt-resources-inference", records)
+    (table,) = published_tables(load_layout("litgpt-resources-inference"), rows, H200)
+    place = table.frame.columns.get_loc("by the law of 2023 GB ↓")
+    ratios = [line[place + 2] for line in table.frame.to_numpy().tolist() if line[place + 2] != "-"]
+    assert len(ratios) == 17 and all(0.985 <= float(ratio) <= 1.015 for ratio in ratios)
+
+
+@pytest.mark.parametrize(("lengths", "peak_gb"), [("fixed", 12.0), ("alpaca", 14.0)])
+def test_older_records_give_the_peak_that_held_the_longest_sample(lengths, peak_gb):
+    cell = make_cell(workload="lora", leaves={"workload.lengths": lengths})
+    metrics = {"peak_memory_allocated_bytes": 12_000_000_000, "run_peak_memory_allocated_bytes": 14_000_000_000}
+    assert QUANTITIES["steps_peak_gb"](make_row(cell, make_record(cell, metrics=metrics))) == peak_gb
 
 
 def test_what_never_will_be_run_names_no_command():

@@ -6,6 +6,7 @@ No two of them measure the same: each is named in a layout (`layouts/*.yaml`) an
 import statistics
 from collections.abc import Callable
 
+from benchrunner.core import arithmetic
 from benchrunner.core.rank_result import RankResult
 from benchrunner.core.units import MIB
 from benchrunner.report.results import Row
@@ -67,11 +68,25 @@ def _steps_peak_gb(row: Row) -> float | None:
     """Peak allocated by any step, the first included, in 1e9 bytes.
 
     The originals read the peak since the process began, and make no weight in fp32 that they keep in 16 bits or less.
-    Records of before it was kept apart have the peak of the whole run, which is never less.
+    Records of before it was kept apart have the window's, which is the same where all steps have the same size.
     """
-    steps, run = (row.metrics.get(f"{of}_peak_memory_allocated_bytes") for of in ("steps", "run"))
-    peak = run if steps is None else steps
-    return None if peak is None else peak / GB  # type: ignore[operator]
+    metrics, varies = row.metrics, row.planned.cell.config.workload.lengths != "fixed"
+    run, window = metrics.get("run_peak_memory_allocated_bytes"), metrics.get("peak_memory_allocated_bytes")
+    peak = metrics.get("steps_peak_memory_allocated_bytes") or (run if varies else window)
+    return None if peak is None else peak / GB
+
+
+def _law_of_2023_gb(row: Row) -> float | None:
+    """Lit-GPT, inference: what rests on the device and, of 4-bit weights, the head unpacked to 16 bits and cast.
+
+    bitsandbytes 0.41 unpacked each matrix before a product; the head is the largest, 2 · V · d bytes twice.
+    """
+    config, sizes = row.planned.cell.config, row.planned.cell.sizes
+    if not row.metrics:
+        return None
+    packed = config.precision.backend == "bitsandbytes"
+    unpacked = 4 * config.model.vocab_size * config.model.d_model if packed else 0
+    return (arithmetic.memory_lower_bound_bytes(config, sizes) + unpacked) / GB
 
 
 def _reserved_mib(row: Row) -> float | None:
@@ -145,6 +160,7 @@ QUANTITIES: dict[str, Quantity] = {
     "warm_tokens_per_second": _warm_tokens_per_second,
     "minutes_of_1000": _minutes_of_1000,
     "steps_peak_gb": _steps_peak_gb,
+    "law_of_2023_gb": _law_of_2023_gb,
     "reserved_mib": _reserved_mib,
     "hardware_tflops": _hardware_tflops,
     "last_iteration_ms": _last_iteration_ms,

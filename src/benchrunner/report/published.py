@@ -30,8 +30,13 @@ DROPOUT = "model.dropout"
 NOTHING = "-"
 """What the original prints where it has no value, and we where there is nothing to divide."""
 
-NO_NUMBER = {"oom": "OOM", "unsupported": "N/A", "skipped": "not run"}
-"""Status → what stands in the place of a number; others say their name."""
+NO_NUMBER = {
+    "oom": "OOM",
+    "skipped.predicted_oom": "OOM (predicted)",
+    "unsupported": "N/A",
+    "skipped": "not run",
+}
+"""Reason code or status → what stands in the place of a number; others say their name."""
 
 KEPT = frozenset({"skipped.predicted_oom", "skipped.excluded", NO_PREDICTION})
 """Codes of cells that were not run and will not be: no command fills them."""
@@ -69,6 +74,8 @@ class TableLayout:
     labels: tuple[str, ...]
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
+    remarks: tuple[tuple[Selection, str], ...] = ()
+    """Why a cell has a number where the original has a word."""
     probes: Mapping[str, Any] | None = None
     """Of which cells what searches tried gets lines, too; their label is the micro-batch. None: of none."""
 
@@ -158,7 +165,8 @@ def _read_table(body: Mapping[str, Any], place: str) -> TableLayout:
     assert all(column.quantity in QUANTITIES or column.quantity == CLAIM for column in columns), place
     lines = tuple(_read_line(line, len(labels), len(columns), common, place) for line in body["lines"])
     probes = common if body.get("probes") else None
-    return TableLayout(title=body["title"], labels=labels, columns=columns, lines=lines, probes=probes)
+    remarks = tuple((read_selection({**common, **one["cells"]}, place), one["text"]) for one in body.get("remarks", ()))
+    return TableLayout(title=body["title"], labels=labels, columns=columns, lines=lines, remarks=remarks, probes=probes)
 
 
 def _lines_of(table: TableLayout, rows: Sequence[Row], hardware: Hardware) -> list[Line]:
@@ -198,7 +206,8 @@ def _fill(
         of_columns = [_of_column(column, meant, hardware) for column in table.columns]
         texts.append([*line.labels, *_fields(table, line, of_columns)])
         notes += [f"{_place(line, names)}: {why}" for why, names in _reasons(table.columns, of_columns, sweeps).items()]
-        notes += [f"{_place(line, ())}: {said}" for said in dict.fromkeys(filter(None, map(_executors, meant)))]
+        said = [*filter(None, map(_executors, meant)), *_remarks(table, meant, hardware)]
+        notes += [f"{_place(line, ())}: {words}" for words in dict.fromkeys(said)]
     headings = [*table.labels, *(heading for column in table.columns for heading in _headings(column))]
     frame = pd.DataFrame(texts, columns=headings)
     return PublishedTable(title=table.title, above=above, frame=frame, num_labels=len(table.labels), notes=notes)
@@ -212,6 +221,12 @@ def _of_column(column: Column, meant: Sequence[Row], hardware: Hardware) -> list
 def _place(line: Line, names: Sequence[str]) -> str:
     """Labels of the line, and the columns where not all are meant."""
     return ", ".join([*filter(None, line.labels), *names])
+
+
+def _remarks(table: TableLayout, meant: Sequence[Row], hardware: Hardware) -> list[str]:
+    """What the layout says of the cells that have numbers."""
+    measured = [row.planned.cell for row in _answered(meant)]
+    return [text for cells, text in table.remarks if any(cells.has(cell, hardware) for cell in measured)]
 
 
 def _executors(row: Row) -> str | None:
@@ -254,13 +269,17 @@ def _compared(
 def _ours(column: Column, meant: Sequence[Row], labels: Mapping[str, str]) -> float | str:
     answered = _answered(meant)
     if not answered:
-        return NO_NUMBER.get(meant[0].status, meant[0].status) if meant else NOTHING
+        return _without_number(meant[0]) if meant else NOTHING
     value = QUANTITIES[column.quantity](answered[0])
     if value is None:
         return NOTHING
     if column.percent_over is None:
         return value
     return 100 * (value / float(labels[column.percent_over].replace(",", "")) - 1)
+
+
+def _without_number(row: Row) -> str:
+    return NO_NUMBER.get(row.reason_code or "") or NO_NUMBER.get(row.status, row.status)
 
 
 def _answered(meant: Sequence[Row]) -> list[Row]:
