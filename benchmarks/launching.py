@@ -39,6 +39,7 @@ class Cell:
 def run_sweep(strategy: str, num_cells: int, *, preload: bool) -> list[Cell]:
     """The cells of one sweep in their order."""
     words = [*CELL, f"strategy={strategy}", f"seed=range(0,{num_cells})", f"launcher.preload={str(preload).lower()}"]
+    words.append("exclusive=true")  # cells beside each other have no time between them
     with new_sweep() as sweep:
         if sweep.run(words):
             sys.exit((sweep.out / "bench.log").read_text())
