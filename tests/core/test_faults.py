@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchrunner.core.errors import ConfigError
-from benchrunner.core.faults import DEATHS, FAULTS, Fault, format_fault, parse_fault
+from benchrunner.core.faults import DEATHS, FAULTS, Fault, fault_in, format_fault, parse_fault, parse_faults
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,18 @@ def test_a_fault_strikes_the_cells_that_it_names():
     assert all(Fault(kind="oom").is_planted_in(slug) for slug in ("a-1", "b-1"))
     named = Fault(kind="oom", cells="a-*")
     assert named.is_planted_in("a-1") and not named.is_planted_in("b-1")
+
+
+def test_each_cell_has_the_first_fault_that_is_planted_in_it():
+    text = "oom/a-*,hang@1/?-2,nan"
+    assert [fault_in(text, slug).kind for slug in ("a-1", "a-2", "b-2", "b-1")] == ["oom", "oom", "hang", "nan"]
+    assert fault_in("oom/a-*", "b-1") is None and fault_in(None, "a-1") is None
+
+
+@pytest.mark.parametrize("text", ["oom,", ",", "oom,,hang", "oom,hangs"])
+def test_each_of_several_faults_must_be_one(text):
+    with pytest.raises(ConfigError, match="BENCH_FAULT"):
+        parse_faults(text)
 
 
 def test_the_list_of_faults_needs_no_torch():

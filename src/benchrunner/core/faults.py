@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 
 from benchrunner.core.errors import ConfigError, did_you_mean
 from benchrunner.core.record import PHASES
@@ -112,6 +113,24 @@ class Fault:
         return self.kind in DEATHS and self.hits(rank) and phase == (self.phase or "build")
 
 
+@cache
+def parse_faults(text: str | None) -> tuple[Fault, ...]:
+    """Faults with a comma between them, each for cells of its own; None or empty are none.
+
+    Raises:
+        ConfigError: one of them is no fault.
+    """
+    found = tuple(parse_fault(one) for one in (text or "").split(","))
+    if len(found) > 1 and None in found:
+        raise ConfigError(VARIABLE, f"{text!r} has nothing between two commas")
+    return tuple(fault for fault in found if fault is not None)
+
+
+def fault_in(text: str | None, slug: str) -> Fault | None:
+    """The first of the faults that is planted in the cell."""
+    return next((fault for fault in parse_faults(text) if fault.is_planted_in(slug)), None)
+
+
 def parse_fault(text: str | None) -> Fault | None:
     """`<kind>[@rank][:phase][/cells]` as a Fault; None or empty is none.
 
@@ -120,7 +139,7 @@ def parse_fault(text: str | None) -> Fault | None:
     """
     if not text:
         return None
-    match = re.fullmatch(r"(?P<kind>[a-z_]+)(?:@(?P<rank>\d+))?(?::(?P<phase>[a-z]+))?(?:/(?P<cells>[^\s/]+))?", text)
+    match = re.fullmatch(r"(?P<kind>[a-z_]+)(?:@(?P<rank>\d+))?(?::(?P<phase>[a-z]+))?(?:/(?P<cells>[^\s/,]+))?", text)
     if match is None:
         raise ConfigError(VARIABLE, f"{text!r} is not <kind>[@rank][:phase][/cells]")
     kind, rank, phase = match["kind"], match["rank"], match["phase"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import filelock
 
 from benchrunner.core.errors import SweepDirError, UsageError
-from benchrunner.core.faults import format_fault, parse_fault
+from benchrunner.core.faults import parse_faults
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Status
 from benchrunner.launch.allocation import Allocator, End, hopeless_text
@@ -74,7 +74,7 @@ def follow_plan(
     """
     if how.only_watch:
         return Follower(plan, paths, allocator, options, how).run()
-    parse_fault(options.fault)
+    parse_faults(options.fault)
     started_at = now_utc()
     try:
         with filelock.FileLock(paths.lock, timeout=0):
@@ -141,10 +141,13 @@ class Follower:
     def _take_stock(self) -> None:
         """Adopt what runs; else a new round begins, in which only the cells count that are left and selected."""
         adopted = self.allocations.adopt()
-        fault = format_fault(parse_fault(self.options.fault))
         processes = self.plan.processes(self.options.repeats)
         cells = resume.left_to_do(
-            processes, self.ledger.records, self.plan.hardware, fault, keep_inferred=self.options.infer
+            processes,
+            self.ledger.records,
+            self.plan.hardware,
+            self.options.planted,
+            keep_inferred=self.options.infer,
         )
         if not self.how.only_watch:
             record_decided(self.plan, cells, self.ledger)

@@ -4,8 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchrunner.core import faults
 from benchrunner.core.environment import Environment
-from benchrunner.core.faults import VARIABLE, Fault, parse_fault
+from benchrunner.core.faults import VARIABLE, Fault
 from benchrunner.machine.devices import Locks, Probe
 from benchrunner.machine.hardware import Hardware
 from benchrunner.run.clock import Clock, SystemClock
@@ -64,5 +65,9 @@ class RunOptions:
 
     def fault_in(self, slug: str) -> Fault | None:
         """What is planted in this cell."""
-        fault = parse_fault(self.fault)
-        return fault if fault and fault.is_planted_in(slug) else None
+        return faults.fault_in(self.fault, slug)
+
+    @property
+    def planted(self) -> frozenset[str]:
+        """Every fault that is planted somewhere, as records name it."""
+        return frozenset(filter(None, map(faults.format_fault, faults.parse_faults(self.fault))))

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
 
-from benchrunner.core.faults import format_fault, parse_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record
 from benchrunner.launch.job import Launcher
@@ -122,17 +121,15 @@ def _open_ledger(plan: Plan, paths: SweepPaths, options: RunOptions, progress: P
 
 def _selected(plan: Plan, ledger: Ledger, hardware: Hardware, options: RunOptions) -> list[PlannedCell]:
     """The cells without a verdict that is kept, of those that this run is about."""
-    fault = format_fault(parse_fault(options.fault))
     processes = plan.processes(options.repeats)
-    left = resume.left_to_do(processes, ledger.records, hardware, fault, keep_inferred=options.infer)
+    left = resume.left_to_do(processes, ledger.records, hardware, options.planted, keep_inferred=options.infer)
     return [planned for planned in left if options.selection.takes(planned, ledger.records.get(planned.place))]
 
 
 def _settled(plan: Plan, ledger: Ledger, options: RunOptions) -> dict[str, Record]:
     """The records of cells that are not run again: what searches know from before."""
     known = comparable(ledger.records, options)
-    fault = format_fault(parse_fault(options.fault))
-    left = resume.left_to_do(plan.cells, known, plan.hardware, fault, keep_inferred=options.infer)
+    left = resume.left_to_do(plan.cells, known, plan.hardware, options.planted, keep_inferred=options.infer)
     again = {planned.place for planned in left}
     return {slug: one for slug, one in known.items() if slug not in again}
 

@@ -1,6 +1,6 @@
 """What a resumed sweep still has to run, and what attempts without a record left behind."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -23,26 +23,28 @@ KEPT_STATUSES = frozenset({"ok", "invalid", "oom", "unsupported"})
 KEPT_CODES = frozenset({"skipped.predicted_oom", "skipped.excluded", PREDICTED_ONLY, NO_PREDICTION})
 
 
-def is_kept(record: Record, fault: str | None = None) -> bool:
+def is_kept(record: Record, planted: Collection[str] = ()) -> bool:
     """Whether a resumed sweep keeps this verdict instead of running the cell again.
 
-    One that was made under a planted fault is kept only while the same `fault` is planted.
+    One that was made under a planted fault is kept only while the same is `planted`.
     """
-    return record.fault in (None, fault) and (record.status in KEPT_STATUSES or record.reason_code in KEPT_CODES)
+    return (record.fault is None or record.fault in planted) and (
+        record.status in KEPT_STATUSES or record.reason_code in KEPT_CODES
+    )
 
 
 def left_to_do(
     cells: Iterable[PlannedCell],
     records: Mapping[str, Record],
     hardware: Hardware,
-    fault: str | None = None,
+    planted: Collection[str] = (),
     *,
     keep_inferred: bool = True,
 ) -> list[PlannedCell]:
     """The cells that are to be launched: planned to run, or skipped for devices that are here now; and not kept."""
 
     def is_settled(record: Record | None) -> bool:
-        return record is not None and is_kept(record, fault) and (keep_inferred or "inferred" not in record.flags)
+        return record is not None and is_kept(record, planted) and (keep_inferred or "inferred" not in record.flags)
 
     runnable = [planned for planned in cells if planned.verdict == "run" or _has_devices_now(planned, hardware)]
     return [planned for planned in runnable if not is_settled(records.get(planned.place))]

@@ -9,7 +9,7 @@ from functools import partial
 import filelock
 
 from benchrunner.core.errors import SweepDirError
-from benchrunner.core.faults import parse_fault
+from benchrunner.core.faults import parse_faults
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.job import Launcher
 from benchrunner.launch.variables import drop_cold_cache
@@ -46,7 +46,7 @@ def run_plan(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunO
         ConfigError: BENCH_FAULT is no fault.
     """
     options = options or RunOptions()
-    parse_fault(options.fault)
+    parse_faults(options.fault)
     started_at = now_utc()
     try:
         with _lock(paths):

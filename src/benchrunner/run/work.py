@@ -3,7 +3,7 @@
 import filelock
 
 from benchrunner.core.errors import SweepDirError
-from benchrunner.core.faults import parse_fault
+from benchrunner.core.faults import parse_faults
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.job import Launcher
 from benchrunner.plan.plan import Plan
@@ -21,7 +21,7 @@ def work_on(plan: Plan, paths: SweepPaths, *, launcher: Launcher, options: RunOp
             machines or software.
         ConfigError: BENCH_FAULT is no fault.
     """
-    parse_fault(options.fault)
+    parse_faults(options.fault)
     if plan.settings.launcher.name == "local":
         _require_nobody_alone(paths)
     sweep = Sweep(prepare(plan, paths, launcher, options), launcher, options)

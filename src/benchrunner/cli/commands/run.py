@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> int:
     from benchrunner.run.options import RunOptions
     from benchrunner.store import plan_file
 
-    faults.parse_fault(os.environ.get(faults.VARIABLE))
+    faults.parse_faults(os.environ.get(faults.VARIABLE))
     options = RunOptions(
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
