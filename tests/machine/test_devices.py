@@ -75,7 +75,10 @@ def test_two_sweeps_never_have_the_same_device(tmp_path):
 def test_a_place_that_cannot_be_locked_keeps_nobody_from_working(tmp_path):
     (tmp_path / "x.lock").mkdir()
     assert Locks(tmp_path, ["x"]).take(0)
-    assert Locks(None, []).enter() and Locks(None, []).take(5)
+    nothing = Locks(None, [])
+    assert nothing.enter() and nothing.take(5)
+    nothing.give_back(5)
+    nothing.give_back(0)
 
 
 def test_locks_are_kept_where_only_the_user_writes(tmp_path):
@@ -122,6 +125,8 @@ def test_the_gpus_that_a_sweep_sees_are_locked_by_their_names_and_looked_at(tmp_
     read["GPU-a"] = (9 * GIB, [])
     assert probe.occupants(0) == "9.0 GiB in use, 1.0 when empty"
     assert isinstance(locals_of("")[0], NoProbe)
+    elsewhere = local_devices(H200, is_local=False, environ={"CUDA_VISIBLE_DEVICES": "0,1"})
+    assert isinstance(elsewhere[0], NoProbe) and elsewhere[1].take(0)
     one.close()
     both.close()
 

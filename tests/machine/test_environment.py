@@ -82,6 +82,12 @@ def test_a_checkout_before_its_first_commit_has_none(checkout):
     assert environment.git_state(checkout)["commit"] is None
 
 
+def test_what_git_does_not_say_is_null(checkout, monkeypatch):
+    said = {"rev-parse --show-toplevel": str(checkout.parent.parent), "rev-parse HEAD": "abc"}
+    monkeypatch.setattr(environment, "_git", lambda package, *words: said.get(" ".join(words)))
+    assert environment.git_state(checkout) == {"commit": "abc", "is_dirty": None}
+
+
 def test_an_installed_package_inside_another_repository_has_no_commit(checkout):
     installed = checkout.parent.parent / ".venv" / "site-packages" / "benchrunner"
     installed.mkdir(parents=True)

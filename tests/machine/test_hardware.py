@@ -56,6 +56,12 @@ def test_detect_recognises_the_device_and_keeps_the_measured_memory(four_h200):
     assert machine.is_present and usable_devices(machine) == 4
 
 
+def test_what_the_driver_measured_wins_over_the_file(four_h200, monkeypatch):
+    monkeypatch.setattr(hardware, "read_nvml", lambda: [replace(gpu, memory_bytes=7) for gpu in GPUS[:2]])
+    for machine in (hardware.detect(), resolve(config("h200-sxm-141gb", num_devices=8))):
+        assert (machine.name, machine.memory_bytes, machine.num_devices) == ("h200-sxm-141gb", 7, 2)
+
+
 def test_the_libraries_and_compilers_of_this_machine_are_told(four_h200, monkeypatch):
     found = {("CC", "gcc", "clang", "cc"): "/bin/cc", ("CXX", "g++", "clang++"): "/bin/c++"}
     monkeypatch.setattr(hardware, "find_compiler", lambda *words: found[words])

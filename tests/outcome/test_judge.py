@@ -256,6 +256,11 @@ def test_infrastructure_is_read_where_the_cause_is():
     assert verdict(running(0), running(1), exits={1: 7}, tails=tails, code=1)[1] == "failed.exit"
 
 
+def test_what_is_explained_is_not_excused():
+    tails, stop = {"rank0.err": ["uncorrectable ECC error"]}, Stop(kind="timeout", limit_s=30)
+    assert verdict(running(0), running(1), tails=tails, stop=stop)[1] == "timeout.measure"
+
+
 def test_a_full_disk_is_named():
     full = failed(0, "[Errno 28] No space left on device: 'x'", type="OSError")
     assert verdict(full, running(1))[:2] == ("failed", "failed.disk")
@@ -339,6 +344,14 @@ def test_the_first_of_two_errors_is_the_cause():
 def test_ranks_that_torchrun_ended_say_nothing():
     more = {"exits": {0: 1, 1: -9}, "told_to_stop": frozenset({1})}
     assert root(failed(0), running(1), **more) == 0
+
+
+def test_a_rank_that_was_told_to_stop_and_said_a_code_is_not_the_cause():
+    assert root(running(0), running(1), exits={0: 7, 1: 1}, told_to_stop=frozenset({0})) == 1
+
+
+def test_a_rank_that_reached_its_end_is_not_the_cause():
+    assert root(done(0), running(1), code=0) == 1
 
 
 def test_a_crash_is_no_ranks_answer_to_being_told_to_stop():
@@ -636,6 +649,8 @@ def test_what_a_check_had_found_before_the_death_stands():
 
 
 def test_a_death_before_every_rank_had_its_result_is_a_death():
+    without = RankFile(rank=0, pid=1, phase="check")
+    assert verdict(without, checking(1), exits={0: -9})[:2] == ("failed", "failed.signal")
     assert verdict(checking(0), running(1), exits={1: -9})[:2] == ("failed", "failed.signal")
 
 

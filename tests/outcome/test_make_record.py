@@ -15,8 +15,8 @@ from samples import make_record as record_of
 ERROR = {"kind": "exception", "code": None, "type": "E", "message": "m", "traceback": "long", "at": 1.0}
 
 
-def rank_file(rank, phases_s, **more):
-    return RankFile(rank=rank, pid=rank, state="done", phase="teardown", phases_s=phases_s, **more)
+def rank_file(rank, phases_s, state="done", **more):
+    return RankFile(rank=rank, pid=rank, state=state, phase="teardown", phases_s=phases_s, **more)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def evidence():
     first = result | {"num_parameters": 5, "num_trainable_parameters": 4, "checks": {"shape": {"ok": True}}}
     first["flops"] = {"model_per_step": 1.0, "hardware_per_step": 1.0, "by_dtype": {"bf16": 989e12}}
     ranks = {
-        1: rank_file(1, {"build": 3.0, "measure": 1.0}, result=result, error=ERROR),
+        1: rank_file(1, {"build": 3.0, "measure": 1.0}, "error", result=result, error=ERROR),
         0: rank_file(0, {"build": 2.0, "measure": 4.0}, result=first),
     }
     return Evidence(world_size=2, ranks=ranks)
@@ -61,7 +61,13 @@ def test_a_record_holds_what_is_known_of_a_cell_and_its_attempt(cell, evidence):
     for row, rank in zip(rank_rows, (0, 1), strict=True):
         status = evidence.ranks[rank]
         error = {key: ERROR[key] for key in ERROR if key != "traceback"} if rank else None
-        told_of = {"rank": rank, "state": "done", "phase": "teardown", "phases_s": status.phases_s, "error": error}
+        told_of = {
+            "rank": rank,
+            "state": status.state,
+            "phase": "teardown",
+            "phases_s": status.phases_s,
+            "error": error,
+        }
         assert row == told_of | status.result
     assert told == {
         "schema_version": told["schema_version"],
