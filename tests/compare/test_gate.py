@@ -48,6 +48,14 @@ def test_one_slower_cell_fails_and_a_faster_one_passes(tmp_path, planned):
     assert (found.verdict, verdicts(found)) == ("FAIL", ["FAIL", "PASS", "PASS", "PASS"])
     assert [cell.change for cell in found.cells] == ["slower", "faster", "same", "same"]
     assert found.cells[0].log_ratio == pytest.approx(0.0488, abs=1e-3)
+    assert found.cells[0].base_value == pytest.approx(1.0, abs=1e-3)
+    assert found.cells[0].new_value == pytest.approx(1.05, abs=1e-3)
+    assert found.cells[0].alpha == pytest.approx(0.05 / 4) and found.cells[0].effect.log_ratio > 0
+    assert [cell.reason for cell in found.cells[:3]] == [
+        "slower by at least 3 %, and not by chance",
+        "faster by at least 3 %, and not by chance",
+        "no difference of 3 % or more",
+    ]
 
 
 @pytest.mark.parametrize("factor", [1.2, 0.8])
@@ -62,6 +70,25 @@ def test_differences_of_disturbed_processes_are_not_believed_until_pairs_show_th
     assert compared(tmp_path / "again", planned[:1], [times()], [new], differences=pairs).verdict == "FAIL"
 
 
+def test_half_of_the_processes_may_be_disturbed_and_of_memory_all(tmp_path, planned):
+    cell, seconds = planned[0].cell, (1.2, 1.201, 1.199, 1.2)
+    half = [
+        make_record(cell, repeat=r.repeat, metrics=r.metrics, flags=["unstable"] * (r.repeat < 3))
+        for r in timed(cell, seconds)
+    ]
+    assert compared(tmp_path / "half", planned[:1], [times()], [half]).verdict == "FAIL"
+    most = [timed(cell, TIGHT, metrics={"peak_memory_allocated_bytes": peak}, flags=["throttled"]) for peak in (10, 20)]
+    memory = GateOptions(metric=METRICS["memory"])
+    assert compared(tmp_path / "memory", planned[:1], most[:1], most[1:], options=memory).verdict == "FAIL"
+    disturbed = compared(
+        tmp_path / "base", planned[:1], [timed(cell, times(), flags=["foreign_process"])], [times(1.2)]
+    )
+    assert disturbed.cells[0].reason == (
+        "looks slower: but 3 of 3 processes of a side were disturbed (foreign_process or throttled or unstable)"
+        " (--confirm alternates)"
+    )
+
+
 def test_noise_is_inconclusive(tmp_path, planned):
     found = compared(tmp_path, planned, [times(spread=50)] * 4, [times(1.05, spread=50)] * 4)
     assert (found.verdict, set(verdicts(found))) == ("INCONCLUSIVE", {"INCONCLUSIVE"})
@@ -73,10 +100,33 @@ def test_one_process_a_side_is_inconclusive_and_says_what_to_do(tmp_path, planne
     assert len(to_run_again(found, undecided=False)) == 4
 
 
+def test_of_one_process_a_side_what_may_be_worse_is_run_again(tmp_path, planned):
+    found = compared(tmp_path, planned, [(1.0,)] * 4, [(1.031,), (1.029,), (0.5,), (1.0,)])
+    assert [pair.slug for pair in to_run_again(found, undecided=False)] == [planned[0].cell.slug]
+    assert len(to_run_again(found, undecided=True)) == 4
+
+
+def test_what_has_no_number_is_not_run_again(tmp_path, planned):
+    first = make_record(planned[0].cell, "failed", "failed.exception", "boom")
+    empty = make_record(planned[1].cell, metrics={})
+    found = compared(tmp_path, planned[:2], [times(), [empty]], [[first], [empty]])
+    assert verdicts(found) == ["FAIL", None] and to_run_again(found, undecided=True) == []
+    assert found.cells[1].reason == "has no time to compare"
+
+
 def test_a_slower_machine_everywhere_is_noted(tmp_path, planned):
     found = compared(tmp_path, planned, [times()] * 4, [times(1.1)] * 4)
     assert found.verdict == "FAIL"
-    assert "4 of 4 cells are worse and none is better" in found.notes[0]
+    assert found.notes == [
+        "4 of 4 cells are worse and none is better: one cause for all, or a drift"
+        " (--confirm alternates, and so tells them apart)"
+    ]
+    assert compared(tmp_path / "half", planned, [times()] * 4, [times(1.1)] * 2 + [times()] * 2).notes == []
+    assert compared(tmp_path / "few", planned[:3], [times()] * 3, [times(1.1)] * 3).notes == []
+    one_better = compared(tmp_path / "better", planned, [times()] * 4, [times(1.1)] * 3 + [times(0.99)])
+    assert one_better.notes == []
+    pairs = {one.cell.cell_id: [0.1, 0.101, 0.099] for one in planned}
+    assert compared(tmp_path / "pairs", planned, [times()] * 4, [times(1.1)] * 4, differences=pairs).notes == []
 
 
 OOM = ("oom", "oom.device", "rank 0 ran out of memory")
@@ -91,8 +141,10 @@ LATER = ("skipped", "skipped.budget", "no time")
         (("ok",), ("invalid", "validity.work", "lied"), "FAIL", "works no more"),
         (OOM, ("ok",), "PASS", "works now: oom (oom.device) → ok"),
         (OOM, OOM, None, "oom (oom.device)"),
-        (OOM, ("oom", "oom.host", "the host"), None, "fails differently"),
-        (("ok",), LATER, "INCONCLUSIVE", "ok → skipped (skipped.budget)"),
+        (OOM, ("oom", "oom.host", "the host"), None, "fails differently: oom (oom.device) → oom (oom.host): the host"),
+        (("ok",), LATER, "INCONCLUSIVE", "ok → skipped (skipped.budget): no time"),
+        (LATER, ("ok",), "INCONCLUSIVE", "skipped (skipped.budget) → ok"),
+        (LOST, OOM, "INCONCLUSIVE", "failed (failed.infrastructure) → oom (oom.device): rank 0"),
         (("ok",), None, "INCONCLUSIVE", "no record"),
         (("ok",), LOST, "INCONCLUSIVE", "the device was lost"),
     ],
@@ -205,6 +257,30 @@ def test_other_sizes_are_refused(tmp_path):
     ]
     with pytest.raises(SweepDirError, match=r"no cell has the same sizes .* world_size 2 → 4"):
         pair_cells(*sides)
+
+
+def test_what_came_and_went_is_a_suspect_and_so_is_the_other_order(tmp_path, planned):
+    before = {
+        "python": "3.11",
+        "variables": {"A": "1"},
+        "topology": [["self"]],
+        "collected_at": "x",
+        "gpus": [{"uuid": "a"}],
+    }
+    after = {"variables": {"B": "2"}, "driver": "580", "git": {"is_dirty": True}, "gpus": []}
+    base, new = (
+        timed_side(tmp_path / name, [(planned[0], timed(planned[0].cell, TIGHT, started_at=start))], environment=found)
+        for name, found, start in (("b", before, "2026-11-23"), ("n", after, "2026-11-22"))
+    )
+    assert compare(pair_cells(base, new), GateOptions()).suspects == [
+        "python 3.11 → none",
+        "GPU 0 uuid a → none",
+        "variables.A 1 → none",
+        "git.is_dirty none → True",
+        "driver none → 580",
+        "variables.B none → 2",
+        "base was measured after new, from 2026-11-23: what drifts with time looks like a difference",
+    ]
 
 
 def test_versions_devices_and_the_order_of_runs_are_suspects(tmp_path, planned):

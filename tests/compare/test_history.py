@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchrunner.compare.history import change_points, history_csv, history_text, make_tracks
+from benchrunner.compare.history import Point, change_points, history_csv, history_text, make_tracks, sparkline
 from benchrunner.compare.metric import METRICS
 from fake_sweeps import ENVIRONMENT, cells
 from samples import make_record
@@ -73,3 +73,50 @@ def test_the_csv_has_a_line_a_cell_and_sweep(sides):
 
 def test_sweeps_of_other_cells_have_no_history(sides):
     assert make_tracks(sides[:2], TIME) == []
+
+
+def test_the_whole_history_of_a_cell(sides):
+    [track] = make_tracks(sides, TIME)
+    rows = list(csv.reader(history_csv([track], TIME).splitlines()))
+    assert rows[0] == [
+        "cell_id", "slug", "sweep", "created_at", "commit", "metric", "value", "num_processes", "change",
+    ]  # fmt: skip
+    created = "2026-11-05T03:00:00+00:00"
+    assert rows[5][:6] == [track.cell_id, track.slug, track.points[4].sweep, created, "4" * 12, "time"]
+    assert (float(rows[5][6]), rows[5][7]) == (pytest.approx(1.1), "2")
+    assert float(rows[5][8]) == pytest.approx(0.1, abs=1e-3)
+    text = history_text([track], TIME).splitlines()
+    assert text[0] == "Over time (µs/token; a change is shown with the commits around it)"
+    assert text[1].split("  ")[1:] == ["1e+06 → 1.101e+06", track.slug]
+    assert text[2].endswith(f", sweep {track.points[4].sweep}")
+
+
+def test_tracks_that_changed_come_first_and_unknown_commits_are_said(sides):
+    [track] = make_tracks(sides, TIME)
+    calm = replace(track, slug="calm", changes=[])
+    nameless = replace(track, points=[replace(point, commit=None) for point in track.points])
+    lines = history_text([calm, nameless], TIME).splitlines()
+    assert lines[1].endswith(track.slug) and lines[3].endswith("calm")
+    assert "commits unknown..unknown" in lines[2]
+    assert ",unknown,time," in history_csv([nameless], TIME)
+
+
+def test_a_course_is_drawn_between_its_lowest_and_highest():
+    def course(*values):
+        return sparkline([Point(sweep="", created_at="", commit=None, log_value=v, num_processes=1) for v in values])
+
+    assert course(0.0, 0.35, 0.7) == "▁▅█"
+    assert course(5.0, 5.0) == "▁▁", "nothing moved"
+    assert course(0.0, 0.015) == "▁▅", "half of what is of interest"
+
+
+def test_three_sweeps_of_the_same_device_make_a_history(sides):
+    three = sides[-3:]
+    assert [len(track.points) for track in make_tracks(three, TIME)] == [3]
+    odd = replace(three[0], plan=replace(three[0].plan, hardware=replace(three[0].plan.hardware, device_name="other")))
+    assert make_tracks([odd, *three[1:]], TIME) == []
+
+
+def test_two_sweeps_on_either_side_of_a_change_are_enough():
+    assert change_points([0.0, 0.0001, 0.06, 0.0601], 0.03, 0.05) == [2]
+    assert change_points([0.0, 0.06, 0.0601], 0.03, 0.05) == []

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from benchrunner.compare import lock_file
 from benchrunner.compare.lock_file import lock_of, lock_path, lock_text, read_lock, write_lock
 from benchrunner.compare.side import MeasuredCell, Side
 from benchrunner.compare.verify import verify
@@ -83,10 +85,38 @@ def test_a_cell_that_stands_twice_is_named(side, tmp_path):
         read_lock(tmp_path / "x.lock")
 
 
+def test_where_there_is_no_lock_or_no_place_for_one_is_said(side, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"x.lock: no such file; bench lock DIR writes it from a finished sweep$"):
+        read_lock(tmp_path / "x.lock")
+    with pytest.raises(UsageError, match=rf"^{tmp_path}: a directory is in its place"):
+        write_lock(tmp_path, lock_of(side))
+    for error, said in ((OSError(28, "No space left"), "No space left"), (OSError("odd"), "odd")):
+        monkeypatch.setattr(lock_file, "write_text", Mock(side_effect=error))
+        with pytest.raises(UsageError, match=rf"x.lock: cannot be written: {said}$"):
+            write_lock(tmp_path / "x.lock", lock_of(side))
+
+
+def test_the_whole_lock_of_a_sweep(side):
+    lock = lock_of(side)
+    first, second = (one.planned.cell for one in side.cells.values())
+    assert lock == {
+        "schema_version": 1,
+        "sweep": "cli",
+        "hardware": "cpu",
+        "cells": [
+            {"status": "ok", "reason_code": None, "cell_id": first.cell_id, "cell": first.slug},
+            {"status": "oom", "reason_code": "oom.device", "cell_id": second.cell_id, "cell": second.slug},
+        ],
+    }
+    assert lock_text(lock).splitlines()[2:6] == ["schema_version: 1", 'sweep: "cli"', 'hardware: "cpu"', "cells:"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "place"),
     [
         (["my/nightly.yaml", "seq_len=8"], Path("my/nightly.lock")),
+        (["-m", "seq_len=8", "my/nightly.yml"], Path("my/nightly.lock")),
+        (["model.source=a.yaml"], Path("cli.lock")),
         (["+sweeps=smoke"], CHECKOUT / "sweeps" / "smoke.lock"),
         (["+sweeps=none"], Path("cli.lock")),
         (["-m", "strategy=single,ddp"], Path("cli.lock")),

@@ -1,5 +1,6 @@
 """Alternated pairs: who begins alternates, decided cells are left alone, and another program is refused."""
 
+import json
 import sys
 
 import pytest
@@ -72,6 +73,44 @@ def test_a_side_whose_program_refuses_is_named(pairing):
         BenchRerun({str(pairing.base.paths.root): ["/nowhere/bench"]})(
             pairing.base, pairing.pairs[0].base, METRICS["time"]
         )
+
+
+MEASURE = """
+import json, pathlib, sys
+root, _, cell_id, _, number = sys.argv[2:]
+[first] = [path for path in pathlib.Path(root, "cells").glob("*/record.json") if cell_id in path.read_text()]
+record = json.loads(first.read_text()) | {"repeat": int(number), "metrics": {"step_time_median_s": 7.0}}
+place = first.parent / f"repeat-{number}" / "record.json"
+place.parent.mkdir()
+place.write_text(json.dumps(record | {"reason": " ".join(sys.argv[1:])}))
+"""
+
+
+def test_a_cell_is_measured_in_the_next_process_of_its_sweep(pairing):
+    side, cell = pairing.new, pairing.pairs[1].new
+    rerun = BenchRerun({str(side.paths.root): [sys.executable, "-c", MEASURE]})
+    assert rerun(side, cell, METRICS["time"]) == 7.0
+    [written] = side.paths.cell(cell.slug).root.glob("repeat-3/record.json")
+    words = f"resume {side.paths.root} --cells {cell.planned.cell.cell_id} --repeats 3"
+    assert json.loads(written.read_text())["reason"] == words
+
+
+def test_a_side_whose_program_says_nothing_is_named_by_its_code(pairing):
+    rerun = BenchRerun({str(pairing.base.paths.root): [sys.executable, "-c", "import sys; sys.exit(3)"]})
+    with pytest.raises(SweepDirError, match=rf"{pairing.base.paths.root} cannot be run again: exit code 3$"):
+        rerun(pairing.base, pairing.pairs[0].base, METRICS["time"])
+
+
+def test_what_is_run_is_told(pairing):
+    told = []
+    run(pairing, lambda *_: 1.0, told, most=3)
+    assert told[0] == f"pair 1 of at most 3: {pairing.pairs[0].slug}" and len(told) == 12
+
+
+def test_pairs_end_at_the_most_that_is_asked(pairing):
+    noisy = [1.0, 1.0, 1.5, 0.7, 1.1, 1.0]
+    differences, _ = run(pairing, lambda name, place, n: noisy[n] if name == "new" else 1.0, most=4)
+    assert [len(one) for one in differences] == [4] * 4
 
 
 def test_what_else_lies_among_the_processes_is_none(tmp_path):

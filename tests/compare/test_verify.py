@@ -79,6 +79,64 @@ def test_no_text_of_a_reason_breaks_any_form(tmp_path):
     assert (document["verdict"], document["deviations"][0]["kind"]) == ("FAIL", "unexpected failure")
 
 
+def test_a_verification_in_every_form(tmp_path):
+    found = held(tmp_path, [OK, OK, OOM], [OK, OOM, OOM])
+    one, line = found.deviations[0], found.deviations[0].line
+    headline = f"FAIL: 2 of 3 cells of {found.title} are as x.lock expects"
+    found.notes.append("odd")
+    assert line == f"unexpected failure: {one.slug}: expected ok, found oom (oom.device): rank 0 ran out of memory"
+    assert verify_report.to_text(found) == f"{line}\nnote: odd\n{headline}"
+    document = verify_report.to_document(found)
+    assert document.pop("deviations") == [
+        {
+            "kind": "unexpected failure",
+            "slug": one.slug,
+            "expected": "ok",
+            "found": "oom (oom.device)",
+            "reason": "rank 0 ran out of memory",
+        }
+    ]
+    assert document == {
+        "schema_version": 1,
+        "verdict": "FAIL",
+        "sweep": found.title,
+        "lock": "x.lock",
+        "num_expected": 3,
+        "num_as_expected": 2,
+        "notes": ["odd"],
+    }
+    cases = list(ElementTree.fromstring(verify_report.to_xml(found)).iter("testcase"))
+    assert [case.get("name") for case in cases] == [one.slug, *found.slugs] and len(found.slugs) == 2
+    assert [case.find("failure") is not None for case in cases] == [True, False, False]
+    assert cases[0].find("failure").get("message") == line
+    markdown = verify_report.to_markdown(found).splitlines()
+    assert markdown[4:6] == ["| what | cell | expected | found | reason |", "| --- | --- | --- | --- | --- |"]
+    assert markdown[-1] == "- odd" and found.title.replace("/", "") in markdown[0].replace("/", "")
+
+
+def test_what_passed_or_is_gone_has_no_reason(tmp_path):
+    found = held(tmp_path, [OOM, OK], [OK, OK])
+    assert found.deviations[0].line.endswith("expected oom (oom.device), found ok")
+    planned = cells(2)
+    lock = lock_of(make_side(tmp_path / "two", [(one, OK) for one in planned]))
+    [gone] = verify(make_side(tmp_path / "one", [(planned[0], OK)]), lock, "x.lock").deviations
+    assert gone.line.endswith("expected ok, found no such cell")
+    [more] = verify(
+        make_side(tmp_path / "more", [(one, OK) for one in planned]), lock | {"cells": lock["cells"][:1]}, "x"
+    ).deviations
+    assert more.line == f"not in the lock: {planned[1].cell.slug}: expected nothing, found ok"
+
+
+def test_a_slug_that_is_worded_anew_is_the_same_cell(tmp_path):
+    [planned] = cells(1)
+    side = make_side(tmp_path, [(planned, OK)])
+    lock = lock_of(side)
+    lock["cells"][0]["cell"] = "older-wording"
+    assert verify(side, lock, "x.lock").has_passed
+    lock["cells"][0] |= {"status": "oom", "reason_code": "oom.device"}
+    assert verify(side, lock, "x.lock").deviations[0].slug == planned.cell.slug
+
+
 def test_a_lock_of_other_hardware_is_said(tmp_path):
     planned = cells(1)
     side = make_side(tmp_path, [(planned[0], OK)])

@@ -49,6 +49,49 @@ def test_a_process_that_ends_early_refuses_what_it_did_not_come_to_and_keeps_non
     assert not list(dry_runs.cache_dir().glob("*.json"))
 
 
+def test_of_a_share_that_ends_early_the_answers_before_it_are_kept(ask, monkeypatch):
+    monkeypatch.setattr(dry_runs.os, "cpu_count", lambda: None)
+    answers, told = ask(5, 13, 6)
+    refused = {"refused": "the dry run ended early: no luck"}
+    assert answers == [{"peak_memory_bytes": 10}, refused, refused] and told == [(3, 3)]
+    assert len(list(dry_runs.cache_dir().glob("*.json"))) == 1
+
+
+def test_another_torch_is_another_question(ask):
+    ask(1)
+    told = []
+    dry_runs.dry_run([{"size": 1}], "2.12.0", lambda *counts: told.append(counts))
+    dry_runs.dry_run([{"size": 1}], "2.12.0", lambda *counts: told.append(counts))
+    assert told == [(1, 1)]
+
+
+def test_answers_that_cannot_be_kept_are_given(ask, tmp_path):
+    (tmp_path / "cache").write_text("a file in its place")
+    assert ask(4)[0] == [{"peak_memory_bytes": 8}]
+
+
+def test_a_process_without_a_word_is_named_by_its_code(tmp_path, ask):
+    (tmp_path / "stand_in.py").write_text("import sys; sys.exit(3)")
+    assert ask(1)[0] == [{"refused": "the dry run ended early: exit code 3"}]
+
+
+def test_a_process_that_cannot_be_started_or_does_not_end_refuses(ask, monkeypatch):
+    monkeypatch.setattr(dry_runs.sys, "executable", "/nowhere/python")
+    assert "No such file" in ask(1)[0][0]["refused"]
+
+
+def test_a_dry_run_sees_no_gpu_and_has_one_thread(tmp_path, ask):
+    text = "import json, os; print(json.dumps({n: os.environ[n] for n in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS')}))"
+    (tmp_path / "stand_in.py").write_text(text)
+    assert ask(1)[0] == [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}]
+
+
+def test_answers_are_kept_in_the_home_of_a_user(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(dry_runs.Path, "home", staticmethod(lambda: tmp_path))
+    assert dry_runs.cache_dir() == tmp_path / ".cache" / "benchrunner" / "dry-runs"
+
+
 def test_a_damaged_answer_is_refused_by_name(ask):
     ask(1)
     [kept] = dry_runs.cache_dir().glob("*.json")

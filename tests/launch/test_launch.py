@@ -14,7 +14,7 @@ from benchrunner.core.faults import Fault
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch import launchers, local, processes, variables
-from benchrunner.launch.job import Job, write_job
+from benchrunner.launch.job import Job, rank_pids, write_job
 from samples import CPU, H200, make_cell
 
 
@@ -36,6 +36,32 @@ def test_cell_json_holds_what_the_ranks_need(tmp_path):
     assert cell_from_dict(document["cell"]) == job.cell
     assert document["hardware"]["device_type"] == "cpu"
     assert document["fault"] == "oom@1"
+
+
+def test_the_whole_job_file_of_an_attempt(tmp_path):
+    job = dataclasses.replace(
+        make_job(tmp_path / "deep", hardware=H200, devices=(2, 3)), attempt=4, started_at="2026-01-01"
+    )
+    write_job(job)
+    document = json.loads(job.paths.cell.read_text())
+    assert document.pop("cell")["cell_id"] == job.cell.cell_id
+    assert document == {
+        "hardware": dataclasses.asdict(H200),
+        "attempt": 4,
+        "marker": job.marker,
+        "fault": None,
+        "devices": [2, 3],
+        "started_at": "2026-01-01",
+    }
+    with pytest.raises(FileExistsError):
+        write_job(job)
+
+
+def test_ranks_whose_files_cannot_be_read_have_no_process(tmp_path):
+    paths = AttemptPaths(tmp_path)
+    for rank, text in enumerate(['{"rank": 0, "pid": 10}', "{", '{"rank": 2, "pid": 12}']):
+        paths.rank(rank).write_text(text)
+    assert sorted(rank_pids(paths)) == [10, 12]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +150,20 @@ def test_other_cells_share_the_users_cache_with_those_of_their_attention(tmp_pat
 
 def test_the_local_launcher_is_the_default():
     assert launchers.allocator_for(LauncherConfig(name="local")) is None
-    assert isinstance(launchers.job_launcher(LauncherConfig(name="local"), {}), local.LocalLauncher)
+    for environ in ({}, {"SLURM_JOB_NODELIST": "a1"}):
+        made = launchers.job_launcher(LauncherConfig(name="local", preload=False), environ)
+        assert isinstance(made, local.LocalLauncher) and not made._preloads and made.num_nodes == 1
+    assert launchers.job_launcher(LauncherConfig(name="local"), {})._preloads
+
+
+def test_an_allocation_of_several_nodes_runs_steps():
+    made = launchers.job_launcher(LauncherConfig(name="slurm"), {"SLURM_JOB_NODELIST": "a[1-3]"})
+    assert (type(made).__name__, made.num_nodes) == ("StepLauncher", 3)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("slurm", "SlurmAllocator"), ("detached", "LocalAllocator")])
+def test_a_cluster_is_asked_through_its_allocator(name, kind):
+    assert type(launchers.allocator_for(LauncherConfig(name=name))).__name__ == kind
 
 
 def sleeper(marker, code="import time; time.sleep(60)"):

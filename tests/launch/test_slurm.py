@@ -1,9 +1,11 @@
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.schema import LauncherConfig
+from benchrunner.launch import slurm as slurm_module
 from benchrunner.launch.allocation import JobState, Request
 from benchrunner.launch.slurm import SlurmAllocator
 
@@ -47,10 +49,34 @@ def test_nodes_that_are_listed_are_asked_for_in_turn(tmp_path):
     assert asked == ["--nodelist=a1,a2", "--nodelist=a3,a1", "--nodelist=a2,a3"]
 
 
+def test_the_whole_call_of_an_allocation(tmp_path):
+    slurm = Slurm(sbatch=(0, " 17\n", ""))
+    keys = {"partition": "p", "account": "a", "qos": "q", "constraint": "c", "mem": "1G", "cpus_per_task": 3}
+    assert submit(tmp_path, slurm, **keys, sbatch={"comment": "x", "job_name": "mine"}) == "17"
+    folder = tmp_path / "allocations"
+    assert slurm.calls == [
+        [
+            "sbatch", "--parsable", "--partition=p", "--account=a", "--qos=q", "--constraint=c", "--mem=1G",
+            "--cpus-per-task=3", "--gpus-per-node=4", "--job-name=mine", "--nodes=2", "--ntasks-per-node=1",
+            "--time=60", f"--output={folder}/%j.log", "--open-mode=append", "--comment=x", f"{folder}/bench-x.sh",
+        ]
+    ]  # fmt: skip
+    assert (folder / "bench-x.sh").read_text() == (
+        "#!/bin/bash\nexport BENCH_JOB=\"$SLURM_JOB_ID\"\nexec python -m benchrunner work 'a dir'\n"
+    )
+
+
+def test_nodes_without_gpus_and_a_list_of_as_many_are_asked_for_as_they_stand(tmp_path):
+    slurm = Slurm(sbatch=(0, "17", ""))
+    allocator = SlurmAllocator(LauncherConfig(name="slurm", nodelist="a[1-2]"), slurm)
+    allocator.submit(tmp_path, replace(REQUEST, gpus_per_node=0))
+    assert "--nodelist=a[1-2]" in slurm.calls[0] and not any(word.startswith("--gpus") for word in slurm.calls[0])
+
+
 def test_gres_is_said_in_place_of_gpus(tmp_path):
     slurm = Slurm(sbatch=(0, "17\n", ""))
     submit(tmp_path, slurm, gres="gpu:a100:4")
-    assert "--gres=gpu:a100:4" in slurm.calls[0] and not any("gpus" in word for word in slurm.calls[0])
+    assert "--gres=gpu:a100:4" in slurm.calls[0] and not any(word.startswith("--gpus") for word in slurm.calls[0])
 
 
 def test_the_script_sets_up_and_becomes_the_worker(tmp_path):
@@ -74,6 +100,59 @@ def test_what_slurm_refuses_is_one_message_with_the_key(tmp_path, said, key):
     with pytest.raises(UsageError, match=key) as caught:
         submit(tmp_path, Slurm(sbatch=(1, "", said + "\n")))
     assert "\n" not in str(caught.value)
+
+
+def test_what_slurm_says_is_told_without_its_name_and_its_silence_by_the_code(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        submit(tmp_path, Slurm(sbatch=(1, "", "sbatch: error: no memory left\nmore")))
+    assert str(caught.value) == "launcher=slurm: sbatch refuses the allocation: no memory left (see launcher.mem)"
+    with pytest.raises(UsageError) as caught:
+        submit(tmp_path, Slurm(sbatch=(5, "", "")))
+    assert str(caught.value) == "launcher=slurm: sbatch refuses the allocation: exit code 5"
+
+
+def test_a_command_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
+    def run(command, **options):
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(slurm_module.subprocess, "run", run)
+    with pytest.raises(UsageError, match="sbatch does not answer"):
+        SlurmAllocator(LauncherConfig(name="slurm")).submit(tmp_path, REQUEST)
+
+
+def test_jobs_are_cancelled_one_by_one_and_their_logs_read(tmp_path):
+    slurm = Slurm()
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), slurm)
+    allocator.cancel(tmp_path, ["7", "8"])
+    assert slurm.calls == [["scancel", "7"], ["scancel", "8"]]
+    assert allocator.logs(tmp_path, "7") == ""
+    (tmp_path / "allocations").mkdir()
+    (tmp_path / "allocations" / "7.log").write_bytes(b"said \xff")
+    assert allocator.logs(tmp_path, "7") == "said \ufffd"
+
+
+def test_several_jobs_are_asked_for_at_once(tmp_path):
+    slurm = Slurm(squeue=(0, " 7|PENDING|None\nodd line\n8|RUNNING|None\n", ""), sacct=(0, "", ""))
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), slurm)
+    assert allocator.poll(tmp_path, []) == {} and slurm.calls == []
+    found = allocator.poll(tmp_path, iter(["7", "8", "9"]))
+    assert [found[job].phase for job in ("7", "8", "9")] == ["waiting", "running", "ended"]
+    assert slurm.calls == [
+        ["squeue", "--noheader", "--format=%i|%T|%r", "--states=all", "--jobs=7,8,9"],
+        ["sacct", "--noheader", "--parsable2", "--allocations", "--jobs=9", "--format=State"],
+    ]
+
+
+def test_where_one_is_forgotten_the_others_are_still_told_apart(tmp_path):
+    def squeue(command):
+        everything = "8|RUNNING|None\n99|RUNNING|None\n"
+        return (1, "", "invalid") if any(word.startswith("--jobs") for word in command) else (0, everything, "")
+
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=squeue, sacct=(0, "RUNNING\n", "")))
+    assert allocator.poll(tmp_path, ["7", "8"]) == {
+        "7": JobState(phase="ended", end="unknown", detail="RUNNING"),
+        "8": JobState(phase="running", detail="RUNNING"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,61 @@ def test_one_node_meets_alone():
     assert steps.rendezvous(["a1"], MARKER) == []
 
 
+def test_several_meet_at_the_first_on_a_port_of_their_own():
+    assert steps.rendezvous(["a1", "a2"], "00002ee1" + "f" * 24) == [
+        "--nnodes=2",
+        "--rdzv-backend=c10d",
+        f"--rdzv-id=00002ee1{'f' * 24}",
+        "--rdzv-endpoint=a1:20001",
+    ]
+    assert steps.rendezvous(["a1", "a2"], "00002edf")[-1] == "--rdzv-endpoint=a1:31999"
+
+
+def test_a_step_has_a_task_a_node_beside_the_others():
+    assert steps.srun(["a1", "a2", "a3"]) == [
+        "srun", "--overlap", "--cpu-bind=none", "--mem=0", "--nodes=3", "--ntasks=3", "--ntasks-per-node=1",
+        "--nodelist=a1,a2,a3",
+    ]  # fmt: skip
+
+
+def test_on_a_node_an_attempt_is_killed_and_its_ranks_say_where_they_are(tmp_path, monkeypatch):
+    killed, told = [], []
+    monkeypatch.setattr(steps, "kill_marked", killed.append)
+    monkeypatch.setattr(steps, "send_signal", lambda pids, signum: told.append((pids, signum)))
+    monkeypatch.setattr(steps, "marked_pids", {MARKER: [10, 11]}.__getitem__)
+    for rank, pid in enumerate((11, 12)):
+        (tmp_path / f"rank{rank}.json").write_text(f'{{"rank": {rank}, "pid": {pid}}}')
+    steps._main("kill", MARKER)
+    steps._main("stacks", MARKER, str(tmp_path))
+    assert (killed, told) == ([MARKER], [({11}, signal.SIGUSR1)])
+
+
+def test_nodes_that_do_not_answer_are_named(tmp_path, monkeypatch, job, capsys):
+    program(tmp_path, monkeypatch, "srun", "exit 0")
+    handle = steps.StepLauncher(["a1", "a2", "a3"]).start(job)
+    asked = []
+
+    def run(command, **options):
+        asked.append(command)
+        raise steps.subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(steps.subprocess, "run", run)
+    handle.dump_stacks()
+    assert capsys.readouterr().err == "nodes do not answer: stacks\n"
+    expected = ["-m", "benchrunner.launch.steps", "stacks", MARKER, str(job.paths.root)]
+    assert asked == [[*steps.srun(["a1", "a3"]), sys.executable, *expected]]
+    wait(handle)
+
+
+def test_kills_for_memory_are_counted_since_the_step_began(tmp_path, monkeypatch, job):
+    program(tmp_path, monkeypatch, "srun", "exit 0")
+    counts = iter([3, 5, None])
+    monkeypatch.setattr(steps, "num_oom_kills", lambda: next(counts))
+    handle = steps.StepLauncher(["a1", "a2", "a3"]).start(job)
+    assert (handle.num_oom_kills(), handle.num_oom_kills(), handle.is_waiting(), handle.pids()) == (2, 0, False, [])
+    wait(handle)
+
+
 def test_what_does_not_end_is_killed_on_its_nodes(tmp_path, monkeypatch, job):
     deaf = f'trap "" TERM; touch "{tmp_path}/deaf"; sleep 60'
     program(tmp_path, monkeypatch, "srun", 'if [[ "$*" == *steps* ]]; then exec "${@:8}"; fi; ' + deaf)

@@ -56,11 +56,36 @@ def test_detect_recognises_the_device_and_keeps_the_measured_memory(four_h200):
     assert machine.is_present and usable_devices(machine) == 4
 
 
+def test_what_the_driver_measured_wins_over_the_file(four_h200, monkeypatch):
+    monkeypatch.setattr(hardware, "read_nvml", lambda: [replace(gpu, memory_bytes=7) for gpu in GPUS[:2]])
+    for machine in (hardware.detect(), resolve(config("h200-sxm-141gb", num_devices=8))):
+        assert (machine.name, machine.memory_bytes, machine.num_devices) == ("h200-sxm-141gb", 7, 2)
+
+
+def test_the_libraries_and_compilers_of_this_machine_are_told(four_h200, monkeypatch):
+    found = {("CC", "gcc", "clang", "cc"): "/bin/cc", ("CXX", "g++", "clang++"): "/bin/c++"}
+    monkeypatch.setattr(hardware, "find_compiler", lambda *words: found[words])
+    monkeypatch.setattr(hardware, "package_version", {"torch": "2.11.0", "lightning-thunder": "0.2"}.get)
+    monkeypatch.setattr(hardware, "has_python_headers", lambda: True)
+    machine = hardware.detect()
+    assert (machine.cc, machine.cxx, machine.python_headers) == ("/bin/cc", "/bin/c++", True)
+    assert machine.packages == dict.fromkeys(hardware.PACKAGES) | {"thunder": "0.2"}
+    assert hardware.machine_facts(machine)["cc"] == "/bin/cc"
+
+
+def test_the_headers_of_python_are_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert not hardware.has_python_headers()
+    (tmp_path / "Python.h").write_text("")
+    assert hardware.has_python_headers()
+
+
 def test_an_unknown_gpu_has_no_peaks(four_h200, monkeypatch):
     odd = Gpu(index=0, uuid="GPU-x", name="NVIDIA H200 NVL", memory_bytes=1, compute_capability="9.0")
     monkeypatch.setattr(hardware, "read_nvml", lambda: [odd])
     machine = hardware.detect()
-    assert machine.name == "unknown" and machine.peak_flops == {}
+    assert machine.name == "unknown" and machine.peak_flops == {} and machine.compute_capability == "9.0"
+    assert machine.device_type == "cuda"
     assert machine.memory_bandwidth_bytes_per_second is None
 
 
@@ -68,6 +93,7 @@ def test_a_cpu_build_of_torch_cannot_use_the_gpus(four_h200, monkeypatch):
     monkeypatch.setattr(hardware, "package_version", lambda name: "2.13.0+cpu")
     machine = hardware.detect()
     assert machine.device_type == "cpu" and usable_devices(machine) == 2
+    assert machine.num_devices == 1 and machine.source
 
 
 def test_auto_with_a_changed_peak(four_h200):
@@ -90,6 +116,8 @@ def test_a_planned_machine_is_not_present(four_h200):
     machine = resolve(config("b200-sxm-180gb"))
     assert not machine.is_present and machine.num_devices == 8 and machine.packages == {}
     assert machine.memory_bytes == 192265846784 and machine.compute_capability == "10.0"
+    assert machine.device_type == "cuda"
+    assert resolve(config("b200-sxm-180gb", memory_bytes=None)).memory_bytes is None
     assert resolve(config("l4"), devices=4).num_devices == 4
     assert resolve(config("l4")).num_devices == 1
     assert resolve(config("h100-sxm-80gb", num_devices=4), devices=8).num_devices == 4
@@ -147,6 +175,8 @@ def test_cpu_name(tmp_path: Path):
     info.write_text("processor : 0\nmodel name\t: Some CPU @ 3 GHz\n")
     assert hardware.cpu_name(info) == "Some CPU @ 3 GHz"
     assert hardware.cpu_name(tmp_path / "absent") == "CPU"
+    info.write_bytes(b"processor : 0\nvendor : \xff\n")
+    assert hardware.cpu_name(info) == "CPU"
 
 
 def test_free_memory_of_a_cpu():
@@ -154,7 +184,16 @@ def test_free_memory_of_a_cpu():
     assert hardware.free_memory_bytes(machine) == 7
 
 
+def test_memory_of_a_cpu_of_unknown_size_is_what_is_available():
+    machine = Hardware(name="cpu", device_type="cpu", device_name="x", num_devices=1, memory_bytes=None)
+    assert hardware.free_memory_bytes(machine) > 2**20
+
+
 def test_compiler_by_variable_then_by_name(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler-here -O2")
     assert hardware.find_compiler("CXX", "sh").endswith("/sh")
     assert hardware.find_compiler("CXX", "neither-this") is None
+    monkeypatch.setenv("CXX", "sh -O2")
+    assert hardware.find_compiler("CXX", "env").endswith("/sh")
+    monkeypatch.delenv("CXX")
+    assert hardware.find_compiler("CXX", "sh").endswith("/sh")

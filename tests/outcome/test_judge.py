@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 from dataclasses import asdict, replace
@@ -97,6 +98,36 @@ def test_a_librarys_error_is_an_oom_only_when_the_device_was_full(message):
     assert verdict(failed(0, message), running(1))[1] == "failed.exception"
 
 
+@pytest.mark.parametrize(
+    ("code", "library"),
+    [
+        ("CUBLAS_STATUS_ALLOC_FAILED", "cuBLAS"),
+        ("CUDNN_STATUS_ALLOC_FAILED", "cuDNN"),
+        ("CUSOLVER_STATUS_ALLOC_FAILED", "cuSOLVER"),
+        ("CUSPARSE_STATUS_ALLOC_FAILED", "cuSPARSE"),
+        ("CUFFT_ALLOC_FAILED", "CUFFT"),
+        ("ncclUnhandledCudaError", "NCCL"),
+        ("cuDNN Frontend: no valid execution plan", "cuDNN"),
+    ],
+)
+def test_the_library_that_ran_out_of_memory_is_named(code, library):
+    status, _, reason = verdict(failed(0, code, memory=FULL), running(1))
+    assert status == "oom"
+    assert (
+        reason
+        == f"rank 0, in phase measure, met an error of {library} with the device full (0.0 of 141.0 GiB were free)"
+    )
+
+
+def test_a_device_is_full_below_a_gib_or_a_fiftieth():
+    assert is_full({"free_bytes": (1 << 30) - 1, "total_bytes": 10 << 30})
+    assert not is_full({"free_bytes": 1 << 30, "total_bytes": 10 << 30})
+    assert is_full({"free_bytes": 2 << 30, "total_bytes": 141 << 30})
+    assert not is_full({"free_bytes": 3 << 30, "total_bytes": 141 << 30})
+    assert not is_full({"free_bytes": 0}) and not is_full({"total_bytes": 1})
+    assert not is_full({"free_bytes": 9 << 30, "total_bytes": 10 << 30, "cap_bytes": 1 << 30})
+
+
 def test_an_emulated_card_is_full_at_its_cap():
     assert is_full(ROOMY | {"cap_bytes": 40 << 30, "reserved_bytes": 40_500 << 20})
     assert not is_full(ROOMY | {"cap_bytes": 40 << 30, "reserved_bytes": 20 << 30})
@@ -122,6 +153,16 @@ def test_a_kill_is_an_oom_only_by_the_kernels_word():
     assert reason == "rank 1, in phase build, was killed by SIGKILL"
 
 
+def test_how_much_was_free_is_said_where_it_is_known():
+    oom = failed(0, "CUDA out of memory", kind="oom", memory={"free_bytes": 3 << 29, "total_bytes": 3 << 30})
+    assert verdict(oom, running(1))[2] == (
+        "rank 0, in phase measure, ran out of device memory (1.5 of 3.0 GiB were free)"
+    )
+    for memory in ({"free_bytes": 1}, {"total_bytes": 1}):
+        unknown = failed(0, "CUDA out of memory", kind="oom", memory=memory)
+        assert verdict(unknown, running(1))[2] == "rank 0, in phase measure, ran out of device memory"
+
+
 def test_a_segmentation_fault_is_named():
     assert "SIGSEGV" in verdict(running(0), running(1), exits={0: -11}, code=1)[2]
 
@@ -130,7 +171,14 @@ def test_an_exit_without_a_word():
     tails = {"rank1.err": ["useful words", '  File "x.py", line 1']}
     status, code, reason = verdict(running(0), running(1), exits={1: 7}, tails=tails, code=1)
     assert (status, code) == ("failed", "failed.exit")
-    assert "exited with code 7" in reason and "useful words" in reason
+    assert reason == (
+        "rank 1, in phase measure, exited with code 7 without reporting an error; its last words: useful words"
+    )
+    assert verdict(running(0), running(1), exits={1: 7})[2].endswith("without reporting an error")
+
+
+def test_a_rank_that_could_not_write_its_file_had_no_room():
+    assert verdict(running(0), running(1), exits={1: os.EX_IOERR})[:2] == ("failed", "failed.disk")
 
 
 def test_an_exit_with_code_zero_before_the_end():
@@ -169,19 +217,26 @@ def test_known_refusals_of_libraries(message, code):
 def test_a_status_file_that_cannot_be_read():
     status, code, reason = verdict(done(0), unreadable={1: "Expecting value: line 1"}, code=0)
     assert (status, code) == ("failed", "failed.garbage")
-    assert reason.startswith("rank 1 left a status file")
+    assert reason == "rank 1 left a status file that cannot be read: Expecting value: line 1"
 
 
 def test_nothing_at_all():
     tails = {"agent.log": ["ModuleNotFoundError: No module named 'torch'", "======"]}
     status, code, reason = verdict(tails=tails, code=1)
     assert (status, code) == ("failed", "failed.launch")
-    assert reason.endswith("its last line: ModuleNotFoundError: No module named 'torch'")
+    ended = "the job ended with code 1 before any rank started"
+    assert reason == f"{ended}; its last line: ModuleNotFoundError: No module named 'torch'"
+    assert verdict()[2] == "the job ended before any rank started; its last line: no line was logged"
+    log = [f"line {number}" for number in range(20)]
+    outcome = judge(Evidence(world_size=2, tails={"agent.log": log}, directory="attempt-1"))
+    assert outcome.evidence == {"rank": None, "file": "attempt-1/agent.log", "lines": log[-12:]}
 
 
 def test_unknown_is_failed_and_never_oom():
     tails = {"agent.log": ["something about out of memory was logged"]}
-    assert verdict(running(0), running(1), tails=tails, code=1)[:2] == ("failed", "failed.unknown")
+    found = verdict(running(0), running(1), tails=tails, code=1)
+    assert found[:2] == ("failed", "failed.unknown")
+    assert found[2].startswith("the job ended with code 1 and no rank left a cause; its last line: something")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +253,8 @@ def test_a_failure_of_the_machine_is_not_the_cells(message, name):
     outcome = judge(Evidence(world_size=2, ranks={0: failed(0, message), 1: running(1)}, exits={0: 1}, code=1))
     assert (outcome.status, outcome.reason_code) == ("failed", "failed.infrastructure")
     assert outcome.evidence["infrastructure"] == name and message[:20] in outcome.reason
+    assert "which is not the cell's doing: rank 0" in outcome.reason
+    assert outcome.evidence["rank"] == 0 and outcome.evidence["file"] == "rank0.err"
 
 
 def test_infrastructure_is_read_where_the_cause_is():
@@ -205,6 +262,12 @@ def test_infrastructure_is_read_where_the_cause_is():
     assert verdict(tails=tails, code=1)[1] == "failed.infrastructure"
     assert verdict(running(0), running(1), exits={0: -6}, tails=tails, code=1)[1] == "failed.infrastructure"
     assert verdict(failed(0, "shapes differ"), running(1), tails=tails, code=1)[1] == "failed.exception"
+    assert verdict(running(0), running(1), exits={1: 7}, tails=tails, code=1)[1] == "failed.exit"
+
+
+def test_what_is_explained_is_not_excused():
+    tails, stop = {"rank0.err": ["uncorrectable ECC error"]}, Stop(kind="timeout", limit_s=30)
+    assert verdict(running(0), running(1), tails=tails, stop=stop)[1] == "timeout.measure"
 
 
 def test_a_full_disk_is_named():
@@ -225,7 +288,62 @@ def test_a_rank_that_lost_its_peer_is_not_the_cause():
 
 def test_only_lost_peers_is_told_as_such():
     lost = [failed(rank, "Connection reset by peer") for rank in (0, 1)]
-    assert verdict(*lost, exits={0: 1, 1: 1})[1] == "failed.peer_loss"
+    assert verdict(*lost, exits={0: 1, 1: 1}) == (
+        "failed",
+        "failed.peer_loss",
+        "rank 0, in phase measure, lost a peer, and no rank left a cause: Connection reset by peer",
+    )
+
+
+def test_what_an_error_left_is_evidence():
+    frames = [f"frame {number}" for number in range(20)]
+    out = [f"out {number}" for number in range(20)]
+    memory = {"free_bytes": 1, "total_bytes": 2}
+    error = failed(1, "boom", memory=memory, traceback="\n \n".join(frames))
+    more = {"tails": {"rank1.out": out, "rank0.err": ["of another"]}, "exits": {1: 1}, "directory": "attempt-2"}
+    evidence = judge(Evidence(world_size=3, ranks={1: error}, unreadable={0: "no"}, **more)).evidence
+    ends = evidence.pop("ranks")
+    expected = {"rank": 1, "file": "attempt-2/rank1.json", "lines": frames[-12:], "stdout": out[-12:], "memory": memory}
+    assert evidence == expected
+    assert [(end["rank"], end["state"], end["exit"], end["error"]) for end in ends] == [
+        (0, "unreadable", None, None),
+        (1, "error", 1, "RuntimeError"),
+        (2, "absent", None, None),
+    ]
+
+
+def test_where_nothing_was_raised_the_log_of_the_rank_is_evidence():
+    tails = {"rank1.err": ["some words"], "rank0.err": ["others"]}
+    ranks = {0: running(0), 1: running(1)}
+    evidence = judge(Evidence(world_size=2, ranks=ranks, tails=tails, exits={1: 7})).evidence
+    assert (evidence["file"], evidence["lines"], evidence["memory"]) == ("rank1.err", ["some words"], None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": None},
+        {"message": "", "type": "MemoryError"},
+        {"type": "a.b.Odd"},
+        {"traceback": "Python.h: No such file"},
+    ],
+)
+def test_what_is_said_of_an_error(error):
+    said = {
+        "code": ("failed", "failed.exception", "rank 0, in phase measure, raised RuntimeError: it broke"),
+        "message": ("oom", "oom.host", "rank 0, in phase measure, ran out of host memory: MemoryError"),
+        "type": ("failed", "failed.exception", "rank 0, in phase measure, raised Odd: it broke"),
+        "traceback": (
+            "unsupported",
+            "missing.python_headers",
+            "the compiler needs Python's headers (Python.h), and they are not installed",
+        ),
+    }
+    assert verdict(failed(0, **error), running(1)) == said[next(iter(error))]
+
+
+def test_a_refusal_without_a_code_has_one():
+    assert verdict(failed(0, kind="unsupported"), running(1))[:2] == ("unsupported", "runtime.unnamed")
 
 
 def test_the_first_of_two_errors_is_the_cause():
@@ -235,6 +353,14 @@ def test_the_first_of_two_errors_is_the_cause():
 def test_ranks_that_torchrun_ended_say_nothing():
     more = {"exits": {0: 1, 1: -9}, "told_to_stop": frozenset({1})}
     assert root(failed(0), running(1), **more) == 0
+
+
+def test_a_rank_that_was_told_to_stop_and_said_a_code_is_not_the_cause():
+    assert root(running(0), running(1), exits={0: 7, 1: 1}, told_to_stop=frozenset({0})) == 1
+
+
+def test_a_rank_that_reached_its_end_is_not_the_cause():
+    assert root(done(0), running(1), code=0) == 1
 
 
 def test_a_crash_is_no_ranks_answer_to_being_told_to_stop():
@@ -264,6 +390,10 @@ WAITING = [
     "Current thread 0x00007f03 (most recent call first):",
     '  File "/lib/torch/distributed/distributed_c10d.py", line 3 in all_reduce',
 ]
+EXCHANGING = [
+    "Current thread 0x00007f06 (most recent call first):",
+    '  File "/src/benchrunner/worker/validity/exchange.py", line 3 in gather',
+]
 
 
 def test_a_timeout_names_the_phase_of_the_rank_furthest_behind():
@@ -291,7 +421,7 @@ SYNCHRONISING = [
 ]
 
 
-@pytest.mark.parametrize("waiting", [WAITING, REDUCING, SYNCHRONISING])
+@pytest.mark.parametrize("waiting", [WAITING, REDUCING, SYNCHRONISING, EXCHANGING])
 def test_a_hang_is_told_from_waiting_for_it_by_the_stacks(waiting):
     tails = {"rank0.err": waiting, "rank1.err": DUMP}
     ranks = {0: running(0), 1: running(1)}
@@ -316,7 +446,16 @@ def test_before_any_rank_file_a_timeout_is_in_start():
 def test_an_interrupted_cell_is_skipped_unless_it_had_failed_already():
     stop = Stop(kind="interrupted")
     assert verdict(running(0), running(1), exits={0: -15, 1: -15}, stop=stop)[:2] == ("skipped", "skipped.interrupted")
+    assert verdict(running(0), running(1, "build"), stop=stop)[2] == "interrupted while it ran, in phase build"
     assert verdict(running(0), failed(1), stop=stop)[1] == "failed.exception"
+
+
+def test_a_cell_that_the_budget_ended_is_skipped():
+    assert verdict(running(0), running(1, "build"), stop=Stop(kind="budget")) == (
+        "skipped",
+        "skipped.budget",
+        "ended while it ran, in phase build, because the budget was over",
+    )
 
 
 def test_an_oom_whose_peers_hung_is_an_oom():
@@ -341,6 +480,9 @@ def test_a_failed_check_makes_the_cell_invalid():
     status, code, reason = verdict(done(0, checks=checks), done(1), code=0)
     assert (status, code) == ("invalid", "validity.first_loss")
     assert reason == "check first_loss failed: expected 11.19, observed 6"
+    evidence = Evidence(world_size=1, ranks={0: done(0, checks=checks)}, directory="attempt-1")
+    told = {"rank": 0, "file": "attempt-1/rank0.json", "lines": [], "check": checks["first_loss"]}
+    assert judge(evidence).evidence == told
 
 
 # --- from files to the record
@@ -358,6 +500,33 @@ def test_an_agent_that_was_killed_is_named_and_no_innocent_rank(ranks, code):
     status, reason_code, reason = verdict(*ranks, code=code)
     assert (status, reason_code) == ("failed", "failed.agent")
     assert f"ended from outside by {signal.Signals(abs(code) % 128).name}" in reason
+
+
+def test_how_the_ranks_stood_when_their_agent_went_is_evidence():
+    log = [f"line {number}" for number in range(20)]
+    ranks = {0: replace(running(0), phase_started_at=5.0), 1: running(1, "build")}
+    more = {"code": -signal.SIGTERM, "beats": {0: 3}, "tails": {"agent.log": log}}
+    for kills, code in ((0, -signal.SIGTERM), (1, -signal.SIGKILL)):
+        evidence = Evidence(world_size=3, ranks=ranks, **more | {"code": code}, num_oom_kills=kills)
+        stood = {"state": "running", "exit": None, "error": None}
+        assert judge(evidence).evidence == {
+            "rank": None,
+            "file": "agent.log",
+            "lines": log[-12:],
+            "ranks": [
+                stood | {"rank": 0, "phase": "measure", "phase_started_at": 5.0, "steps": 3},
+                stood | {"rank": 1, "phase": "build", "phase_started_at": 0.0, "steps": 0},
+                stood | {"rank": 2, "phase": "start", "phase_started_at": None, "steps": 0, "state": "absent"},
+            ],
+        }
+
+
+@pytest.mark.parametrize(("code", "is_signal"), [(128, False), (129, True), (-1, True), (127, False)])
+def test_a_code_beyond_128_is_a_signal(code, is_signal):
+    expected = (
+        "the agent of the job was ended from outside by SIGHUP" if is_signal else f"the job ended with code {code}"
+    )
+    assert verdict(running(0), running(1), code=code)[2].startswith(expected)
 
 
 def test_an_agent_that_crashed_was_not_ended_from_outside():
@@ -478,6 +647,8 @@ BROKEN = {"kind": "exception", "code": None, "type": "RuntimeError", "message": 
 def test_a_death_in_a_check_leaves_the_numbers(ranks, more, said):
     status, code, reason = verdict(*ranks, **more)
     assert (status, code) == ("ok", None)
+    outcome = judge(Evidence(world_size=2, ranks={status.rank: status for status in ranks}, **more))
+    assert outcome.evidence["ranks"][1]["phase"] == "check"
     assert reason.startswith("measured, but not checked to the end: ") and said in reason
 
 
@@ -487,6 +658,8 @@ def test_what_a_check_had_found_before_the_death_stands():
 
 
 def test_a_death_before_every_rank_had_its_result_is_a_death():
+    without = RankFile(rank=0, pid=1, phase="check")
+    assert verdict(without, checking(1), exits={0: -9})[:2] == ("failed", "failed.signal")
     assert verdict(checking(0), running(1), exits={1: -9})[:2] == ("failed", "failed.signal")
 
 

@@ -126,3 +126,87 @@ def test_rates_of_samples_of_varying_length_are_tokens_over_time():
     assert rates["a"]["tokens_per_second_per_device"] == 600
     assert rates["b"]["tokens_per_second_per_device"] == 200
     assert rates["b"]["step_time_median_s"] == 1.0
+
+
+def test_every_headline_number_of_two_ranks(cell):
+    used = {"utilization": {"mean": 90.0, "sd": 2.0}, "sm_clock_mhz": {"mean": 1900.0, "sd": 9.0}}
+    memory = MEMORY | {"run": {"allocated_bytes": 31, "reserved_bytes": 40}, "num_alloc_retries": 3}
+    compiled = {
+        "first_step_s": 8.0,
+        "compile_s": 7.5,
+        "num_graphs": 3,
+        "num_graph_breaks": 2,
+        "num_window_recompiles": 1,
+    }
+    first = make_rank([1.0, 2.0, 3.0], choices={"attention": "flash"}, energy_j=3.0, samples_per_step=12, **used)
+    second = make_rank([1.0, 1.0, 1.0], memory=memory, compile=compiled, energy_j=6.0, sm_clock_mhz={"mean": 1800.0})
+    world = world_size(cell)
+    assert headline(cell, [first, second], PEAKS) == pytest.approx(
+        {
+            "step_time_median_s": 2.0,
+            "step_time_p10_s": 1.2,
+            "step_time_p90_s": 2.8,
+            "step_time_min_s": 1.0,
+            "step_time_rank_skew": 1.0,
+            "peak_memory_allocated_bytes": 10,
+            "peak_memory_reserved_bytes": 20,
+            "run_peak_memory_allocated_bytes": 31,
+            "num_alloc_retries": 3,
+            "memory_scope": "window",
+            "compile_time_s": 7.5,
+            "first_step_s": 9.0,
+            "num_graphs": 3,
+            "num_graph_breaks": 2,
+            "num_recompiles": 1,
+            "energy_j_per_step": 3.0,
+            "gpu_utilization_mean": 90.0,
+            "gpu_utilization_sd": 2.0,
+            "sm_clock_mhz_mean": 1850.0,
+            "tokens_per_second_per_device": 300 / world,
+            "samples_per_second": 6.0,
+            "model_flops_per_second_per_device": 400 / world,
+            "hardware_flops_per_second_per_device": 500 / world,
+            "mfu": 0.4 / world,
+            "first_loss": 3.0,
+            "final_loss": 2.0,
+            "attention": "flash",
+        }
+    )
+
+
+def test_rates_are_shared_by_the_devices_of_a_cell():
+    cell = make_cell(strategy="ddp")
+    found = headline(cell, [make_rank(), make_rank()], PEAKS)
+    assert found["tokens_per_second_per_device"] == 300 and found["hardware_flops_per_second_per_device"] == 500
+    assert found["samples_per_second"] == cell.sizes.global_batch_size == 2
+
+
+def test_of_ranks_that_say_nothing_nothing_is_known(cell):
+    found = headline(cell, [{}, {}], None)
+    assert set(found.values()) == {None}
+
+
+def test_of_steps_without_tokens_there_is_no_rate(cell):
+    found = headline(cell, [make_rank(tokens_per_step=0)], None)
+    assert found["step_time_median_s"] == 1.0 and found["samples_per_second"] is None and found["mfu"] is None
+
+
+def test_energy_of_a_single_step_is_known_too(cell):
+    assert headline(cell, [make_rank([2.0], energy_j=5.0)], PEAKS)["energy_j_per_step"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("times", "is_unstable"),
+    [
+        ([1.0, 9.0, 1.0, 1.0, 1.0], False),
+        ([1.0, 9.0, 1.0, 1.0, 1.0, 9.0], True),
+        ([2.0, 2.0, 2.04, 2.04, 2.06, 2.06], True),
+        ([2.0, 2.0, 2.02, 2.02, 2.04, 2.04], False),
+        ([2.06, 2.06, 2.04, 2.04, 2.0, 2.0], True),
+        ([1.06, *[1.0] * 9, 1.06, 1.06], True),
+        ([1.04, *[1.0] * 9, 1.04, 1.04], False),
+        ([2.1, 2.1, 2.1, 2.0, 2.0, 2.0, 2.0, 2.0, 2.1, 2.1, 2.1], False),
+    ],
+)
+def test_a_wide_spread_or_a_trend_is_unstable(cell, times, is_unstable):
+    assert ("unstable" in flags_of(cell, [make_rank(times)])) is is_unstable

@@ -1,0 +1,126 @@
+"""Where a sweep's directory appears, and what is said of a directory that is none."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchrunner.core.errors import SweepDirError, UsageError
+from benchrunner.store import plan_file
+from benchrunner.store.plan_file import load_plan, plan_document, write_plan
+from fake_sweeps import make_plan
+from samples import H200, make_cell, plan_cell
+
+STAMP = "20261121T030000Z"
+
+
+@pytest.fixture
+def plan():
+    return make_plan([plan_cell(make_cell())])
+
+
+def test_the_third_of_three_at_once_has_the_third_name(plan, tmp_path):
+    assert [write_plan(plan, tmp_path).name for _ in range(3)] == [STAMP, f"{STAMP}-2", f"{STAMP}-3"]
+
+
+def test_a_name_that_another_took_meanwhile_is_left_to_it(plan, tmp_path, monkeypatch):
+    rename = Path.rename
+
+    def too_late(self, target):
+        if target.name == STAMP and not target.exists():
+            (target / "full").mkdir(parents=True)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", too_late)
+    assert write_plan(plan, tmp_path).name == f"{STAMP}-2"
+
+
+def test_a_place_that_refuses_a_rename_is_named(plan, tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UsageError) as refused:
+        write_plan(plan, tmp_path)
+    assert str(refused.value) == f"out_dir: cannot write {tmp_path / 'cli'}: Permission denied"
+    assert list((tmp_path / "cli").iterdir()) == []
+
+
+def test_an_error_without_words_is_named_by_itself(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_file, "write_text", lambda *_: (_ for _ in ()).throw(OSError("odd")))
+    with pytest.raises(UsageError, match=r"cannot write .*: odd$"):
+        write_plan(plan, tmp_path)
+
+
+def test_a_path_that_cannot_be_printed_is_named(plan, tmp_path):
+    with pytest.raises(UsageError, match=r"out_dir: '.*a\\nb/cli' holds a line break"):
+        write_plan(plan, tmp_path / "a\nb")
+
+
+def test_a_plan_is_compact_and_holds_no_number_that_json_has_not(plan, tmp_path):
+    text = (write_plan(plan, tmp_path) / "plan.json").read_text()
+    assert '": ' not in text and text.endswith("}\n")
+    odd = replace(plan.cells[0], predicted={"step_s": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        write_plan(replace(plan, cells=[odd]), tmp_path)
+
+
+def test_latest_is_a_relative_link_that_is_moved_on(plan, tmp_path):
+    write_plan(plan, tmp_path)
+    (tmp_path / f".latest-{os.getpid()}").write_text("left by one that died")
+    second = write_plan(plan, tmp_path)
+    assert Path(os.readlink(tmp_path / "latest")) == second.relative_to(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cli", "latest"]
+
+
+def test_a_directory_of_the_users_own_that_is_called_latest_stays(plan, tmp_path):
+    (tmp_path / "latest").mkdir()
+    write_plan(plan, tmp_path)
+    assert not (tmp_path / "latest").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cli", "latest"]
+
+
+def test_of_a_directory_of_sweeps_the_newest_is_named(tmp_path):
+    with pytest.raises(SweepDirError) as refused:
+        load_plan(tmp_path)
+    assert str(refused.value).endswith("cannot read plan.json (No such file or directory)")
+    for name in ("a", "c", "b", ".tmp-z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plan.json").write_text("{}")
+    with pytest.raises(SweepDirError, match=rf"; it holds sweeps, the last is {tmp_path}/c$"):
+        load_plan(tmp_path)
+
+
+def test_the_document_says_of_a_cell_what_the_plan_does():
+    cell = make_cell(strategy="ddp", leaves={"micro_batch_size": 3, "seq_len": 64, "devices": 2})
+    planned = replace(plan_cell(cell, "unsupported", "rule.x", "no", ["tight"]), left_out=("seed=1",))
+    search = plan_cell(make_cell(leaves={"micro_batch_size": "max"}))
+    document = plan_document(make_plan([planned, search], H200))
+    assert (document["schema_version"], document["hardware"]["name"]) == (1, "h200-sxm-141gb")
+    first, second = document["cells"]
+    num_parameters = first.pop("num_parameters")
+    assert num_parameters > 1000
+    assert first == {
+        "cell_id": cell.cell_id,
+        "config_digest": cell.config_digest,
+        "slug": cell.slug,
+        "axes": dict(cell.axes),
+        "overrides": " ".join(cell.as_overrides()),
+        "micro_batch_size": 3,
+        "global_batch_size": 6,
+        "search": None,
+        "seq_len": 64,
+        "devices": 2,
+        "nodes": 1,
+        "world_size": 2,
+        "verdict": "unsupported",
+        "reason_code": "rule.x",
+        "reason": "no",
+        "flags": ["tight"],
+        "predicted": None,
+        "left_out": ["seed=1"],
+    }
+    assert (second["search"], second["micro_batch_size"], second["global_batch_size"]) == ("max", None, None)
+    json.dumps(document, allow_nan=False)
