@@ -22,6 +22,7 @@ from benchrunner.plan import predict
 from benchrunner.plan.calibrate import Sample, calibrate
 from benchrunner.plan.dry_runs import apply_dry_runs
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.report.results import predicted_peak_bytes
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_records
 
@@ -38,8 +39,8 @@ class Compared:
 
     def memory_error(self) -> float | None:
         """Predicted ÷ measured − 1; None on a CPU, whose peak is a process's."""
-        measured = self.record.metrics.get("peak_memory_allocated_bytes")
-        if not measured or self.record.metrics.get("memory_scope") == "process":
+        measured = predicted_peak_bytes(self.planned.cell, self.record.metrics)
+        if not measured:
             return None
         return (self.planned.predicted or {}).get("peak_memory_bytes", 0) / measured - 1
 

@@ -8,7 +8,7 @@ from benchrunner.core.cell import Cell
 from benchrunner.core.errors import UsageError
 from benchrunner.core.record import Record
 from benchrunner.machine.hardware import Hardware
-from benchrunner.plan.predict import typical_sizes
+from benchrunner.plan.micro_batches import typical_lengths
 from benchrunner.plan.step_time import RESOURCES, ideal_seconds
 
 NUM_ROUNDS = 2000
@@ -51,7 +51,7 @@ def _rows(samples: Sequence[Sample], hardware: Hardware) -> tuple[list[dict[str,
     rows, times_s = [], []
     for sample in samples:
         time_s = sample.record.metrics.get("step_time_median_s")
-        ideal = ideal_seconds(sample.cell.config, typical_sizes(sample.cell), hardware)
+        ideal = ideal_seconds(sample.cell.config, sample.cell.sizes, hardware, typical_lengths(sample.cell))
         if sample.record.status == "ok" and not sample.record.fault and time_s and ideal:
             rows.append(ideal)
             times_s.append(float(time_s))

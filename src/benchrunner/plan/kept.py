@@ -108,7 +108,7 @@ class Model:
         norms = 1 if shape.parallel_residual and shape.shared_norm else 2
         # residual before each norm, the norms' outputs as the linears keep them, qkv's output (values are a view of
         # it), rotated queries and keys, attention's output and its logarithms of sums.
-        attention = tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
+        attention: float = tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
         if shape.positions == "rotary":
             attention += tokens * e * (d + kv)
         if width.linear_input not in (0, e) and not frozen:
@@ -120,6 +120,8 @@ class Model:
         )
         activated = 0 if self.is_compiled else 1
         mlp += tokens * f * ((2 * e + activated * e if gated else e) + inputs)
+        if self.config.workload.name == "lora" and not self.is_compiled:
+            attention += tokens * e * 2 * self.config.workload.lora_rank + self._dropped()
         if self.config.workload.name == "adapter_v2":
             attention += tokens * e * ((0 if self.is_compiled else 3 * d) + 2 * kv)
             mlp += tokens * e * (d + (2 * f if gated else f))
@@ -136,12 +138,28 @@ class Model:
             trained=0 if frozen else parameters,
         )
 
+    def _dropped(self) -> float:
+        """What LoRA keeps of its input: what dropout left of it, and its mask."""
+        return float(self.tokens * self.shape.d_model * self.width.activation * (2 if self._drops else 1))
+
+    @property
+    def _drops(self) -> bool:
+        return self.config.workload.lora_dropout > 0
+
+    def _spared(self) -> float:
+        """What the first block of LoRA needs not keep, since its input is frozen: that, its mask, an MLP beside it."""
+        if self.config.workload.name != "lora" or self.is_compiled:
+            return 0.0
+        mask = self.block.thin if self._drops else 0.0
+        return self.block.input + mask + (self.block.mlp_saved if self.shape.parallel_residual else 0.0)
+
     def kept(self, index: int) -> float:
         """Bytes that block `index` keeps from forward to backward."""
         if index < self.first:
             return 0.0
         if index not in self.checkpointed:
-            return self.block.saved + self.copies(self.block.parameters)
+            spared = self._spared() if index == 0 else 0.0
+            return self.block.saved + self.copies(self.block.parameters) - spared
         if self.per_op:
             products = (
                 self.tokens

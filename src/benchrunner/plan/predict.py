@@ -1,6 +1,5 @@
 """Memory and time of a cell without running it: what a plan says of it, by arithmetic."""
 
-from dataclasses import replace
 from typing import Literal, cast
 
 from typing_extensions import TypedDict
@@ -13,6 +12,7 @@ from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import formula_2023, what_if_2023
 from benchrunner.plan.memory import peak_of
+from benchrunner.plan.micro_batches import longest_sizes, typical_lengths, typical_sizes
 from benchrunner.plan.step_time import predict_step
 
 TRAINS = frozenset({"train", "lora", "adapter", "adapter_v2"})
@@ -90,7 +90,7 @@ def predict(cell: Cell, hardware: Hardware) -> Prediction:
 
 
 def _memory(cell: Cell, lower: int) -> Prediction:
-    peak = peak_of(cell.config, cell.sizes)
+    peak = peak_of(cell.config, longest_sizes(cell))
     return {
         "bound": "estimate",
         "peak_memory_bytes": max(peak.total_bytes, lower),
@@ -101,7 +101,7 @@ def _memory(cell: Cell, lower: int) -> Prediction:
 
 def _time(cell: Cell, hardware: Hardware) -> Prediction:
     sizes = typical_sizes(cell)
-    step = predict_step(cell.config, sizes, hardware)
+    step = predict_step(cell.config, sizes, hardware, typical_lengths(cell))
     if step is None:
         return {"step_time_s": None}
     tokens = sizes.global_batch_size * sizes.seq_len / sizes.world_size
@@ -127,7 +127,7 @@ def utilization(config: Config, sizes: Sizes, hardware: Hardware, step_s: float)
 def margin_of(cell: Cell) -> float:
     """How far off the peak may be: what was left on 231 published cells (docs/results), rounded up."""
     axes, config = cell.axes, cell.config
-    if axes["compile"] == "thunder" or config.workload.lengths != "fixed" or config.compile.dynamic:
+    if axes["compile"] == "thunder" or config.compile.dynamic:
         return 0.40
     if axes["workload"] == "generate":
         return 0.12
@@ -181,17 +181,6 @@ def outside_bytes(cell: Cell, hardware: Hardware) -> int:
 
 
 # --- sizes and bounds
-
-
-ALPACA_LENGTH = 110
-"""Tokens of a mean sample under `workload.lengths=alpaca`."""
-
-
-def typical_sizes(cell: Cell) -> Sizes:
-    """The cell's sizes with the mean length of its samples: time grows with it, memory with the longest."""
-    workload, longest = cell.config.workload, cell.sizes.seq_len
-    means = {"uniform": (workload.min_length + longest) // 2, "alpaca": min(ALPACA_LENGTH, longest)}
-    return replace(cell.sizes, seq_len=means.get(workload.lengths, longest))
 
 
 def cpu_time_s(config: Config, sizes: Sizes, num_cores: int) -> float:
