@@ -27,7 +27,7 @@ CAPTURED_GRAPH = 4.0
 
 ADDED_TO_BLOCK = {"lora": 8.0, "adapter": 7.0, "adapter_v2": 17.0}
 """Workload → operations more in a block's forward pass."""
-ADDED_TO_LINEAR = {"bitsandbytes": 1.6, "transformer_engine": 8.0, "torchao": 15.0}
+ADDED_TO_LINEAR = {"bitsandbytes": 2.2, "transformer_engine": 8.0, "torchao": 15.0}
 """Backend of a precision → operations more for each linear."""
 COMPILED_LINEAR = {"bitsandbytes": 3.6, "transformer_engine": 8.0, "torchao": 0.0}
 """The same of a compiled block: custom operations that a graph calls through Python, or breaks for."""

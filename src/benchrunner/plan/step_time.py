@@ -38,7 +38,7 @@ RESOURCES = (*DEVICE, "host")
 
 COMPUTED = ("matmul", "matmul_fp8", "attention")
 
-SPREAD, HOST_SPREAD = 0.25, 0.5
+SPREAD, HOST_SPREAD = 0.25, 0.6
 """Half of the 90 % interval where nothing is calibrated, as a share of the time; where the host sets the pace the hosts
 of one kind of device differ by more."""
 
@@ -64,7 +64,7 @@ def predict_step(config: Config, sizes: Sizes, hardware: Hardware, lengths: Leng
     reached = efficiencies(hardware.calibration)
     terms = {name: ideal[name] / reached[name] for name in DEVICE if ideal[name]}
     device_s, host_s = sum(terms.values()), ideal["host"] / reached["host"]
-    waits_s = host_s if _takes_turns(config, sizes) else max(host_s - device_s, 0.0)
+    waits_s = host_s if takes_turns(config, sizes) else max(host_s - device_s, 0.0)
     terms |= {"host": waits_s} if waits_s else {}
     low, high = _interval(hardware.calibration, waits_s / (device_s + waits_s))
     return StepTime(
@@ -76,7 +76,7 @@ def predict_step(config: Config, sizes: Sizes, hardware: Hardware, lengths: Leng
     )
 
 
-def _takes_turns(config: Config, sizes: Sizes) -> bool:
+def takes_turns(config: Config, sizes: Sizes) -> bool:
     """Whether host and device wait for each other: FSDP gathers for every token what it has only begun to issue."""
     return config.workload.name == "generate" and config.strategy.kind == "fsdp" and sizes.world_size > 1
 
