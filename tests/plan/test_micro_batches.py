@@ -16,6 +16,9 @@ def test_samples_of_one_length_are_what_they_are():
     cell = make_cell(leaves={"global_batch_size": 4})
     assert micro_batches.longest_sizes(cell) == micro_batches.typical_sizes(cell) == cell.sizes
     assert micro_batches.typical_lengths(cell) == ((cell.sizes.seq_len, 4),)
+    for leaves in ({}, ALPACA):
+        undivided = make_cell(leaves={**leaves, "global_batch_size": 7, "micro_batch_size": 2})
+        assert micro_batches.longest_sizes(undivided) == micro_batches.typical_sizes(undivided) == undivided.sizes
 
 
 def test_the_longest_micro_batch_is_one_that_is_drawn():

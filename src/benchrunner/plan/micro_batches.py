@@ -25,7 +25,9 @@ _KEPT: dict[tuple[object, ...], Lengths] = {}
 
 def longest_sizes(cell: Cell) -> Sizes:
     """The cell's sizes with the length that the longest micro-batch of its run is padded to."""
-    return replace(cell.sizes, seq_len=_longest(cell)) if is_padded(cell) else cell.sizes
+    return (
+        replace(cell.sizes, seq_len=_longest(cell)) if is_padded(cell) and cell.sizes.accumulation_steps else cell.sizes
+    )
 
 
 def _longest(cell: Cell) -> int:
@@ -41,8 +43,8 @@ def _longest(cell: Cell) -> int:
 def typical_lengths(cell: Cell) -> Lengths:
     """The micro-batches of the median step of the window, on the device that has the most tokens in it."""
     sizes = cell.sizes
-    if not is_padded(cell):
-        return ((sizes.seq_len, sizes.accumulation_steps),)
+    if not is_padded(cell) or not sizes.accumulation_steps:  # none: the global batch does not divide, which rules say
+        return ((sizes.seq_len, max(sizes.accumulation_steps, 1)),)
     key = (cell.config.workload, cell.config.seed, sizes, cell.config.measure)
     if key not in _KEPT:
         _KEPT[key] = _draw_typical(cell)

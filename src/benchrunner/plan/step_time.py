@@ -66,11 +66,11 @@ def predict_step(config: Config, sizes: Sizes, hardware: Hardware, lengths: Leng
     device_s, host_s = sum(terms.values()), ideal["host"] / reached["host"]
     waits_s = host_s if takes_turns(config, sizes) else max(host_s - device_s, 0.0)
     terms |= {"host": waits_s} if waits_s else {}
-    low, high = _interval(hardware.calibration, waits_s / (device_s + waits_s))
+    low_s, high_s = _interval(config, sizes, hardware, device_s, host_s)
     return StepTime(
         seconds=device_s + waits_s,
-        low_s=(device_s + waits_s) * low,
-        high_s=(device_s + waits_s) * high,
+        low_s=low_s,
+        high_s=high_s,
         terms_s=terms,
         limited_by="host" if host_s > device_s else max(terms, key=lambda name: terms[name]),
     )
@@ -81,11 +81,14 @@ def takes_turns(config: Config, sizes: Sizes) -> bool:
     return config.workload.name == "generate" and config.strategy.kind == "fsdp" and sizes.world_size > 1
 
 
-def _interval(calibration: Mapping[str, float], host_share: float) -> tuple[float, float]:
-    """The interval's ends as shares of the time: as wide as the host's, as far as the device waits for it."""
-    spread, host = calibration.get("spread", SPREAD), calibration.get("host_spread", HOST_SPREAD)
-    width = max(spread, min(1.0, 2 * host_share) * host)
-    return 1 / (1 + width) if host_share else 1 - width, 1 + width
+def _interval(config: Config, sizes: Sizes, hardware: Hardware, device_s: float, host_s: float) -> tuple[float, float]:
+    """The interval's ends: those of the device and of the host, whichever is the later."""
+    spread = hardware.calibration.get("spread", SPREAD)
+    wider = 1 + hardware.calibration.get("host_spread", HOST_SPREAD)
+    device, host = (device_s * (1 - spread), device_s * (1 + spread)), (host_s / wider, host_s * wider)
+    if takes_turns(config, sizes):
+        return device[0] + host[0], device[1] + host[1]
+    return max(device[0], host[0]), max(device[1], host[1])
 
 
 def efficiencies(calibration: Mapping[str, float]) -> dict[str, float]:
