@@ -122,6 +122,10 @@ class Model:
         mlp += tokens * f * ((2 * e + activated * e if gated else e) + inputs)
         if self.config.workload.name == "lora" and not self.is_compiled:
             attention += tokens * e * 2 * self.config.workload.lora_rank + self._dropped()
+        if self.config.workload.name == "adapter" and not self.is_compiled:
+            attention += tokens * e * d  # what the gate multiplies
+        if shape.dropout and not self.is_compiled:
+            attention, mlp = attention + tokens * d, mlp + tokens * d  # masks
         if self.config.workload.name == "adapter_v2":
             attention += tokens * e * ((0 if self.is_compiled else 3 * d) + 2 * kv)
             mlp += tokens * e * (d + (2 * f if gated else f))
@@ -140,17 +144,24 @@ class Model:
 
     def _dropped(self) -> float:
         """What LoRA keeps of its input: what dropout left of it, and its mask."""
-        return float(self.tokens * self.shape.d_model * self.width.activation * (2 if self._drops else 1))
+        return float(self.tokens * self.shape.d_model * (self.width.activation + (1 if self._drops else 0)))
 
     @property
     def _drops(self) -> bool:
         return self.config.workload.lora_dropout > 0
 
     def _spared(self) -> float:
-        """What the first block of LoRA needs not keep, since its input is frozen: that, its mask, an MLP beside it."""
+        """What the first block with a backward pass needs not keep, since its input is frozen.
+
+        Under LoRA that, its mask, and an MLP beside the attention; under an adapter all of the attention but the
+        queries, which the prompt sees. A compiler keeps less of it anyway.
+        """
+        if self.config.workload.name == "adapter":
+            kv = self.tokens * arithmetic.kv_width(self.shape) * self.width.activation
+            return self.block.input + (2 * kv if self.is_compiled else 2 * self.block.thin + 3 * kv)
         if self.config.workload.name != "lora" or self.is_compiled:
             return 0.0
-        mask = self.block.thin if self._drops else 0.0
+        mask = self.tokens * self.shape.d_model if self._drops else 0
         return self.block.input + mask + (self.block.mlp_saved if self.shape.parallel_residual else 0.0)
 
     def kept(self, index: int) -> float:
@@ -158,7 +169,7 @@ class Model:
         if index < self.first:
             return 0.0
         if index not in self.checkpointed:
-            spared = self._spared() if index == 0 else 0.0
+            spared = self._spared() if index == self.first else 0.0
             return self.block.saved + self.copies(self.block.parameters) - spared
         if self.per_op:
             products = (

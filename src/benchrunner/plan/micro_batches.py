@@ -71,6 +71,8 @@ def _grouped(lengths: Iterable[int]) -> Lengths:
 
 def typical_sizes(cell: Cell) -> Sizes:
     """The cell's sizes with the mean length of a typical step."""
+    if not is_padded(cell):
+        return cell.sizes
     lengths = typical_lengths(cell)
     num_tokens = sum(length * count for length, count in lengths)
     return replace(cell.sizes, seq_len=round(num_tokens / sum(count for _, count in lengths)))

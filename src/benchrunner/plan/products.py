@@ -5,13 +5,13 @@ Long products compute; those of few tokens read their matrix and wait for it.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from benchrunner.core import arithmetic
 from benchrunner.core.schema import Config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
+class Product(NamedTuple):
     """[rows, inner] × [inner, columns], so many times in a micro-step."""
 
     rows: float
@@ -54,7 +54,7 @@ def _passes(
         (inputs, rows, outputs, weights),
     ):
         if num:
-            yield Product(rows=one_rows, inner=inner, columns=columns, times=num, in_fp8=in_fp8)
+            yield Product(one_rows, inner, columns, num, in_fp8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,8 @@ def _product_seconds(config: Config, hardware: Hardware, tokens: float) -> dict[
         ("matmul", _compute(config), [one for one in products if not one.in_fp8]),
         ("matmul_fp8", "fp8", [one for one in products if one.in_fp8]),
     ):
+        if not chosen:
+            continue
         element = 1.0 if dtype == "fp8" else float(widths_of(config).activation)
         found[name], waiting_s = split_seconds(chosen, element, peaks.get(dtype, 1.0), bandwidth)
         found["memory"] += waiting_s
