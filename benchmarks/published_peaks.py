@@ -4,7 +4,7 @@ The sweeps behind a page are planned anew for its device, without one, and their
 what those show: peak memory (rounded to 0.01 GiB there) and the time of a step, of a generation the time of a sample.
 Prints a line a page and kind of cell, times that the device limits apart from those that wait for the host, how often
 the 90 % intervals hold, and whether the fastest measured cell is among the first three predicted. `--page` judges one;
-`--calibrate-on N` fits the times to N cells first, spread evenly over all pages, and judges the others.
+`--calibrate` fits typical efficiencies to six of the cells, one of a kind (`SIX`), and judges the others.
 """
 
 import argparse
@@ -102,6 +102,16 @@ MISSES = {"memory": 0.03, "time": 0.12}
 """Errors beyond these are printed cell by cell with --misses."""
 NUM_BEST = 3
 
+SIX = (
+    ("overhead", "train_single_bf16_eager"),
+    ("precision-matrix", "train_single_fp8_inductor_none"),
+    ("precision-matrix", "train_ddp_fp8-torchao_eager_none"),
+    ("precision-matrix", "train_fsdp_stage3_bf16-mixed_eager_full"),
+    ("finetune-matrix", "adapter_v2_single_nf4_eager"),
+    ("h200-generate", "generate_single_bf16_eager"),
+)
+"""Page and a part of the slug of cells that a calibration may be fitted to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -146,8 +156,8 @@ def main() -> None:
     found = [(page.name, row, cell) for page in pages for row, cell in _rows(page, arguments.hardware)]
     machine = _machine(arguments.hardware)
     fitted: set[int] = set()
-    if arguments.calibrate_on:
-        chosen = found[:: len(found) // arguments.calibrate_on][: arguments.calibrate_on]
+    if arguments.calibrate:
+        chosen = [next(one for one in found if page in one[0] and slug in one[2].slug) for page, slug in SIX]
         machine, fitted = _calibrated(machine, chosen), {id(row) for _, row, _ in chosen}
     others = [one for one in found if id(one[1]) not in fitted]
     planned = _predicted([cell for _, _, cell in others], machine, arguments.method)
@@ -167,17 +177,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--page", default="", help="a part of a page's name, e.g. precision-matrix")
     parser.add_argument("--method", choices=("dry_run", "analytic"), default="analytic")
     parser.add_argument("--hardware", default="h200-sxm-141gb")
-    parser.add_argument("--calibrate-on", type=int, default=0, metavar="N")
+    parser.add_argument("--calibrate", action="store_true", help="fit the times to six cells and judge the others")
     parser.add_argument("--kinds", action="store_true", help="a line for each workload, precision and compiler as well")
     parser.add_argument("--misses", action="store_true", help="the cells that miss")
     return parser.parse_args()
 
 
 def _calibrated(machine: Hardware, rows: Sequence[tuple[str, dict[str, str], Cell]]) -> Hardware:
+    """The machine as if nothing but these cells were known of its times."""
+    machine = replace(machine, calibration={})
     timed = [(cell, seconds) for _, row, cell in rows if (seconds := _time_s(row, cell))]
     fitted = fit_times([one for cell, seconds in timed if (one := timed_by(cell, seconds, machine))], machine)
     print(f"fitted to {', '.join(cell.slug for cell, _ in timed)}:\n{fitted}")
-    return replace(machine, calibration={**machine.calibration, **fitted})
+    return replace(machine, calibration=fitted)
 
 
 # --- rows and their cells
