@@ -62,3 +62,18 @@ def test_the_allocator_has_what_context_and_nccl_leave():
     emulated = make_cell(leaves={"memory_limit_gib": 16.0})
     assert predict.capacity_bytes(emulated, calibrated) == 15 * GIB
     assert predict.capacity_bytes(two, CPU) == CPU.memory_bytes // 2
+
+
+def test_a_sample_of_generation_counts_its_new_tokens():
+    predicted = predict.predict(make_cell(workload="generate"), FAST)
+    assert predicted["tokens_per_second_per_device"] == pytest.approx(200 / predicted["step_time_s"])
+
+
+def test_what_is_not_modelled_is_said():
+    assert "note" not in predict.predict(make_cell(), FAST)
+    thunder = make_cell(compile="thunder", leaves={"workload.lengths": "alpaca"})
+    note = predict.predict(thunder, FAST)["note"]
+    assert note.startswith("not modelled: what thunder keeps") and "a length" in note
+    fsdp1 = make_cell(visible_devices=2, strategy="fsdp_stage3", engine="fabric", workload="lora")
+    assert "FSDP1" in predict.predict(fsdp1, FAST)["note"] and predict.margin_of(fsdp1) == 0.4
+    assert "note" not in predict.predict(make_cell(engine="fabric"), FAST)

@@ -82,7 +82,8 @@ def is_translated(cell: Cell) -> bool:
 def _predicted(planned: PlannedCell, answer: dry_runs.Answer, hardware: Hardware) -> Prediction:
     predicted, cell = planned.predicted or Prediction(), planned.cell
     if "refused" in answer:
-        return {**predicted, "note": f"no dry run: {answer['refused']}"}
+        also = f"; {predicted['note']}" if "note" in predicted else ""
+        return {**predicted, "note": f"no dry run: {answer['refused']}{also}"}
     change = _compiled_change(cell, answer.get("compiled_block_bytes")) if is_translated(cell) else 0
     found: Prediction = {
         **predicted,
