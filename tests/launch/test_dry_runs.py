@@ -5,11 +5,13 @@ import pytest
 from benchrunner.launch import dry_runs
 
 ANSWERS = """
-import json, sys
+import json, sys, time
 for line in sys.stdin:
     question = json.loads(line)
     if question["size"] == 13:
         sys.exit("no luck")
+    if question["size"] == 17:
+        time.sleep(60)
     print("a library says hello")
     print(json.dumps({"peak_memory_bytes": 2 * question["size"]}), flush=True)
 """
@@ -47,6 +49,13 @@ def test_a_process_that_ends_early_refuses_what_it_did_not_come_to_and_keeps_non
     answers, _ = ask(13)
     assert answers == [{"refused": "the dry run ended early: no luck"}]
     assert not list(dry_runs.cache_dir().glob("*.json"))
+
+
+def test_what_was_answered_before_the_time_was_up_counts(ask, monkeypatch):
+    monkeypatch.setattr(dry_runs, "TIMEOUT_S", 2.0)
+    answers, _ = ask(1, 2, 17)
+    assert [one["peak_memory_bytes"] for one in answers[:2]] == [2, 4]
+    assert answers[2]["refused"].startswith("the dry run ended early: no answer within")
 
 
 def test_a_damaged_answer_is_refused_by_name(ask):
