@@ -16,12 +16,12 @@ from pathlib import Path
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record
 from benchrunner.core.units import GIB
-from benchrunner.machine import hardware
-from benchrunner.machine.hardware import Hardware
+from benchrunner.machine.hardware import Hardware, as_filed
 from benchrunner.plan import predict
 from benchrunner.plan.calibrate import Sample, calibrate
 from benchrunner.plan.dry_runs import apply_dry_runs
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.report.results import predicted_peak_bytes
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_records
 
@@ -38,8 +38,8 @@ class Compared:
 
     def memory_error(self) -> float | None:
         """Predicted ÷ measured − 1; None on a CPU, whose peak is a process's."""
-        measured = self.record.metrics.get("peak_memory_allocated_bytes")
-        if not measured or self.record.metrics.get("memory_scope") == "process":
+        measured = predicted_peak_bytes(self.planned.cell, self.record.metrics)
+        if not measured:
             return None
         return (self.planned.predicted or {}).get("peak_memory_bytes", 0) / measured - 1
 
@@ -57,7 +57,7 @@ def main() -> None:
     for directory in arguments.directories:
         plan = load_plan(directory)
         records, problems = read_records(plan.cells, SweepPaths(Path(directory)))
-        machine = _machine(plan.hardware)
+        machine = as_filed(plan.hardware)
         cells = [one for one in plan.cells if (found := records.get(one.cell.slug)) and found.status == "ok"]
         fitted = cells[:: max(1, len(cells) // arguments.calibrate_on)] if arguments.calibrate_on else []
         fitted = fitted[: arguments.calibrate_on]
@@ -77,12 +77,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--method", choices=("dry_run", "analytic"), default="dry_run")
     parser.add_argument("--calibrate-on", type=int, default=0, metavar="N")
     return parser.parse_args()
-
-
-def _machine(measured: Hardware) -> Hardware:
-    """The machine of the sweep with what its file says by now."""
-    known = next((file for file in hardware.device_files() if file.name == measured.name), None)
-    return replace(measured, calibration=known.calibration) if known else measured
 
 
 def _predicted(cells: Sequence[PlannedCell], machine: Hardware, method: str) -> list[PlannedCell]:

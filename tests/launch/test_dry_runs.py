@@ -1,5 +1,7 @@
 """Dry runs as processes, by a stand-in for the worker: order, equal questions, the cache, and ends that come early."""
 
+import subprocess
+
 import pytest
 
 from benchrunner.launch import dry_runs
@@ -90,6 +92,17 @@ def test_answers_are_kept_in_the_home_of_a_user(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(dry_runs.Path, "home", staticmethod(lambda: tmp_path))
     assert dry_runs.cache_dir() == tmp_path / ".cache" / "benchrunner" / "dry-runs"
+
+
+def test_what_was_answered_before_the_time_was_up_counts(ask, monkeypatch):
+    def run(command, timeout, **kwargs):
+        raise subprocess.TimeoutExpired(command, timeout, output=b'{"peak_memory_bytes": 7}\n')
+
+    monkeypatch.setattr(dry_runs.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(dry_runs.subprocess, "run", run)
+    answers, _ = ask(1, 2)
+    late = f"the dry run ended early: no answer within {2 * dry_runs.TIMEOUT_S:.0f} s"
+    assert answers == [{"peak_memory_bytes": 7}, {"refused": late}]
 
 
 def test_a_damaged_answer_is_refused_by_name(ask):

@@ -3,14 +3,17 @@ from dataclasses import replace
 import pytest
 
 from benchrunner.core.errors import UsageError
-from benchrunner.plan.calibrate import Sample, calibrate, fit
-from benchrunner.plan.step_time import predict_step
+from benchrunner.plan.calibrate import LEAST_SPREAD, Sample, Timed, calibrate, fit
+from benchrunner.plan.step_time import RESOURCES, predict_step
 from samples import H200, make_cell, make_record
 
 FAST = replace(
     H200, memory_bandwidth_bytes_per_second=4.8e12, interconnect_bytes_per_second=4.5e11, peak_flops={"bf16": 989e12}
 )
-TRUE = {"clock": 1.0, "matmul": 0.6, "attention": 0.4, "memory": 0.5, "communication": 1.5}
+TRUE = {
+    "clock": 0.9, "matmul": 0.6, "attention": 0.4, "elementwise": 0.5, "memory": 0.7, "communication": 1.2, "host": 0.4,
+}  # fmt: skip
+WIDE = {"model.d_model": 4096, "model.d_ff": 8192, "seq_len": 1024, "model.max_seq_len": 4096}
 
 
 def sample(visible_devices=2, leaves=None, ranks=(), **axes):
@@ -23,25 +26,34 @@ def sample(visible_devices=2, leaves=None, ranks=(), **axes):
 MEASURED = [
     sample(),
     sample(compile="inductor", leaves={"micro_batch_size": 4}),
-    sample(activation_checkpointing="full", leaves={"seq_len": 32}),
-    sample(strategy="ddp"),
-    sample(strategy="fsdp_stage3", leaves={"micro_batch_size": 8}),
-    sample(leaves={"model.d_model": 1024, "model.d_ff": 4096, "micro_batch_size": 8}),
+    sample(leaves=WIDE),
+    sample(activation_checkpointing="full", leaves={**WIDE, "micro_batch_size": 4}),
+    sample(strategy="ddp", leaves=WIDE),
+    sample(strategy="fsdp_stage3", leaves={**WIDE, "seq_len": 4096}),
 ]
 
 
 def test_what_the_times_were_made_of_predicts_them():
     found = calibrate(MEASURED, FAST)
-    assert found["spread"] == pytest.approx(0.05)
+    assert (found["spread"], found["host_spread"]) == (LEAST_SPREAD["spread"], LEAST_SPREAD["host_spread"])
     for one in MEASURED:
         step = predict_step(one.cell.config, one.cell.sizes, replace(FAST, calibration=found))
         assert step.seconds == pytest.approx(one.record.metrics["step_time_median_s"], rel=0.02)
 
 
-def test_a_fit_is_never_negative_and_leaves_empty_columns_out():
-    assert fit([[1.0, 0.0, 2.0], [2.0, 0.0, 1.0]]) == pytest.approx([1 / 3, 0.0, 1 / 3])
-    assert fit([[1.0, 3.0], [1.0, -3.0]])[1] == pytest.approx(0.0, abs=1e-9)
-    assert min(fit([[1.0, 1.0], [1.0, 2.0], [1.0, 0.5]])) >= 0
+def test_what_no_sample_tells_is_left_out():
+    host_alone = calibrate(MEASURED[:2], FAST)
+    assert set(host_alone) == {"clock", "host", "host_spread"}
+    assert host_alone["host"] == pytest.approx(TRUE["host"], rel=0.02)
+    assert not {"matmul_fp8", "decode"} & set(calibrate(MEASURED, FAST))
+
+
+def test_a_few_cells_of_one_kind_leave_what_is_known_of_the_rest():
+    before = {**dict.fromkeys(RESOURCES, 1.0), "clock": 1.0}
+    ideal = {**dict.fromkeys(RESOURCES, 0.0), "matmul": 1.0, "memory": 0.01}
+    found = fit([Timed(ideal_s=ideal, time_s=2.02, in_turns=False)], before)
+    assert found["matmul"] == pytest.approx(0.5, rel=0.05)
+    assert found["memory"] == pytest.approx(1.0, rel=0.02) and found["attention"] == 1.0
 
 
 def test_what_lies_outside_of_the_allocator_comes_from_the_driver():

@@ -22,6 +22,9 @@ def test_the_terms_are_the_prediction():
     assert sum(found.memory_bytes.values()) == pytest.approx(one.predicted["peak_memory_bytes"], abs=16)
     assert sum(found.step_s.values()) == pytest.approx(one.predicted["step_time_s"])
     assert found.outside_bytes > 0
+    waits_s = found.step_s.pop("host")
+    device_s = sum(found.step_s.values())
+    assert waits_s + device_s == pytest.approx(found.ideal_s["host"] / found.efficiencies["host"])
     for name, seconds in found.step_s.items():
         assert seconds == pytest.approx(found.ideal_s[name] / found.efficiencies[name])
     assert explain(one, CPU).outside_bytes == 0

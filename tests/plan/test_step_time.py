@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from benchrunner.core import arithmetic
-from benchrunner.plan import step_time
+from benchrunner.plan import operations, products, step_time, traffic
 from samples import CPU, H200, make_cell
 
 FAST = replace(
@@ -13,48 +13,105 @@ FAST = replace(
     peak_flops={"bf16": 989e12, "fp8": 1979e12},
 )
 
+CHOSEN = {
+    "clock": 0.5, "matmul": 0.8, "attention": 1.0, "elementwise": 0.125, "memory": 0.25, "host": 1e9, "spread": 0.1,
+}  # fmt: skip
+WIDE = {"model.d_model": 4096, "model.d_ff": 4096, "seq_len": 4096}
+
 
 def ideal(visible_devices=2, leaves=None, **axes):
     cell = make_cell(visible_devices=visible_devices, leaves=leaves, **axes)
     return step_time.ideal_seconds(cell.config, cell.sizes, FAST)
 
 
-def test_all_work_is_in_one_term():
-    cell = make_cell(activation_checkpointing="full")
-    flops = step_time.flops_by_kind(cell.config, cell.sizes)
-    assert sum(flops.values()) == pytest.approx(arithmetic.hardware_flops_per_step(cell.config, cell.sizes))
+@pytest.mark.parametrize(
+    ("axes", "leaves"),
+    [
+        ({"activation_checkpointing": "full"}, {}),
+        ({"workload": "forward"}, {}),
+        ({}, {"workload.loss_chunk_tokens": 16}),
+    ],
+)
+def test_products_and_attention_are_all_the_work(axes, leaves):
+    cell = make_cell(leaves=leaves, **axes)
+    tokens = cell.sizes.micro_batch_size * cell.sizes.seq_len
+    flops = sum(one.flops for one in products.products_of(cell.config, tokens))
+    flops += step_time.attention_flops(cell.config, tokens, cell.sizes.seq_len)
+    assert flops == pytest.approx(arithmetic.hardware_flops_per_step(cell.config, cell.sizes))
 
 
 def test_efficiencies_divide_and_the_clock_scales_what_is_computed():
     cell = make_cell()
-    chosen = {"clock": 0.5, "matmul": 0.8, "attention": 1.0, "memory": 0.25, "spread": 0.1}
-    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=chosen))
+    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=CHOSEN))
     free = ideal()
-    expected = free["matmul"] / 0.4 + free["attention"] / 0.5 + free["memory"] / 0.25
+    parts = {"matmul": 0.4, "attention": 0.5, "elementwise": 0.125, "memory": 0.25}
+    expected = sum(free[name] / share for name, share in parts.items())
     assert step.seconds == pytest.approx(expected)
     assert (step.low_s, step.high_s) == (pytest.approx(0.9 * expected), pytest.approx(1.1 * expected))
-    assert step.limited_by == "memory"
+    assert step.limited_by == "elementwise" and "host" not in step.terms_s
+
+
+def test_a_slow_host_sets_the_pace_and_widens_the_interval():
+    cell = make_cell()
+    quick = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=CHOSEN))
+    slow = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=CHOSEN | {"host": 0.01}))
+    assert slow.seconds == pytest.approx(ideal()["host"] / 0.01) and slow.seconds > 2 * quick.seconds
+    assert slow.terms_s["host"] == pytest.approx(slow.seconds - quick.seconds)
+    assert slow.limited_by == "host" and slow.high_s / slow.seconds == pytest.approx(1 + step_time.HOST_SPREAD)
+
+
+def test_operations_follow_layers_micro_steps_and_what_is_added():
+    def count(leaves=None, **axes):
+        cell = make_cell(leaves=leaves, **axes)
+        return operations.step_operations(cell.config, cell.sizes, ((64, cell.sizes.accumulation_steps),))
+
+    plain = count()
+    assert count({"model.num_layers": 8}) > 1.5 * plain
+    assert count({"global_batch_size": 4}) == pytest.approx(4 * plain, rel=0.2)
+    assert plain < count(activation_checkpointing="full") < count(precision="fp8-torchao")
+    assert count(precision="fp8-torchao", compile="inductor") < count(precision="fp8-torchao")
+    assert count(visible_devices=2, strategy="fsdp_stage3") > count(visible_devices=2, strategy="fsdp_stage2") > plain
+    assert count(workload="lora") > count(workload="lora", compile="inductor")
+
+
+def test_a_token_reads_every_matrix_and_4_bits_are_no_faster():
+    bf16, nf4 = ideal(workload="generate"), ideal(workload="generate", precision="nf4")
+    assert bf16["decode"] > 0 and nf4["decode"] == pytest.approx(bf16["decode"])
+    assert nf4["host"] > bf16["host"]
+    captured = {"compile.mode": "reduce-overhead", "compile.scope": "model"}
+    assert ideal(workload="generate", compile="inductor", leaves=captured)["host"] < 0.3 * bf16["host"]
+
+
+def test_products_of_few_tokens_wait_for_their_matrix():
+    few, many = ideal(leaves={"seq_len": 1}), ideal(leaves=WIDE)
+    assert few["matmul"] == 0 and few["memory"] > 0
+    assert many["matmul"] > 0
+
+
+def test_heads_that_8_does_not_divide_are_slow():
+    even, odd = (ideal(leaves={"model.d_model": 64 * size, "model.num_heads": 64}) for size in (8, 9))
+    assert odd["attention"] > 4 * even["attention"]
 
 
 def test_an_unknown_peak_gives_no_time():
     cell = make_cell()
     assert step_time.predict_step(cell.config, cell.sizes, CPU) is None
-    assert ideal(workload="generate") is None
+    assert ideal(workload="parity") is None
     fp8 = make_cell(precision="fp8")
     assert step_time.ideal_seconds(fp8.config, fp8.sizes, replace(FAST, peak_flops={"bf16": 1e15})) is None
 
 
 def test_fp8_leaves_attention_and_what_is_kept_in_bf16():
-    times = ideal(precision="fp8")
+    times = ideal(precision="fp8", leaves=WIDE)
     assert times["matmul"] == 0 and times["matmul_fp8"] > 0 and times["attention"] > 0
-    assert ideal(precision="fp8", leaves={"precision.scope": "blocks"})["matmul"] > 0
+    assert ideal(precision="fp8", leaves={**WIDE, "model.vocab_size": 32000, "precision.scope": "blocks"})["matmul"] > 0
 
 
 @pytest.mark.parametrize(("strategy", "passes"), [("single", 0), ("ddp", 2), ("fsdp_stage2", 2), ("fsdp_stage3", 3)])
 def test_collectives_send_as_often_as_the_strategy_gathers_and_reduces(strategy, passes):
     cell = make_cell(visible_devices=4, strategy=strategy)
     one = arithmetic.num_parameters(cell.config.model) * 2 * 3 / 4
-    assert step_time.sent_bytes(cell.config, cell.sizes) == pytest.approx(passes * one)
+    assert traffic.sent_bytes(cell.config, cell.sizes) == pytest.approx(passes * one)
 
 
 def test_ddp_reduces_once_and_fsdp_in_every_micro_step():
@@ -62,16 +119,16 @@ def test_ddp_reduces_once_and_fsdp_in_every_micro_step():
         once, often = (
             make_cell(visible_devices=2, strategy=strategy, leaves={"global_batch_size": size}) for size in (2, 8)
         )
-        assert step_time.sent_bytes(often.config, often.sizes) == factor * step_time.sent_bytes(once.config, once.sizes)
+        assert traffic.sent_bytes(often.config, often.sizes) == factor * traffic.sent_bytes(once.config, once.sizes)
 
 
 def test_fused_kernels_move_less():
-    assert ideal(compile="inductor")["memory"] < ideal()["memory"]
+    assert ideal(compile="inductor")["elementwise"] < ideal()["elementwise"]
 
 
 def test_nothing_goes_backward_below_the_first_prompt_of_an_adapter():
     layers = {"model.num_layers": 4, "workload.adapter_start_layer": 0}
     whole = ideal(workload="adapter", leaves=layers)
     half = ideal(workload="adapter", leaves=layers | {"workload.adapter_start_layer": 2})
-    assert all(half[name] < whole[name] for name in ("matmul", "attention", "memory"))
+    assert all(half[name] < whole[name] for name in ("attention", "elementwise", "host"))
     assert half["attention"] == pytest.approx(whole["attention"] * 2 / 3)

@@ -37,6 +37,7 @@ def test_published_peaks(words, measured_gib):
 @pytest.mark.parametrize(
     ("words", "measured_gib"),
     [
+        (("workload=lora",), 2.58),
         (("workload=lora", "precision=nf4"), 1.87),
         (("workload=adapter_v2", "precision=nf4-dq"), 2.30),
         (("workload=lora", "precision=nf4", "strategy=fsdp_stage3", "devices=2"), 2.02),
@@ -48,7 +49,7 @@ def test_published_peaks(words, measured_gib):
 def test_published_peaks_of_finetuning_and_generation(words, measured_gib):
     short = (*SEVEN_B[:2], "seq_len=2048", "workload.adapter_start_layer=0")
     answer = dry_run.answer(cell_to_dict(make_cell(*short, *words)))
-    assert answer["peak_memory_bytes"] / GIB == pytest.approx(measured_gib, rel=0.008)
+    assert answer["peak_memory_bytes"] / GIB == pytest.approx(measured_gib, rel=0.006)
 
 
 def test_longer_generations_keep_more():

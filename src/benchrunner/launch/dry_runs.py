@@ -15,7 +15,8 @@ from benchrunner.core.files import write_json
 from benchrunner.core.plain_json import parse
 
 MODULE = "benchrunner.worker.dry_run"
-TIMEOUT_S = 600.0
+TIMEOUT_S = 300.0
+"""For each question of a process: the largest take a minute alone, and longer beside others."""
 
 Answer = dict[str, Any]
 """What `worker/dry_run.py` says of a cell: peak, reserved, phase and terms, or `refused`."""
@@ -61,6 +62,11 @@ def _read(key: str) -> Answer:
     return found
 
 
+def _text(output: str | bytes | None) -> str:
+    """What a process had written when its time was up."""
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
 def _ask(share: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Answer]:
     """One process answers its share, a line each; what it does not come to is refused."""
     asked = "".join(f"{json.dumps(question)}\n" for _, question in share)
@@ -68,10 +74,12 @@ def _ask(share: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Answer]:
     try:
         done = subprocess.run(
             [sys.executable, "-m", MODULE], input=asked, capture_output=True, encoding="utf-8", errors="replace",
-            timeout=TIMEOUT_S, env=environment,
+            timeout=TIMEOUT_S * len(share), env=environment,
         )  # fmt: skip
         lines, problem = done.stdout.splitlines(), _last_line(done.stderr) or f"exit code {done.returncode}"
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        lines, problem = _text(error.stdout).splitlines(), f"no answer within {error.timeout:.0f} s"
+    except OSError as error:
         lines, problem = [], str(error)
     answers = [json.loads(line) for line in lines if line.startswith("{")]
     refused = [{"refused": f"the dry run ended early: {problem}"}] * (len(share) - len(answers))

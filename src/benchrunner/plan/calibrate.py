@@ -1,20 +1,26 @@
 """Efficiencies and additive terms of the prediction, fitted to measured cells: what `bench calibrate DIR` writes."""
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchrunner.core.cell import Cell
 from benchrunner.core.errors import UsageError
 from benchrunner.core.record import Record
 from benchrunner.machine.hardware import Hardware
-from benchrunner.plan.predict import typical_sizes
-from benchrunner.plan.step_time import RESOURCES, ideal_seconds
+from benchrunner.plan.micro_batches import typical_lengths
+from benchrunner.plan.step_time import COMPUTED, DEVICE, RESOURCES, efficiencies, ideal_seconds, takes_turns
 
-NUM_ROUNDS = 2000
-LEAST_SPREAD = 0.05
+NUM_ROUNDS = 300
+MEASURED, BELIEVED = 0.03, 0.25
+"""A measured time is trusted to this share of itself, an efficiency that is known already to this one: so a few cells
+of one kind move what they say something of, and leave the rest."""
+MOST_STEP = 0.2
+"""Of an efficiency's logarithm, in a round."""
 COVERED = 0.9
 """The interval is as wide as holds this share of the cells that it was fitted to."""
+LEAST_SPREAD = {"spread": 0.1, "host_spread": 0.3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,54 +31,95 @@ class Sample:
     record: Record
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """What a sample's time is fitted by."""
+
+    ideal_s: Mapping[str, float]
+    time_s: float
+    in_turns: bool
+    """Host and device wait for each other."""
+
+    def seconds(self, reached: Mapping[str, float]) -> dict[str, float]:
+        """Resource → what it adds to the step: the host all or nothing, and nothing else where it is slower."""
+        terms = {name: self.ideal_s[name] / reached[name] for name in RESOURCES if self.ideal_s[name]}
+        host_s = terms.pop("host", 0.0)
+        if self.in_turns:
+            return terms | {"host": host_s}
+        return {"host": host_s} if host_s > sum(terms.values()) else terms
+
+    def error(self, reached: Mapping[str, float]) -> float:
+        """Predicted ÷ measured − 1."""
+        return sum(self.seconds(reached).values()) / self.time_s - 1
+
+
 def calibrate(samples: Sequence[Sample], hardware: Hardware) -> dict[str, float]:
     """Name → value, as `hardware.calibration` has them; what the samples say nothing of is left out.
-
-    Times are sums of ideal seconds ÷ efficiency: a least-squares fit of the inverses to relative errors, none negative.
-    Measured times hold the clock that the power limit left, so the fitted efficiencies do too, and `clock` is 1.
 
     Raises:
         UsageError: no sample has a step time that can be predicted.
     """
-    rows, times_s = _rows(samples, hardware)
-    if not rows:
+    found = [_timed(sample, hardware) for sample in samples]
+    return {**fit_times([one for one in found if one], hardware), **_outside(samples)}
+
+
+def _timed(sample: Sample, hardware: Hardware) -> Timed | None:
+    time_s = sample.record.metrics.get("step_time_median_s")
+    is_sound = sample.record.status == "ok" and not sample.record.fault
+    return timed_by(sample.cell, time_s, hardware) if is_sound and time_s else None
+
+
+def timed_by(cell: Cell, time_s: float, hardware: Hardware) -> Timed | None:
+    """A cell and its measured time; None where its time is not predicted."""
+    ideal = ideal_seconds(cell.config, cell.sizes, hardware, typical_lengths(cell))
+    return Timed(ideal_s=ideal, time_s=time_s, in_turns=takes_turns(cell.config, cell.sizes)) if ideal else None
+
+
+def fit_times(timed: Sequence[Timed], hardware: Hardware) -> dict[str, float]:
+    """Efficiencies and the widths of intervals.
+
+    Times are sums of ideal seconds ÷ efficiency, or the host's. Each efficiency begins at what the device's file says,
+    else at the typical one, and is held to it as loosely as `BELIEVED` says.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not timed:
         raise UsageError("calibrate: no measured cell has a step time on a device with known peaks")
-    inverses = fit([[ideal[name] / time_s for name in RESOURCES] for ideal, time_s in zip(rows, times_s, strict=True)])
-    found = {name: 1 / inverse for name, inverse in zip(RESOURCES, inverses, strict=True) if inverse > 0}
-    errors = sorted(
-        abs(sum(ideal[name] * inverse for name, inverse in zip(RESOURCES, inverses, strict=True)) / time_s - 1)
-        for ideal, time_s in zip(rows, times_s, strict=True)
-    )
-    spread = max(LEAST_SPREAD, errors[min(len(errors) - 1, int(COVERED * len(errors)))])
-    return {"clock": 1.0, **found, "spread": spread, **_outside(samples)}
+    before = efficiencies(hardware.calibration)
+    reached = fit(timed, before)
+    told = {name for one in timed for name in one.seconds(reached)}
+    found = {name: reached[name] / (before["clock"] if name in COMPUTED else 1.0) for name in RESOURCES if name in told}
+    return {"clock": before["clock"], **found, **_spreads(timed, reached)}
 
 
-def _rows(samples: Sequence[Sample], hardware: Hardware) -> tuple[list[dict[str, float]], list[float]]:
-    rows, times_s = [], []
-    for sample in samples:
-        time_s = sample.record.metrics.get("step_time_median_s")
-        ideal = ideal_seconds(sample.cell.config, typical_sizes(sample.cell), hardware)
-        if sample.record.status == "ok" and not sample.record.fault and time_s and ideal:
-            rows.append(ideal)
-            times_s.append(float(time_s))
-    return rows, times_s
-
-
-def fit(rows: Sequence[Sequence[float]]) -> list[float]:
-    """x ≥ 0 that brings every row · x nearest to 1, by coordinate descent; 0 for a column that is empty."""
-    columns = list(zip(*rows, strict=True))
-    x = [1.0 if any(column) else 0.0 for column in columns]
-    left = [1.0 - sum(value * one for value, one in zip(row, x, strict=True)) for row in rows]
-    squares = [sum(value * value for value in column) for column in columns]
+def fit(timed: Sequence[Timed], before: Mapping[str, float]) -> dict[str, float]:
+    """Efficiencies by least squares of relative errors, and of their logarithms against those `before`."""
+    reached = dict(before)
     for _ in range(NUM_ROUNDS):
-        for place, column in enumerate(columns):
-            if not squares[place]:
-                continue
-            step = sum(value * rest for value, rest in zip(column, left, strict=True)) / squares[place]
-            step = max(step, -x[place])
-            x[place] += step
-            left = [rest - step * value for rest, value in zip(left, column, strict=True)]
-    return x
+        for name in RESOURCES:
+            pull = math.log(reached[name] / before[name]) / BELIEVED**2
+            slope, curve = pull, 1 / BELIEVED**2
+            for one in timed:
+                terms = one.seconds(reached)
+                share = terms.get(name, 0.0) / one.time_s / MEASURED
+                slope -= share * (sum(terms.values()) / one.time_s - 1) / MEASURED
+                curve += share * share
+            reached[name] *= math.exp(min(max(-slope / curve, -MOST_STEP), MOST_STEP))
+    return reached
+
+
+def _spreads(timed: Sequence[Timed], reached: Mapping[str, float]) -> dict[str, float]:
+    """Half of the interval, of steps that the device limits and of those that wait for the host."""
+    errors: dict[str, list[float]] = {"spread": [], "host_spread": []}
+    for one in timed:
+        is_device = any(name in one.seconds(reached) for name in DEVICE)
+        errors["spread" if is_device else "host_spread"].append(abs(one.error(reached)))
+    return {
+        name: max(LEAST_SPREAD[name], sorted(found)[min(len(found) - 1, int(COVERED * len(found)))])
+        for name, found in errors.items()
+        if found
+    }
 
 
 def _outside(samples: Sequence[Sample]) -> dict[str, float]:

@@ -6,8 +6,8 @@ docs/.
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.plan.micro_batches import typical_sizes
 from benchrunner.plan.plan import PlannedCell
-from benchrunner.plan.predict import typical_sizes
 
 START_S = 10.0
 """Processes and imports, and torchrun's own end: 6 s alone (reliability.md, launch and start), more beside others."""

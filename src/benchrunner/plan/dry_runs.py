@@ -17,6 +17,7 @@ from benchrunner.core.schema import CompileConfig, Config
 from benchrunner.launch import dry_runs
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.memory import peak_of
+from benchrunner.plan.micro_batches import longest_sizes
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.predict import Prediction, with_fit
 
@@ -44,13 +45,13 @@ def _asks(cell: Cell) -> bool:
 
 
 def question_of(cell: Cell) -> dict[str, Any]:
-    """The cell as the dry run is asked about it: without what cannot change the answer."""
+    """The cell as the dry run is asked about it: its longest micro-batch, without what cannot change the answer."""
     blank = replace(Config(), **{name: getattr(cell.config, name) for name in ASKED}, attention=cell.config.attention)
     blank = replace(blank, compile=CompileConfig(name=cell.config.compile.name))
     axes = dict(cell.axes)
     asked = replace(
         cell, cell_id="", config_digest="", slug="", axes=axes, overrides={}, config=blank,
-        sizes=replace(cell.sizes, devices=cell.sizes.world_size, nodes=1),
+        sizes=replace(longest_sizes(cell), devices=cell.sizes.world_size, nodes=1),
     )  # fmt: skip
     return cell_to_dict(asked)
 
@@ -72,7 +73,8 @@ def is_translated(cell: Cell) -> bool:
 def _predicted(planned: PlannedCell, answer: dry_runs.Answer, hardware: Hardware) -> Prediction:
     predicted, cell = planned.predicted or Prediction(), planned.cell
     if "refused" in answer:
-        return {**predicted, "note": f"no dry run: {answer['refused']}"}
+        also = f"; {predicted['note']}" if "note" in predicted else ""
+        return {**predicted, "note": f"no dry run: {answer['refused']}{also}"}
     change = _compiled_change(cell, answer.get("compiled_block_bytes")) if is_translated(cell) else 0
     found: Prediction = {
         **predicted,
@@ -91,8 +93,8 @@ def _compiled_change(cell: Cell, block_bytes: int | None) -> int:
     `block_bytes` is what a compiled block keeps as it was captured; None: as arithmetic has it.
     """
     eager = replace(cell.config, compile=replace(cell.config.compile, name="eager"))
-    compiled = peak_of(cell.config, cell.sizes, block_bytes).total_bytes
-    return compiled - peak_of(eager, cell.sizes).total_bytes
+    sizes = longest_sizes(cell)
+    return peak_of(cell.config, sizes, block_bytes).total_bytes - peak_of(eager, sizes).total_bytes
 
 
 def _tell(done: int, total: int) -> None:

@@ -7,6 +7,7 @@ from benchrunner.core.errors import UsageError
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import predict
 from benchrunner.plan.memory import peak_memory
+from benchrunner.plan.micro_batches import typical_lengths, typical_sizes
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.step_time import efficiencies, ideal_seconds, predict_step
 
@@ -22,9 +23,9 @@ class Explanation:
     outside_bytes: int
     """Of the process, but not the allocator's: no part of the peak."""
     step_s: dict[str, float]
-    """Resource → seconds of a step; they are its sum."""
+    """Resource → seconds of a step; they are its sum. `host` is what the device waits for it."""
     ideal_s: dict[str, float]
-    """The same at the data sheet's rates."""
+    """The same at the data sheet's rates; of `host` all that it has to do, the hidden part too."""
     efficiencies: dict[str, float]
     """Resource → share of that rate which is reached."""
 
@@ -32,14 +33,14 @@ class Explanation:
 def explain(planned: PlannedCell, hardware: Hardware) -> Explanation:
     """The terms of the arithmetic model, whatever the plan was predicted by."""
     cell = planned.cell
-    sizes = predict.typical_sizes(cell)
-    peak, step = peak_memory(cell), predict_step(cell.config, sizes, hardware)
+    sizes = typical_sizes(cell)
+    peak, step = peak_memory(cell), predict_step(cell.config, sizes, hardware, typical_lengths(cell))
     return Explanation(
         phase=peak.phase,
         memory_bytes=peak.terms,
         outside_bytes=predict.outside_bytes(cell, hardware) if hardware.device_type == "cuda" else 0,
         step_s=step.terms_s if step else {},
-        ideal_s=(ideal_seconds(cell.config, sizes, hardware) or {}) if step else {},
+        ideal_s=(ideal_seconds(cell.config, sizes, hardware, typical_lengths(cell)) or {}) if step else {},
         efficiencies=efficiencies(hardware.calibration),
     )
 

@@ -108,7 +108,7 @@ class Model:
         norms = 1 if shape.parallel_residual and shape.shared_norm else 2
         # residual before each norm, the norms' outputs as the linears keep them, qkv's output (values are a view of
         # it), rotated queries and keys, attention's output and its logarithms of sums.
-        attention = tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
+        attention: float = tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
         if shape.positions == "rotary":
             attention += tokens * e * (d + kv)
         if width.linear_input not in (0, e) and not frozen:
@@ -120,6 +120,12 @@ class Model:
         )
         activated = 0 if self.is_compiled else 1
         mlp += tokens * f * ((2 * e + activated * e if gated else e) + inputs)
+        if self.config.workload.name == "lora" and not self.is_compiled:
+            attention += tokens * e * 2 * self.config.workload.lora_rank + self._dropped()
+        if self.config.workload.name == "adapter" and not self.is_compiled:
+            attention += tokens * e * d  # what the gate multiplies
+        if shape.dropout and not self.is_compiled:
+            attention, mlp = attention + tokens * d, mlp + tokens * d  # masks
         if self.config.workload.name == "adapter_v2":
             attention += tokens * e * ((0 if self.is_compiled else 3 * d) + 2 * kv)
             mlp += tokens * e * (d + (2 * f if gated else f))
@@ -136,12 +142,35 @@ class Model:
             trained=0 if frozen else parameters,
         )
 
+    def _dropped(self) -> float:
+        """What LoRA keeps of its input: what dropout left of it, and its mask."""
+        return float(self.tokens * self.shape.d_model * (self.width.activation + (1 if self._drops else 0)))
+
+    @property
+    def _drops(self) -> bool:
+        return self.config.workload.lora_dropout > 0
+
+    def _spared(self) -> float:
+        """What the first block with a backward pass needs not keep, since its input is frozen.
+
+        Under LoRA that, its mask, and an MLP beside the attention; under an adapter all of the attention but the
+        queries, which the prompt sees. A compiler keeps less of it anyway.
+        """
+        if self.config.workload.name == "adapter":
+            kv = self.tokens * arithmetic.kv_width(self.shape) * self.width.activation
+            return self.block.input + (2 * kv if self.is_compiled else 2 * self.block.thin + 3 * kv)
+        if self.config.workload.name != "lora" or self.is_compiled:
+            return 0.0
+        mask = self.tokens * self.shape.d_model if self._drops else 0
+        return self.block.input + mask + (self.block.mlp_saved if self.shape.parallel_residual else 0.0)
+
     def kept(self, index: int) -> float:
         """Bytes that block `index` keeps from forward to backward."""
         if index < self.first:
             return 0.0
         if index not in self.checkpointed:
-            return self.block.saved + self.copies(self.block.parameters)
+            spared = self._spared() if index == self.first else 0.0
+            return self.block.saved + self.copies(self.block.parameters) - spared
         if self.per_op:
             products = (
                 self.tokens

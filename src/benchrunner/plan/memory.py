@@ -10,6 +10,7 @@ from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
 from benchrunner.core.schema import Config
 from benchrunner.plan.kept import Model
+from benchrunner.plan.micro_batches import longest_sizes
 
 CATEGORIES = (
     "parameters",
@@ -64,7 +65,7 @@ class Peak:
 
 def peak_memory(cell: Cell) -> Peak:
     """The predicted peak of the allocator on one device, in the steady state."""
-    return peak_of(cell.config, cell.sizes)
+    return peak_of(cell.config, longest_sizes(cell))
 
 
 def peak_of(config: Config, sizes: Sizes, block_bytes: int | None = None) -> Peak:
@@ -164,6 +165,8 @@ def _head(model: Model, tape: Tape) -> None:
     logits = float(rows * model.shape.vocab_size)
     tape.phase = "loss"
     inputs = block.input + (0 if model.is_peft else model.tokens * model.shape.d_model * width.linear_input)
+    if config.workload.loss_chunk_tokens:
+        inputs += block.input  # the gradient of the chunks that are through
     tape.take("activations", inputs)
     if config.workload.name == "adapter_v2" and not model.is_compiled:  # the scale's gradient needs what it multiplied
         tape.take("logits", logits * width.activation)

@@ -1,33 +1,46 @@
 """Seconds of a step: what each resource needs at its data-sheet rate, divided by what of that rate is reached.
 
 The shares are named efficiencies: of the device's file where it was calibrated (`bench calibrate`), else typical ones.
-Products, attention and memory traffic follow each other; communication counts as far as it is not hidden.
+On the device products, attention and memory traffic follow each other, and communication counts as far as it is not
+hidden. The host issues all of it in advance: where it needs longer than the device, the device waits.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Sizes
 from benchrunner.core.schema import Config
 from benchrunner.machine.hardware import Hardware
+from benchrunner.plan import operations, traffic
 from benchrunner.plan.kept import widths_of
+from benchrunner.plan.micro_batches import Lengths
+from benchrunner.plan.products import products_of, split_seconds
 
 TYPICAL = {
     "clock": 0.8,
     "matmul": 0.8,
     "matmul_fp8": 0.6,
     "attention": 0.5,
-    "memory": 0.75,
-    "communication": 2.0,
+    "elementwise": 0.6,
+    "memory": 0.8,
+    "decode": 0.65,
+    "communication": 1.5,
+    "host": 0.6,
 }
 """Of a data-sheet rate. `clock`: the share of the boost clock that the power limit leaves, of everything computed;
-`communication` may exceed 1, for most of it is hidden behind computation."""
+`memory`: long streams; `decode`: weights and cache read for a single token; `communication` may exceed 1, for most of
+it is hidden behind computation; `host`: of the reference rate of plan/operations.py."""
 
-RESOURCES = ("matmul", "matmul_fp8", "attention", "memory", "communication")
+DEVICE = ("matmul", "matmul_fp8", "attention", "elementwise", "memory", "decode", "communication")
+"""Resources of the device, whose times add up."""
+RESOURCES = (*DEVICE, "host")
 
-SPREAD = 0.25
-"""Half of the 90 % interval where nothing is calibrated, as a share of the time."""
+COMPUTED = ("matmul", "matmul_fp8", "attention")
+
+SPREAD, HOST_SPREAD = 0.25, 0.6
+"""Half of the 90 % interval where nothing is calibrated, as a share of the time; where the host sets the pace the hosts
+of one kind of device differ by more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,157 +52,154 @@ class StepTime:
     high_s: float
     """The interval that should hold nine times out of ten."""
     terms_s: dict[str, float]
-    """Resource → seconds."""
+    """Resource → seconds; `host` is what the device waits for it."""
     limited_by: str
 
 
-def predict_step(config: Config, sizes: Sizes, hardware: Hardware) -> StepTime | None:
-    """The step of a training or forward workload; None where a peak is unknown, or there are no steps."""
-    ideal = ideal_seconds(config, sizes, hardware)
+def predict_step(config: Config, sizes: Sizes, hardware: Hardware, lengths: Lengths | None = None) -> StepTime | None:
+    """A step, of `generate` a sample; None where a peak is unknown. `lengths`: where samples differ in length."""
+    ideal = ideal_seconds(config, sizes, hardware, lengths)
     if ideal is None:
         return None
     reached = efficiencies(hardware.calibration)
-    terms = {name: ideal[name] / reached[name] for name in RESOURCES if ideal[name]}
-    seconds = sum(terms.values())
-    spread = hardware.calibration.get("spread", SPREAD)
+    terms = {name: ideal[name] / reached[name] for name in DEVICE if ideal[name]}
+    device_s, host_s = sum(terms.values()), ideal["host"] / reached["host"]
+    waits_s = host_s if takes_turns(config, sizes) else max(host_s - device_s, 0.0)
+    terms |= {"host": waits_s} if waits_s else {}
+    low_s, high_s = _interval(config, sizes, hardware, device_s, host_s)
     return StepTime(
-        seconds=seconds,
-        low_s=seconds * (1 - spread),
-        high_s=seconds * (1 + spread),
+        seconds=device_s + waits_s,
+        low_s=low_s,
+        high_s=high_s,
         terms_s=terms,
-        limited_by=max(terms, key=lambda name: terms[name]),
+        limited_by="host" if host_s > device_s else max(terms, key=lambda name: terms[name]),
     )
+
+
+def takes_turns(config: Config, sizes: Sizes) -> bool:
+    """Whether host and device wait for each other: FSDP gathers for every token what it has only begun to issue."""
+    return config.workload.name == "generate" and config.strategy.kind == "fsdp" and sizes.world_size > 1
+
+
+def _interval(config: Config, sizes: Sizes, hardware: Hardware, device_s: float, host_s: float) -> tuple[float, float]:
+    """The interval's ends: those of the device and of the host, whichever is the later."""
+    spread = hardware.calibration.get("spread", SPREAD)
+    wider = 1 + hardware.calibration.get("host_spread", HOST_SPREAD)
+    device, host = (device_s * (1 - spread), device_s * (1 + spread)), (host_s / wider, host_s * wider)
+    if takes_turns(config, sizes):
+        return device[0] + host[0], device[1] + host[1]
+    return max(device[0], host[0]), max(device[1], host[1])
 
 
 def efficiencies(calibration: Mapping[str, float]) -> dict[str, float]:
     """Resource → share of its data-sheet rate that is reached; the clock scales all that is computed."""
     chosen = {name: calibration.get(name, default) for name, default in TYPICAL.items()}
-    computed = {name: chosen["clock"] * chosen[name] for name in ("matmul", "matmul_fp8", "attention")}
-    return {**chosen, **computed}
+    return {**chosen, **{name: chosen["clock"] * chosen[name] for name in COMPUTED}}
 
 
-def ideal_seconds(config: Config, sizes: Sizes, hardware: Hardware) -> dict[str, float] | None:
+def ideal_seconds(
+    config: Config, sizes: Sizes, hardware: Hardware, lengths: Lengths | None = None
+) -> dict[str, float] | None:
     """Resource → seconds at the data sheet's rate; None where a peak is unknown or the workload has no steps."""
-    if config.workload.name in ("generate", "parity"):
+    if config.workload.name == "parity" or not _has_peaks(config, hardware):
         return None
-    peaks = hardware.peak_flops
-    compute = arithmetic.SHORT_NAMES.get(config.precision.compute_dtype, "bf16")
-    if config.precision.compute_dtype == "float8" and not peaks.get("fp8"):
-        return None
-    if not peaks.get(compute):
-        return None
-    flops = flops_by_kind(config, sizes)
+    if config.workload.name == "generate":
+        return _generation_seconds(config, sizes, hardware)
+    lengths = lengths or ((sizes.seq_len, sizes.accumulation_steps),)
+    total = _step_seconds(config, sizes, hardware, lengths)
+    for length, count in lengths:
+        for name, seconds in _micro_step_seconds(config, sizes, hardware, length).items():
+            total[name] += count * seconds
+    return total
+
+
+def _has_peaks(config: Config, hardware: Hardware) -> bool:
+    peaks, is_fp8 = hardware.peak_flops, config.precision.compute_dtype == "float8"
+    return bool(peaks.get(_compute(config)) and (peaks.get("fp8") or not is_fp8))
+
+
+def _compute(config: Config) -> str:
+    """The dtype of products that are not in fp8."""
+    return arithmetic.SHORT_NAMES.get(config.precision.compute_dtype, "bf16")
+
+
+def _step_seconds(config: Config, sizes: Sizes, hardware: Hardware, lengths: Lengths) -> dict[str, float]:
+    """What a step needs beside its micro-batches, and the host."""
     bandwidth, link = hardware.memory_bandwidth_bytes_per_second, hardware.interconnect_bytes_per_second
-    return {
-        "matmul": flops["matmul"] / peaks[compute],
-        "matmul_fp8": flops["matmul_fp8"] / peaks["fp8"] if flops["matmul_fp8"] else 0.0,
-        "attention": flops["attention"] / peaks[compute],
-        "memory": moved_bytes(config, sizes) / bandwidth if bandwidth else 0.0,
-        "communication": sent_bytes(config, sizes) / link if link else 0.0,
+    moved = traffic.update_bytes(config, sizes) + traffic.copied_bytes(config, sizes)
+    return dict.fromkeys(RESOURCES, 0.0) | {
+        "memory": moved / bandwidth if bandwidth else 0.0,
+        "communication": traffic.sent_bytes(config, sizes) / link if link else 0.0,
+        "host": operations.step_operations(config, sizes, lengths) * operations.OPERATION_S,
     }
 
 
-def flops_by_kind(config: Config, sizes: Sizes) -> dict[str, float]:
-    """FLOPs of one device in a step: products in fp8 and in other formats, and attention; recomputation included."""
+def _micro_step_seconds(config: Config, sizes: Sizes, hardware: Hardware, length: float) -> dict[str, float]:
+    tokens, bandwidth = sizes.micro_batch_size * length, hardware.memory_bandwidth_bytes_per_second
+    found = _product_seconds(config, hardware, tokens)
+    found["attention"] = attention_flops(config, tokens, length) / hardware.peak_flops[_compute(config)]
+    if bandwidth:
+        found["elementwise"] = traffic.elementwise_bytes(config, tokens) / bandwidth
+        found["memory"] += traffic.cast_bytes(config, tokens) / bandwidth
+    return found
+
+
+def _product_seconds(config: Config, hardware: Hardware, tokens: float) -> dict[str, float]:
+    """All products of a micro-batch: those that compute, by their format, and those that wait for their matrix."""
+    peaks, bandwidth = hardware.peak_flops, hardware.memory_bandwidth_bytes_per_second
+    found, products = {"memory": 0.0}, list(products_of(config, tokens))
+    for name, dtype, chosen in (
+        ("matmul", _compute(config), [one for one in products if not one.in_fp8]),
+        ("matmul_fp8", "fp8", [one for one in products if one.in_fp8]),
+    ):
+        if not chosen:
+            continue
+        element = 1.0 if dtype == "fp8" else float(widths_of(config).activation)
+        found[name], waiting_s = split_seconds(chosen, element, peaks.get(dtype, 1.0), bandwidth)
+        found["memory"] += waiting_s
+    return found
+
+
+ODD_HEADS_FACTOR = 4.5
+"""Attention with heads that 8 does not divide: no kernel of cuDNN's takes them, and torch pads for the others. So much
+slower are heads of 100 (open_llama_3b, docs/results/2026-11-21-h200-litgpt-tables.md)."""
+
+
+def attention_flops(config: Config, tokens: float, length: float) -> float:
+    """FLOPs of attention for so many tokens of sequences of this length, as if all heads were taken as they are;
+    recomputation included.
+    """
     model = config.model
-    total = arithmetic.hardware_flops_per_step(config, sizes) / sizes.world_size
-    tokens = sizes.global_batch_size * sizes.seq_len / sizes.world_size
-    attention = tokens * arithmetic.attention_flops_per_token(model, sizes.seq_len, causal=True)
-    attention *= _passes(config)
-    skipped = (1 - _share_with_backward(config)) * model.num_layers * arithmetic.block_matmul_parameters(model)
-    products = max(total - attention - 2 * tokens * skipped, 0.0)
-    fp8 = 0.0
-    if config.precision.compute_dtype == "float8":
-        converted = arithmetic.fp8_matmul_parameters(model, config.precision)
-        fp8 = products * converted / arithmetic.matmul_parameters(model)
-    return {"matmul": products - fp8, "matmul_fp8": fp8, "attention": attention}
+    odd = ODD_HEADS_FACTOR if model.d_model // model.num_heads % 8 else 1.0
+    a_token = arithmetic.attention_flops_per_token(model, length, causal=True)  # type: ignore[arg-type]
+    return odd * tokens * a_token * traffic.passes(config)
 
 
-def _passes(config: Config) -> float:
-    """How often the work of a forward pass is done: once without gradients, else three times and what is repeated."""
-    if config.workload.name not in arithmetic.GRADIENT_WORKLOADS:
-        return 1.0
-    num_layers = config.model.num_layers
-    return 1.0 + 2.0 * _share_with_backward(config) + arithmetic.num_recomputed_blocks(num_layers, config) / num_layers
+# --- a sample of generation
 
 
-def _share_with_backward(config: Config) -> float:
-    """Of the blocks: below the first prompt of an adapter nothing trains, and nothing goes backward."""
-    start = config.workload.adapter_start_layer if config.workload.name == "adapter" else 0
-    return max(config.model.num_layers - start, 0) / config.model.num_layers
+def _generation_seconds(config: Config, sizes: Sizes, hardware: Hardware) -> dict[str, float]:
+    """The prompt's pass, then token by token: every matrix and the cache so far are read."""
+    options, bandwidth = config.generate, hardware.memory_bandwidth_bytes_per_second
+    link = hardware.interconnect_bytes_per_second
+    total = dict.fromkeys(RESOURCES, 0.0)
+    for name, seconds in _micro_step_seconds(config, sizes, hardware, options.prompt_length).items():
+        total[name] += seconds
+    num_decodes = max(0, options.new_tokens - 1)
+    read = num_decodes * decode_bytes(config, sizes)
+    once = replace(sizes, accumulation_steps=1)
+    moved = (num_decodes + 1) * traffic.copied_bytes(config, once)
+    sent = (num_decodes + 1) * traffic.sent_bytes(config, once)
+    total["decode"] += read / bandwidth if bandwidth else 0.0
+    total["memory"] += moved / bandwidth if bandwidth else 0.0
+    total["communication"] += sent / link if link and config.strategy.kind == "fsdp" else 0.0
+    total["host"] = (num_decodes + 1) * operations.decode_operations(config, sizes) * operations.OPERATION_S
+    return total
 
 
-def moved_bytes(config: Config, sizes: Sizes) -> float:
-    """Bytes that pass the memory outside of products: element-wise work of blocks, logits, optimizer, casts.
-
-    A block's forward pass reads and writes 28·d + 5·f elements a token kernel by kernel, 17·d + 3·f where they are
-    fused; its backward pass twice as much. Logits pass 36 bytes each in eager mode, 10 compiled.
-    """
-    model, width = config.model, widths_of(config)
-    fused = config.compile.name != "eager"
-    tokens = sizes.global_batch_size * sizes.seq_len / sizes.world_size
-    d, f = model.d_model, model.d_ff
-    a_block = (17 * d + 3 * f) if fused else (28 * d + 5 * f)
-    element = (width.activation + width.residual) / 2
-    blocks = tokens * model.num_layers * a_block * element * _passes(config)
-    if config.workload.name not in arithmetic.GRADIENT_WORKLOADS:
-        return blocks + tokens * model.vocab_size * width.activation
-    return blocks + tokens * model.vocab_size * (10 if fused else 36) + _weight_traffic_bytes(config, sizes, tokens)
-
-
-def _weight_traffic_bytes(config: Config, sizes: Sizes, tokens: float) -> float:
-    """The optimizer reads and writes parameters and moments and reads gradients; casts pass every matrix."""
-    width = widths_of(config)
-    ranks = sizes.world_size if config.strategy.kind == "fsdp" else 1
-    trained = arithmetic.num_trainable_parameters(config.model, config.workload) / ranks
-    state = arithmetic.optimizer_state_bytes_per_parameter(config.optimizer, width.stored)
-    optimizer = trained * (3 * width.stored + 2 * state)
-    matrices = arithmetic.matmul_parameters(config.model) * sizes.accumulation_steps
-    mixed = width.stored != width.activation
-    casts = matrices * (width.stored + width.activation) if mixed else 0.0
-    if config.precision.compute_dtype == "float8":
-        casts += (
-            matrices * 8 + 3 * tokens * config.model.num_layers * (3 * config.model.d_model + config.model.d_ff) * 3
-        )
-        if config.precision.backend == "torchao" and config.compile.name == "eager":
-            casts += 60 * (
-                matrices + tokens * config.model.num_layers * (5 * config.model.d_model + 3 * config.model.d_ff)
-            )
-    if config.precision.backend == "bitsandbytes":
-        casts += 5 * matrices
-    return optimizer + casts + _copied_bytes(config, sizes)
-
-
-def _copied_bytes(config: Config, sizes: Sizes) -> float:
-    """What wrappers copy: FSDP into and out of the buffers of its collectives, DDP gradients into its buckets."""
-    width, strategy = widths_of(config), config.strategy
-    trained = arithmetic.num_trainable_parameters(config.model, config.workload)
-    if sizes.world_size == 1 or strategy.kind == "single":
-        return 0.0
-    if strategy.kind == "ddp":
-        return 2.0 * trained * width.stored
-    gathered = arithmetic.num_parameters(config.model) * width.computed
-    num_gathers = 2 if strategy.stage == 3 else 1
-    return 2.0 * (num_gathers * gathered + trained * width.reduced) * sizes.accumulation_steps
-
-
-def sent_bytes(config: Config, sizes: Sizes) -> float:
-    """Bytes that a device sends in a step's ring collectives; n ranks, P bytes of what is sent.
-
-    DDP: an all-reduce of the gradients, 2·P·(n−1)/n. FSDP: a reduce-scatter, P·(n−1)/n, and all-gathers of as much:
-    one in stage 2, two in stage 3; for every micro-step.
-    """
-    strategy, ranks = config.strategy, sizes.world_size
-    if ranks == 1 or strategy.kind == "single":
-        return 0.0
-    width, ring = widths_of(config), (ranks - 1) / ranks
-    trains = config.workload.name in arithmetic.GRADIENT_WORKLOADS
-    trained = arithmetic.num_trainable_parameters(config.model, config.workload) if trains else 0
-    if strategy.kind == "ddp":
-        return 2.0 * trained * width.stored * ring
-    precision = config.precision
-    quantized = precision.param_dtype in arithmetic.QUANTIZED_BYTES
-    weights = arithmetic.num_parameters(config.model) * width.computed
-    gathered = arithmetic.resident_weight_bytes(config.model, precision) if quantized else weights
-    num_gathers = 2 if strategy.stage == 3 and trains else 1
-    return float((trained * width.reduced + num_gathers * gathered) * ring * sizes.accumulation_steps)
+def decode_bytes(config: Config, sizes: Sizes) -> float:
+    """Bytes that pass for one token; 4-bit kernels take as long as matrices in the compute dtype would."""
+    read = arithmetic.decode_bytes_per_token(config, sizes)
+    packed = arithmetic.linear_weight_bytes(config.model, config.precision)
+    width = widths_of(config).activation
+    return read + max(arithmetic.matmul_parameters(config.model) * width - packed, 0.0)

@@ -10,6 +10,7 @@ from benchrunner.core.record import Grounds
 from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import predict
+from benchrunner.plan.micro_batches import typical_sizes
 from benchrunner.plan.rules import Rule, Ruling, find_rule
 
 Decision = Literal["run", "unsupported", "skipped"]
@@ -120,7 +121,7 @@ class Preflight:
     def _lacks_accelerator(self, cell: Cell, predicted: predict.Prediction) -> str | None:
         if self.hardware.device_type != "cpu" or cell.axes["workload"] == "parity":
             return None
-        least_s = predict.cpu_time_s(cell.config, predict.typical_sizes(cell), self.num_cores)
+        least_s = predict.cpu_time_s(cell.config, typical_sizes(cell), self.num_cores)
         if least_s <= cell.config.timeout_s:
             return None
         return (

@@ -12,8 +12,9 @@ import pandas as pd
 
 from benchrunner.core import arithmetic
 from benchrunner.core.axes import AXES
-from benchrunner.core.cell import Sizes, format_value
+from benchrunner.core.cell import Cell, Sizes, format_value
 from benchrunner.core.checks import num_decided
+from benchrunner.core.lengths import is_padded
 from benchrunner.core.record import PHASES, Metrics, Phase, Record
 from benchrunner.plan.plan import ModelCard, PlannedCell
 from benchrunner.plan.search import probe_of
@@ -175,10 +176,21 @@ def _predicted(name: str) -> Callable[[Row], float | None]:
     return lambda row: (row.planned.predicted or {}).get(name)  # type: ignore[return-value]
 
 
+def predicted_peak_bytes(cell: Cell, metrics: Metrics) -> int | None:
+    """The measured peak that is predicted; None on a CPU, whose peak is a process's.
+
+    Where samples differ in length it is the whole run's: the longest one may come before the window.
+    """
+    if metrics.get("memory_scope") == "process":
+        return None
+    name = "run_peak_memory_allocated_bytes" if is_padded(cell) else "peak_memory_allocated_bytes"
+    return metrics.get(name)  # type: ignore[return-value]
+
+
 def _memory_error(row: Row) -> float | None:
-    """Predicted ÷ measured − 1 of a device's peak; None for a lower bound, and on CPU, whose peak is a process's."""
-    predicted, measured = row.planned.predicted or {}, row.metrics.get("peak_memory_allocated_bytes")
-    if not measured or predicted.get("bound") != "estimate" or row.metrics.get("memory_scope") == "process":
+    """Predicted ÷ measured − 1 of a device's peak; None for a lower bound."""
+    predicted, measured = row.planned.predicted or {}, predicted_peak_bytes(row.planned.cell, row.metrics)
+    if not measured or predicted.get("bound") != "estimate":
         return None
     return predicted["peak_memory_bytes"] / measured - 1
 

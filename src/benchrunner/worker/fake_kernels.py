@@ -1,7 +1,8 @@
 """Kernels as a GPU has them, for fake tensors on a CPU: what they keep for the backward pass is what counts.
 
 On a CPU RMSNorm is written out, which keeps 192 MiB a block of Llama-2-7B more than the fused kernel, and attention
-takes other ways by shape. Both are put in place by their sizes alone: no value is ever computed.
+takes other ways by shape; a mask of dropout has the input's format there, not a byte an element. All are put in place
+by their sizes alone: no value is ever computed.
 """
 
 from collections.abc import Iterator
@@ -32,6 +33,21 @@ class FusedRMSNorm(torch.autograd.Function):
         """Of input and weight."""
         x, weight, _ = ctx.saved_tensors
         return torch.empty_like(x), torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+
+
+class FusedDropout(torch.autograd.Function):
+    """Keeps a byte an element, where a CPU keeps a mask in the input's format."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """x → the same."""
+        ctx.save_for_backward(x.new_empty(x.shape, dtype=torch.bool))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Of the input."""
+        return torch.empty_like(gradients[0])
 
 
 @torch.library.custom_op("benchrunner::fused_attention", mutates_args=())
@@ -73,6 +89,12 @@ fused_attention.register_autograd(_attention_gradients, setup_context=_keep)
 def rms_norm(self: nn.RMSNorm, x: Tensor) -> Tensor:
     """In place of `nn.RMSNorm.forward`."""
     y: Tensor = FusedRMSNorm.apply(x, self.weight)  # type: ignore[no-untyped-call]
+    return y
+
+
+def dropout(self: nn.Dropout, x: Tensor) -> Tensor:
+    """In place of `nn.Dropout.forward`."""
+    y: Tensor = FusedDropout.apply(x) if self.training and self.p else x  # type: ignore[no-untyped-call]
     return y
 
 
@@ -146,6 +168,7 @@ def installed() -> Iterator[None]:
         kept.append(operator)
     with (
         patch.object(nn.RMSNorm, "forward", rms_norm),
+        patch.object(nn.Dropout, "forward", dropout),
         patch.object(F, "scaled_dot_product_attention", attention),
         patch.object(nf4, "_quantised", packed),
         patch.object(nf4, "_keep_products_when_checkpointing", lambda: None),

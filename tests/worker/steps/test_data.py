@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchrunner.core import arithmetic
+from benchrunner.core.lengths import ALPACA_LONGEST, sample_indices, sample_length
 from benchrunner.worker.engines.engine import build
 from benchrunner.worker.model.decoder import IGNORED_TARGET
 from benchrunner.worker.steps import data, training_loop
@@ -24,7 +25,7 @@ EQUAL = 1e-4
 
 
 def lengths_of(cell, steps):
-    return [data.sample_length(cell, step, index) for step in steps for index in range(cell.sizes.global_batch_size)]
+    return [sample_length(cell, step, index) for step in steps for index in range(cell.sizes.global_batch_size)]
 
 
 def test_uniform_lengths_fill_their_range_evenly():
@@ -38,7 +39,7 @@ def test_uniform_lengths_fill_their_range_evenly():
 def test_alpaca_lengths_are_near_110_and_the_longest_comes_first():
     cell = make_cell(*ALPACA, "seq_len=2048")
     lengths = lengths_of(cell, range(60))
-    assert lengths[0] == data.ALPACA_LONGEST == 1304
+    assert lengths[0] == ALPACA_LONGEST == 1304
     rest = torch.tensor(lengths[1:], dtype=torch.float32)
     assert rest.mean() == pytest.approx(110, rel=0.03)
     assert 0.63 < ((rest >= 73) & (rest <= 148)).float().mean() < 0.73
@@ -64,8 +65,8 @@ def test_a_sample_is_the_same_whatever_the_strategy_the_micro_batch_and_its_leng
 def test_micro_batches_are_padded_to_their_longest_and_padding_counts_nowhere():
     cell = make_cell(*UNIFORM, "micro_batch_size=4")
     for step in range(3):
-        for batch, indices in zip(data.draw_step(cell, step, 0, CPU), data.sample_indices(cell, 0), strict=True):
-            lengths = [data.sample_length(cell, step, index) for index in indices]
+        for batch, indices in zip(data.draw_step(cell, step, 0, CPU), sample_indices(cell, 0), strict=True):
+            lengths = [sample_length(cell, step, index) for index in indices]
             tokens, targets = data.inputs_and_targets(cell, batch)
             assert tokens.shape == targets.shape == (4, max(lengths))
             assert tokens.min() >= 0
@@ -87,8 +88,8 @@ def test_shares_weigh_every_token_alike():
     for step in range(3):
         total = sum(lengths_of(cell, [step]))
         for rank in (0, 1):
-            for share, indices in zip(data.loss_shares(cell, step, rank), data.sample_indices(cell, rank), strict=True):
-                num_tokens = sum(data.sample_length(cell, step, index) for index in indices)
+            for share, indices in zip(data.loss_shares(cell, step, rank), sample_indices(cell, rank), strict=True):
+                num_tokens = sum(sample_length(cell, step, index) for index in indices)
                 # DDP divides by two ranks, the loss by the tokens of the micro-batch.
                 assert share / 2 / num_tokens == pytest.approx(1 / total)
 

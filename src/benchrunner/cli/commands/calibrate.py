@@ -10,6 +10,7 @@ def calibrate(arguments: Namespace) -> int:
     """Print the lines that a device's file in conf/hardware takes; nothing is written."""
     from benchrunner.core.errors import UsageError
     from benchrunner.core.paths import SweepPaths
+    from benchrunner.machine.hardware import as_filed
     from benchrunner.plan.calibrate import Sample, calibrate
     from benchrunner.store.plan_file import load_plan
     from benchrunner.store.records import read_records
@@ -26,7 +27,7 @@ def calibrate(arguments: Namespace) -> int:
             Sample(cell=one.cell, record=records[one.cell.slug]) for one in plan.cells if one.cell.slug in records
         ]
     first = plans[0][0]
-    values = calibrate(samples, first.hardware)
+    values = calibrate(samples, as_filed(first.hardware))
     print(f"# conf/hardware/{first.hardware.name}.yaml")
     print("calibration: {" + ", ".join(f"{name}: {_short(value)}" for name, value in values.items()) + "}")
     sweeps = ", ".join(f"{plan.sweep_name} of {plan.created_at}" for plan, _ in plans)

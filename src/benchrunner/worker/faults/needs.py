@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchrunner.core.arithmetic import PEFT_WORKLOADS
+from benchrunner.core.lengths import is_padded
 from benchrunner.worker.axes import compile
 from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines import built
-from benchrunner.worker.steps import data
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def _swaps_linears(context: Context) -> bool:
 
 
 def _divides(context: Context) -> bool:
-    return context.cell.sizes.accumulation_steps > 1 or data.is_padded(context.cell)
+    return context.cell.sizes.accumulation_steps > 1 or is_padded(context.cell)
 
 
 ROTARY = Need("rotary positions", lambda context: context.cell.config.model.positions == "rotary")

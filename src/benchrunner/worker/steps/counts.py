@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
+from benchrunner.core.lengths import count_lengths, is_padded
 from benchrunner.core.rank_result import Flops, RankResult
-from benchrunner.worker.steps import data
 
 
 def flops_block(cell: Cell, sizes: Sizes | None = None) -> Flops:
@@ -25,9 +25,9 @@ def counts_of_lengths(cell: Cell, steps: range) -> RankResult:
 
     Model FLOPs are those of the samples as drawn; hardware FLOPs those of what was computed, padding included.
     """
-    if not data.is_padded(cell):
+    if not is_padded(cell):
         return {}
-    real, padded = data.count_lengths(cell, steps)
+    real, padded = count_lengths(cell, steps)
     model, hardware = (_mean_flops(cell, lengths, len(steps)) for lengths in (real, padded))
     return {
         "tokens_per_step": sum(real.elements()) / len(steps),

@@ -1,23 +1,11 @@
 """Synthetic tokens: the same sample for the same (seed, step, index) whatever the strategy, rank or device."""
 
-import math
-from collections import Counter
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.lengths import TOKENS, generator, is_padded, sample_indices, sample_length
 from benchrunner.worker.model.decoder import IGNORED_TARGET
-
-_TOKENS, _LENGTHS = 0, 1
-"""Streams of a sample: its tokens are the same whether or not its length was drawn."""
-
-ALPACA_LONGEST = 1304
-"""Tokens of the longest sample of the Alpaca set for Llama 2's tokenizer."""
-
-_ALPACA_MEDIAN, _ALPACA_SPREAD = 104.0, 0.35
-"""A log-normal with a mean of 110 tokens: two samples in three have 73 to 148."""
 
 
 def draw_sample(seed: int, step: int, index: int, length: int, vocab_size: int) -> torch.Tensor:
@@ -25,40 +13,7 @@ def draw_sample(seed: int, step: int, index: int, length: int, vocab_size: int) 
 
     A counter-based generator (Philox) keyed by (seed, step, index) makes every sample independent of all others.
     """
-    return torch.from_numpy(_generator(seed, step, index, _TOKENS).integers(0, vocab_size, size=length, dtype=np.int64))
-
-
-def _generator(seed: int, step: int, index: int, stream: int) -> np.random.Generator:
-    key, counter = np.array([seed, stream], dtype=np.uint64), np.array([0, 0, index, step], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
-
-def is_padded(cell: Cell) -> bool:
-    """Whether samples differ in length, so that micro-batches are padded."""
-    return bool(cell.config.workload.lengths != "fixed")
-
-
-def sample_length(cell: Cell, step: int, index: int) -> int:
-    """Tokens of a sample, as `workload.lengths` says; the very first sample of an Alpaca-like run is the longest."""
-    workload, seq_len = cell.config.workload, cell.sizes.seq_len
-    if workload.lengths == "fixed":
-        return seq_len
-    generator = _generator(cell.config.seed, step, index, _LENGTHS)
-    if workload.lengths == "uniform":
-        return int(generator.integers(workload.min_length, seq_len, endpoint=True))
-    longest = min(seq_len, workload.longest or ALPACA_LONGEST)
-    if step == index == 0:
-        return int(longest)
-    drawn = math.exp(math.log(_ALPACA_MEDIAN) + _ALPACA_SPREAD * generator.standard_normal())
-    return int(min(max(round(drawn), workload.min_length), longest))
-
-
-def sample_indices(cell: Cell, rank: int) -> list[list[int]]:
-    """This rank's slice of the global batch: a list of sample indices for every micro-step."""
-    sizes = cell.sizes
-    a_rank = sizes.accumulation_steps * sizes.micro_batch_size
-    mine = range(rank * a_rank, (rank + 1) * a_rank)
-    return [list(mine[start : start + sizes.micro_batch_size]) for start in range(0, a_rank, sizes.micro_batch_size)]
+    return torch.from_numpy(generator(seed, step, index, TOKENS).integers(0, vocab_size, size=length, dtype=np.int64))
 
 
 def draw_step(cell: Cell, step: int, rank: int, device: torch.device) -> list[torch.Tensor]:
@@ -96,19 +51,6 @@ def loss_shares(cell: Cell, step: int, rank: int) -> list[float]:
     total = sum(sample_length(cell, step, index) for index in range(sizes.global_batch_size))
     mine = [sum(sample_length(cell, step, index) for index in indices) for indices in sample_indices(cell, rank)]
     return [num_tokens * sizes.world_size / total for num_tokens in mine]
-
-
-def count_lengths(cell: Cell, steps: Iterable[int]) -> tuple[Counter[int], Counter[int]]:
-    """Length → samples of these steps over all ranks: as drawn, and padded to the longest of their micro-batch."""
-    real: Counter[int] = Counter()
-    padded: Counter[int] = Counter()
-    for step in steps:
-        for rank in range(cell.sizes.world_size):
-            for indices in sample_indices(cell, rank):
-                lengths = [sample_length(cell, step, index) for index in indices]
-                real.update(lengths)
-                padded[max(lengths)] += len(lengths)
-    return real, padded
 
 
 def draw_prompts(cell: Cell, sample: int, rank: int, device: torch.device) -> torch.Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from benchrunner.worker.steps import data as synthetic
+from benchrunner.core.lengths import is_padded
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
 
 CHANCE = 1e-6
@@ -58,7 +58,7 @@ def _chance(facts: Facts) -> float:
     """That two of all batches are alike although both were drawn."""
     cell = facts.cell
     num_batches = len(facts.consumed) * facts.context.world_size
-    shortest = cell.config.workload.min_length if synthetic.is_padded(cell) else facts.consumed[0].shape[1]
+    shortest = cell.config.workload.min_length if is_padded(cell) else facts.consumed[0].shape[1]
     exponent = cell.sizes.micro_batch_size * shortest * math.log(cell.config.model.vocab_size)
     return num_batches**2 * math.exp(-exponent)
 
@@ -66,7 +66,7 @@ def _chance(facts: Facts) -> float:
 def steps(facts: Facts) -> Finding:
     """The window's steps are of one kind: steps that leave work out are fast and come back by a rule."""
     times = facts.result["step_times_s"]
-    if synthetic.is_padded(facts.cell):
+    if is_padded(facts.cell):
         return unknown("samples differ in length, and so do steps")
     if len(times) < MIN_STEPS:
         return unknown(f"{len(times)} steps are too few to judge, {MIN_STEPS} are needed")

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchrunner.core.lengths import count_lengths, is_padded
 from benchrunner.worker.model.decoder import IGNORED_TARGET
-from benchrunner.worker.steps import data
 from benchrunner.worker.validity import expected_work
 from benchrunner.worker.validity.expected_work import Range
 from benchrunner.worker.validity.finding import Facts, Finding
@@ -85,10 +85,10 @@ def _processed(facts: Facts) -> tuple[int, int]:
 
 def _claimed(facts: Facts) -> tuple[float, float]:
     steps, result = facts.num_steps, facts.result
-    if not data.is_padded(facts.cell):
+    if not is_padded(facts.cell):
         return result["tokens_per_step"] * steps, result["padded_tokens_per_step"] * steps
     # What the result claims is the window's mean, and steps differ.
-    lengths, padded_lengths = data.count_lengths(facts.cell, range(steps))
+    lengths, padded_lengths = count_lengths(facts.cell, range(steps))
     return sum(lengths.elements()), sum(padded_lengths.elements())
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.core.lengths import sample_indices, sample_length
 from benchrunner.core.schema import ModelConfig, WorkloadConfig
-from benchrunner.worker.steps import data
 
 Shape = tuple[int, int]
 """Samples and tokens of a micro-batch, padding included."""
@@ -29,8 +29,8 @@ class Range:
 
 def probe_shapes(cell: Cell, rank: int, num_micro_steps: int) -> list[Shape]:
     """The micro-batches of a probe, which has the data of the first step."""
-    indices = data.sample_indices(cell, rank)[:num_micro_steps]
-    return [(len(samples), max(data.sample_length(cell, 0, index) for index in samples)) for samples in indices]
+    indices = sample_indices(cell, rank)[:num_micro_steps]
+    return [(len(samples), max(sample_length(cell, 0, index) for index in samples)) for samples in indices]
 
 
 def step_product_flops(cell: Cell, shapes: list[Shape]) -> Range:

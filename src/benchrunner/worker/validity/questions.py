@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.lengths import is_padded, sample_indices, sample_length
 from benchrunner.worker.context import Context
 from benchrunner.worker.steps import data
 from benchrunner.worker.validity.probe import check_budget_s
@@ -91,12 +92,12 @@ def _batch(cell: Cell, drawn: Tensor, sequence: Tensor, row: int, places: Sequen
 
 
 def _lengths(cell: Cell, indices: Sequence[int]) -> list[int]:
-    return [data.sample_length(cell, STEP, index) for index in indices]
+    return [sample_length(cell, STEP, index) for index in indices]
 
 
 def _micro_batches(cell: Cell) -> list[list[int]]:
     """Indices of the samples of all ranks' micro-batches, rank by rank."""
-    return [indices for rank in range(cell.sizes.world_size) for indices in data.sample_indices(cell, rank)]
+    return [indices for rank in range(cell.sizes.world_size) for indices in sample_indices(cell, rank)]
 
 
 def _shortest(cell: Cell) -> int:
@@ -106,8 +107,8 @@ def _shortest(cell: Cell) -> int:
 
 def _rows(cell: Cell, rank: int) -> list[int]:
     """In which sample of each micro-batch the sequence stands: another every time, or where they differ the longest."""
-    micro_batches = data.sample_indices(cell, rank)
-    if not data.is_padded(cell):
+    micro_batches = sample_indices(cell, rank)
+    if not is_padded(cell):
         return [(rank + micro) % len(indices) for micro, indices in enumerate(micro_batches)]
     lengths = [_lengths(cell, indices) for indices in micro_batches]
     return [row.index(max(row)) for row in lengths]

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.core.lengths import sample_indices
 from benchrunner.core.parity_cell import reference, small_scale
 from benchrunner.core.rank_result import RankResult, TensorDifference
 from benchrunner.worker.axes.attention import attention_backend, chosen_backend
@@ -25,7 +26,6 @@ from benchrunner.worker.context import Context
 from benchrunner.worker.engines.engine import build
 from benchrunner.worker.measure.meters import describe_device
 from benchrunner.worker.model.weights import canonical_name
-from benchrunner.worker.steps.data import sample_indices
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Finding, unknown
 from benchrunner.worker.validity.gathering import weights_of
