@@ -159,7 +159,11 @@ def _label(part: pd.DataFrame, name: str) -> list[str]:
 
 def cell_labels(results: pd.DataFrame) -> list[str]:
     """What tells each row from the others, in a few words: `ddp · bf16 · micro-batch 4`."""
-    frame = labels(results)
+    return row_labels(labels(results))
+
+
+def row_labels(frame: pd.DataFrame) -> list[str]:
+    """Each row of `labels`, or of some of its columns, in a few words."""
     names = [str(name) for name in frame.columns]
     return [_said(zip(names, map(str, row), strict=True)) for row in frame.to_numpy().tolist()]
 
