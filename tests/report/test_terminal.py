@@ -190,6 +190,23 @@ def test_a_narrow_terminal_goes_without_columns_and_says_which():
     assert "flags" not in said
 
 
+def test_numbers_stand_aligned_below_labels_that_fill_a_narrow_terminal():
+    frame = pd.DataFrame({
+        "strategy": ["fsdp_stage3", "ddp"], "checkpointing": ["full", "none"], "world": ["2", "2"],
+        "step ms": ["12.35", "1,817"], "tokens/s/device": ["2,467", "9"],
+    })  # fmt: skip
+    assert layout.numbers_by_label(frame, 3, 36) == [
+        "    step ms  tokens/s/device",
+        "fsdp_stage3 · checkpointing full ·",
+        "world 2",
+        "    12.35    2,467",
+        "ddp · checkpointing none · world 2",
+        "    1,817    9",
+    ]
+    assert layout.numbers_by_label(frame, 3, 80) == layout.aligned(frame, 80)
+    assert layout.numbers_by_label(frame, 3, 9) == layout.aligned(frame, 9), "nothing fits: a list"
+
+
 def test_cells_that_failed_alike_are_named_once_with_their_reason():
     cells = [make_cell(strategy=name) for name in ("single", "ddp", "fsdp_stage3")]
     rows = [make_row(cell, make_record(cell, "failed", "failed.exit", "rank 0 exited")) for cell in cells]

@@ -169,10 +169,15 @@ def row_labels(frame: pd.DataFrame) -> list[str]:
 
 
 def _said(pairs: Iterable[tuple[str, str]]) -> str:
-    """Options as they are; a number or `none` says nothing without its heading, and no settings need not be said."""
-    said = [f"{name} {text}" if text[:1].isdigit() or text == NONE else text for name, text in pairs
+    """Options as they are; no settings need not be said."""
+    said = [f"{name} {text}" if _needs_heading(name, text) else text for name, text in pairs
             if (name, text) != ("settings", NONE)]  # fmt: skip
     return " · ".join(said) or "the usual"
+
+
+def _needs_heading(name: str, text: str) -> bool:
+    """A number, `none` and `full` say nothing without it."""
+    return text[:1].isdigit() or text == NONE or name == HEADINGS["activation_checkpointing"]
 
 
 def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:

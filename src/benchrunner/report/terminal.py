@@ -22,6 +22,7 @@ from benchrunner.report.layout import (
     left_out,
     matrix_lines,
     narrowed,
+    numbers_by_label,
     pairs,
     paragraph,
     unmeasured_lines,
@@ -66,9 +67,9 @@ def print_tables(tables: Tables) -> None:
     for matrix in tables.matrices:
         _print_section(matrix.title, matrix_lines(matrix, width))
     _print([*textwrap.wrap(LEGEND, width), ""] if tables.matrices else [])
-    measured, missing = narrowed(formatting.measured_table(tables.results), width)
+    measured, num_labels = formatting.measured_table(tables.results), len(formatting.labels(tables.results).columns)
     _print_section("Found by search", with_reasons(formatting.searches_table(tables.results), width))
-    _print_section("Measured", [*aligned(measured, width), *left_out(missing, width)])
+    _print_section("Measured", numbers_by_label(measured, num_labels, width))
     _print_section("Predicted", aligned(formatting.predicted_table(tables.results), width))
     _print_section("Not measured", unmeasured_lines(tables.results, width))
     best = best_cells(tables.results, MOST_GROUPS)
