@@ -71,7 +71,7 @@ def side_by_side(frame: pd.DataFrame, width: int) -> list[str] | None:
 
 
 def numbers_by_label(frame: pd.DataFrame, num_labels: int, width: int) -> list[str]:
-    """A table of numbers: side by side without what is wanted least, else the numbers aligned below each row's labels."""
+    """A table of numbers: side by side without what is wanted least, else aligned below each row's labels."""
     shown, missing = narrowed(frame, width)
     if side_by_side(shown, width) is not None:
         return [*aligned(shown, width), *left_out(missing, width)]
