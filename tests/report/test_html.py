@@ -90,7 +90,7 @@ def test_a_page_holds_nothing_that_its_script_does_not_read():
     cell = make_cell()
     ranks = [{"rank": 0, "state": "done", "phase": "teardown", "phases_s": {}, "step_times_s": [0.1]}]
     known = make_record(
-        cell, "invalid", "validity.shape", "w", flags=["f"], evidence={"file": "f"}, ranks=ranks,
+        cell, "invalid", "validity.shape", "w", flags=["f"], evidence={"file": "f", "lines": ["  raise"]}, ranks=ranks,
         checks={"a": {"ok": True}}, phases_s={"build": 1.0},
         earlier_attempts=[{"attempt": 1, "status": "failed", "reason_code": "c", "reason": "r"}],
     )  # fmt: skip
@@ -100,6 +100,7 @@ def test_a_page_holds_nothing_that_its_script_does_not_read():
     valid = replace(row, record=replace(known, status="ok", reason_code=None, reason=None))
     details = details_of(row, "", True, ["e"]) | details_of(valid, "", True)
     script = (html.HERE / "report.js").read_text()
+    assert details["evidence"] == ["f", "  raise"]
     assert {"reason", "samples_ms", "measured_gib", "at_least", "earlier"} < set(details)
     assert [name for name in details if f"cell.{name}" not in script] == []
 

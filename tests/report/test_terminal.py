@@ -181,6 +181,11 @@ def test_ten_thousand_cells_can_be_laid_out():
     assert len(layout.with_reasons(frame, 200)) == 10_001
 
 
+def test_sections_keep_the_indentation_of_a_traceback(capsys):
+    terminal.print_sections([("End", ["  File x", "\x1b[31mraise\n"])])
+    assert capsys.readouterr().out == "End\n───\n  File x\nraise\n\n"
+
+
 def test_a_narrow_terminal_goes_without_columns_and_says_which():
     frame = pd.DataFrame({"strategy": ["fsdp_stage3"], "step ms": ["12.35"], "p90 ms": ["13.00"], "flags": ["none"]})
     assert layout.narrowed(frame, 80)[1] == [] and list(layout.narrowed(frame, 80)[0]) == list(frame)

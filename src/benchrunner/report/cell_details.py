@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchrunner.core.record import PHASES, Record
-from benchrunner.core.text import single_line
+from benchrunner.core.text import indented_line, single_line
 from benchrunner.core.units import GIB
 from benchrunner.report.results import Row, command_of
 
@@ -97,7 +97,7 @@ def _evidence(record: Record) -> list[str]:
     grounds = record.evidence or {}
     place = [text for text in (grounds.get("file"), grounds.get("rule"), grounds.get("evidence")) if text]
     lines = [*place, *(grounds.get("lines") or [])][-MOST_LINES:]
-    return [single_line(line)[:LONGEST_LINE] for line in lines]
+    return [indented_line(line)[:LONGEST_LINE] for line in lines]
 
 
 def _gib(num_bytes: float | None) -> float | None:

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from benchrunner.core.text import single_line
+from benchrunner.core.text import indented_line, single_line
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.explain import Explanation
 from benchrunner.plan.plan import Plan, PlannedCell
@@ -131,7 +131,7 @@ def print_doctor(diagnosis: Diagnosis) -> None:
 def print_sections(sections: Iterable[tuple[str, Sequence[str]]]) -> None:
     """Titles with lines, each line whole: paths and commands are there to be copied."""
     for title, lines in sections:
-        _print_section(title, [single_line(line) for line in lines])
+        _print_section(title, [indented_line(line) for line in lines])
 
 
 # --- printing ------------------------------------------------------------------------------------------------------
