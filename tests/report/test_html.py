@@ -105,6 +105,14 @@ def test_a_page_holds_nothing_that_its_script_does_not_read():
     assert [name for name in details if f"cell.{name}" not in script] == []
 
 
+def test_the_peak_of_a_whole_process_is_not_held_against_a_prediction():
+    cell = make_cell()
+    row = make_row(cell, make_record(cell))
+    whole = replace(row.record, metrics={**row.record.metrics, "memory_scope": "process"})
+    found = [details_of(one, "", True).get("measured_gib") for one in (row, replace(row, record=whole))]
+    assert found == [0.68, None]
+
+
 def test_links_lead_from_a_merged_report_to_the_sweeps():
     cell = make_cell()
     row = make_row(cell, make_record(cell))

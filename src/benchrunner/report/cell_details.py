@@ -71,13 +71,19 @@ def _of_record(row: Row, record: Record, root: str, with_samples: bool) -> dict[
         "checks": [[name, *_check(check)] for name, check in record.checks.items()],
         "phases": {phase: float(f"{record.phases_s[phase]:.3g}") for phase in PHASES if phase in record.phases_s},
         "wall_s": None if record.wall_s is None else round(record.wall_s, 1),
-        "measured_gib": _gib(row.metrics.get("peak_memory_allocated_bytes")),
+        "measured_gib": _measured_gib(row),
         "measured_ms": _ms(row.metrics.get("step_time_median_s")),
         "samples_ms": _samples_ms(record) if with_samples and row.metrics else None,
         "evidence": _evidence(record),
         "earlier": [f"{one['attempt']}: {one['status']} {one['reason_code']}" for one in record.earlier_attempts],
         "started": record.started_at,
     }  # fmt: skip
+
+
+def _measured_gib(row: Row) -> float | None:
+    """What the predicted peak is held against; None on CPU, whose peak is the whole process's."""
+    is_process = row.metrics.get("memory_scope") == "process"
+    return None if is_process else _gib(row.metrics.get("peak_memory_allocated_bytes"))
 
 
 def _check(check: Mapping[str, Any]) -> list[Any]:
