@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help bench nightly test test-all test-gpu test-slurm mutants lint bench-plan bench-overhead bench-faults bench-scheduler schema structure clean
+.PHONY: help bench nightly test test-all test-gpu test-slurm mutants lint bench-plan bench-overhead bench-faults bench-scheduler bench-page pictures schema structure clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,12 @@ bench-scheduler: $(VENV)/.bench  ## how busy 40 cells keep 4 devices: scripted, 
 
 schema: $(VENV)/.bench  ## regenerate docs/record.schema.json
 	$(BIN)/python -m benchrunner.store.record_schema
+
+bench-page: $(VENV)/.bench  ## report.html of 10,000 cells: its size, how soon it opens and filters (needs Chromium)
+	$(BIN)/python benchmarks/page.py
+
+pictures: $(VENV)/.bench  ## the README's pictures, of outputs/latest or DIR=… (needs Chromium)
+	$(BIN)/python docs/make_pictures.py $(or $(DIR),outputs/latest)
 
 structure: $(VENV)/.dev  ## rewrite the rooms of docs/structure.md from the docstrings
 	$(BIN)/python docs/make_structure.py

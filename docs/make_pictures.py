@@ -1,12 +1,12 @@
 """The pictures of the README: `python docs/make_pictures.py [DIR]` writes docs/pictures/.
 
 `memory-speed.svg` is the picture that every report.html has, of the published H200 cells. With the directory of a
-sweep: `terminal.svg`, what `bench report DIR` prints, and `page.png`, its page in a headless Chromium if there is one.
+sweep: `terminal.svg`, what `bench report DIR` prints, and `page.png` and `page-phone.png`, the first screen of its page
+on a desk and, dark, on a telephone, in a headless Chromium if there is one (`make pictures` takes outputs/latest).
 """
 
 import io
 import re
-import shutil
 import subprocess
 import sys
 from html import escape
@@ -18,6 +18,10 @@ from rich.text import Text
 from benchrunner.report import charts
 from benchrunner.report.charts import Point
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from browser import BROWSERS, find_browser, open_browser
+
 DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "pictures"
 PUBLISHED = DOCS / "results" / "2026-11-21-h200-precision-matrix.md"
@@ -27,7 +31,8 @@ COLUMNS = 100
 LINES = 46
 """Of a terminal: the last that are printed."""
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SCREENS = {"page": (1200, 900, False), "page-phone": (390, 844, True)}
+"""Picture → width, height, and whether in dark colours."""
 
 
 def main(arguments: list[str]) -> None:
@@ -66,7 +71,8 @@ def memory_picture(points: list[Point]) -> str:
     drawing = charts.scatter(points, "peak GiB a device", "tokens/s/device")
     drawing = drawing[: drawing.index("</svg>")]
     size = f'width="{charts.WIDTH}" height="{charts.HEIGHT}"'
-    paper = f'<style>{STYLE.read_text(encoding="utf-8")}</style><rect {size} style="fill: var(--card)"/>'
+    style = STYLE.read_text(encoding="utf-8") + "svg { font-family: system-ui, sans-serif; }"
+    paper = f'<style>{style}</style><rect {size} style="fill: var(--card)"/>'
     drawing = drawing.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" {size} ', 1).replace(
         ">", f">{paper}", 1
     )
@@ -100,14 +106,15 @@ def terminal_picture(directory: Path) -> str:
 
 
 def photograph(page: Path) -> None:
-    """The first screen of a page."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        print(f"no {', '.join(BROWSERS)} is here, so there is no page.png", file=sys.stderr)
+    """The first screen of a page, as it is on a desk and on a telephone."""
+    if find_browser() is None:
+        print(f"none of {', '.join(BROWSERS)} is here, so there are no pictures of the page", file=sys.stderr)
         return
-    target = f"--screenshot={PICTURES / 'page.png'}"
-    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1200,1000", target]
-    subprocess.run([browser, *options, page.resolve().as_uri()], check=True, capture_output=True)
+    with open_browser() as browser:
+        for name, (width, height, is_dark) in SCREENS.items():
+            browser.show(width, height, is_dark=is_dark)
+            browser.open(page)
+            browser.photograph(PICTURES / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,11 @@ from benchrunner.core.axes import GROUPS
 EXAMPLES = [(name, example.line) for name, command in COMMANDS.items() for example in command.examples]
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 def section(text, title):
     """The block of a help that begins so."""
     return next(block for block in text.split("\n\n") if block.startswith(title))
@@ -33,6 +38,16 @@ def test_the_help_of_a_command_names_each_of_its_flags_once(name):
     assert [line.partition("  ")[0] for line in lines] == [flag.spelling for flag in flags]
     assert [line.partition("  ")[2].strip() for line in lines] == [flag.help for flag in flags]
     assert all(usage(name).count(flag.usage) == 1 for flag in COMMANDS[name].flags)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_on_a_narrow_terminal_nothing_but_commands_to_copy_is_wider(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "72")
+    text, commands = help_text(name), {f"  {line}" for _, line in EXAMPLES}
+    assert [line for line in text.splitlines() if len(line) > 72 and line not in commands] == []
+    words = " ".join(text.split())
+    monkeypatch.setenv("COLUMNS", "120")
+    assert words == " ".join(help_text(name).split()), "the same is said"
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from benchrunner.compare import lock_file
-from benchrunner.compare.lock_file import lock_of, lock_path, lock_text, read_lock, write_lock
+from benchrunner.compare.lock_file import doubts, lock_of, lock_path, lock_text, read_lock, write_lock
 from benchrunner.compare.side import MeasuredCell, Side
 from benchrunner.compare.verify import verify
 from benchrunner.core.errors import SweepDirError, UsageError
@@ -33,6 +33,17 @@ def test_a_cell_is_a_line_that_reads_back(side, tmp_path):
     assert path.read_text().splitlines()[-2:] == [
         f'  - {{cell_id: "{first.cell_id}", status: ok, cell: "{first.slug}"}}',
         f'  - {{cell_id: "{second.cell_id}", status: oom, reason_code: "oom.device", cell: "{second.slug}"}}',
+    ]
+
+
+def test_what_is_bad_or_was_planted_is_said_when_it_is_locked(side, tmp_path):
+    assert doubts(side) == [], "running out of memory is a verdict like another"
+    (one,) = cells(1)
+    record = make_record(one.cell, "failed", "failed.exit", "rank 0 exited", fault="exit")
+    found = doubts(replace(side, cells={one.cell.cell_id: MeasuredCell(planned=one, records=[record])}))
+    assert found == [
+        "expected from now on: 1 failed; such a cell that is ok fails bench verify",
+        "1 of the cells had a planted fault (BENCH_FAULT)",
     ]
 
 

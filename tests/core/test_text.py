@@ -6,6 +6,7 @@ from benchrunner.core.text import (
     escape_markdown,
     first_line,
     forget_hosts,
+    indented_line,
     may_name_host,
     plain,
     scrub_hosts,
@@ -83,6 +84,11 @@ def test_a_single_line_has_nothing_that_breaks_or_reorders_it():
     assert single_line("unassigned \ud7fc, half a pair \ud800, titled \x1b]0;x\x07 é 漢") == (
         "unassigned , half a pair , titled é 漢"
     )
+
+
+def test_the_indentation_of_a_traceback_is_kept():
+    assert indented_line("    raise  X\x1b[0m\n") == "    raise X"
+    assert (indented_line("  \n"), indented_line(" " * 99 + "x")) == ("", " " * 40 + "x")
 
 
 def test_what_is_not_seen_is_not_shown():

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchrunner.report import charts, html, page
+from benchrunner.report.cell_details import details_of
 from benchrunner.report.charts import Point
 from benchrunner.report.content import Block, make_tables
 from samples import CPU, make_cell, make_record, make_row, make_rows
@@ -74,11 +75,42 @@ def test_a_cell_opens_with_all_that_is_known_of_it():
     ranks = [{"rank": 0, "state": "done", "phase": "teardown", "phases_s": {}, "step_times_s": [0.1, 0.2]}]
     changes = {"checks": checks, "ranks": ranks, "phases_s": {"build": 1.234}, "attempt": 2}
     row = make_row(cell, make_record(cell, **changes))
+    predicted = {"bound": "estimate", "peak_memory_bytes": 2**31, "step_time_s": 0.005}
+    row = replace(row, planned=replace(row.planned, predicted=predicted))
     (found,) = details_in(html.to_html(make_tables("t", [row], [], [])))
     assert found["checks"] == [["shape", True, "5", "5", "n"], ["trains", None, "", "", ""]]
     assert found["samples_ms"] == [100.0, 200.0] and found["phases"] == {"build": 1.23}
-    assert found["record"] == f"cells/{cell.slug}/record.json" and found["logs"] == f"cells/{cell.slug}/attempt-2/"
+    assert (found["folder"], found["slug"], found["attempt"]) == ("cells/", cell.slug, 2), "the script's links"
+    assert (found["predicted_gib"], found["predicted_ms"], "at_least" in found) == (2.0, 5.0, False)
+    assert found["started"] == "2026-11-21T03:00:00+00:00" and found["wall_s"] == 12.5
     assert found["command"].startswith("bench model=debug")
+
+
+def test_a_page_holds_nothing_that_its_script_does_not_read():
+    cell = make_cell()
+    ranks = [{"rank": 0, "state": "done", "phase": "teardown", "phases_s": {}, "step_times_s": [0.1]}]
+    known = make_record(
+        cell, "invalid", "validity.shape", "w", flags=["f"], evidence={"file": "f", "lines": ["  raise"]}, ranks=ranks,
+        checks={"a": {"ok": True}}, phases_s={"build": 1.0},
+        earlier_attempts=[{"attempt": 1, "status": "failed", "reason_code": "c", "reason": "r"}],
+    )  # fmt: skip
+    predicted = {"bound": "lower", "peak_memory_bytes": 2**31, "step_time_s": 0.005}
+    row = make_row(cell, known)
+    row = replace(row, planned=replace(row.planned, predicted=predicted))
+    valid = replace(row, record=replace(known, status="ok", reason_code=None, reason=None))
+    details = details_of(row, "", True, ["e"]) | details_of(valid, "", True)
+    script = (html.HERE / "report.js").read_text()
+    assert details["evidence"] == ["f", "  raise"]
+    assert {"reason", "samples_ms", "measured_gib", "at_least", "earlier"} < set(details)
+    assert [name for name in details if f"cell.{name}" not in script] == []
+
+
+def test_the_peak_of_a_whole_process_is_not_held_against_a_prediction():
+    cell = make_cell()
+    row = make_row(cell, make_record(cell))
+    whole = replace(row.record, metrics={**row.record.metrics, "memory_scope": "process"})
+    found = [details_of(one, "", True).get("measured_gib") for one in (row, replace(row, record=whole))]
+    assert found == [0.68, None]
 
 
 def test_links_lead_from_a_merged_report_to_the_sweeps():
@@ -86,7 +118,7 @@ def test_links_lead_from_a_merged_report_to_the_sweeps():
     row = make_row(cell, make_record(cell))
     tables = make_tables("t", [row], [], [], roots={row.sweep: "../../cli/one/"})
     text = html.to_html(tables)
-    assert details_in(text)[0]["record"] == f"../../cli/one/cells/{cell.slug}/record.json"
+    assert details_in(text)[0]["folder"] == "../../cli/one/cells/"
     assert f'href="../../cli/one/cells/{cell.slug}/record.json"' in text
 
 
@@ -115,7 +147,7 @@ def test_a_large_sweep_is_small_and_lays_out_its_first_rows_alone(monkeypatch):
     assert text.index("<noscript") > 0 and text.count("<tr><td") == 300
     assert text[: text.index("<noscript")].count("<tr><td") == html.FIRST_ROWS
     lines = [line for line in text[text.index("<noscript") :].splitlines() if line.startswith("<tr><td")]
-    assert len(lines) == 200, "the script reads a row a line"
+    assert len(lines) == 250, "the script reads a row a line"
     assert len(details_in(text)) == 300
 
 
@@ -150,8 +182,14 @@ def test_a_batch_axis_has_curves_with_retries_hollow():
         metrics = {"tokens_per_second_per_device": 10.0 * size, "num_alloc_retries": retries}
         return make_row(cell, make_record(cell, metrics=metrics))
 
-    text = html.to_html(make_tables("t", [row(1, 0), row(2, 0), row(4, 3)], [], []))
+    def other(size):
+        cell = make_cell(strategy="ddp", leaves={"micro_batch_size": size})
+        return make_row(cell, make_record(cell))
+
+    text = html.to_html(make_tables("t", [row(1, 0), row(2, 0), row(4, 3), other(8)], [], []))
     assert text.count('class="mark s0 hollow"') == 1 and "micro-batch 4, 3 allocator retries" in text
+    assert text.count('class="curve') == 1 and "ddp, micro-batch 8" not in text, "one size makes no curve"
+    assert 'id="batches"' not in html.to_html(make_tables("t", [row(1, 0), other(8)], [], []))
     assert 'id="batches"' not in html.to_html(TABLES)
 
 

@@ -181,6 +181,11 @@ def test_ten_thousand_cells_can_be_laid_out():
     assert len(layout.with_reasons(frame, 200)) == 10_001
 
 
+def test_sections_keep_the_indentation_of_a_traceback(capsys):
+    terminal.print_sections([("End", ["  File x", "\x1b[31mraise\n"])])
+    assert capsys.readouterr().out == "End\n───\n  File x\nraise\n\n"
+
+
 def test_a_narrow_terminal_goes_without_columns_and_says_which():
     frame = pd.DataFrame({"strategy": ["fsdp_stage3"], "step ms": ["12.35"], "p90 ms": ["13.00"], "flags": ["none"]})
     assert layout.narrowed(frame, 80)[1] == [] and list(layout.narrowed(frame, 80)[0]) == list(frame)
@@ -188,6 +193,23 @@ def test_a_narrow_terminal_goes_without_columns_and_says_which():
     assert layout.narrowed(frame, 20)[1] == ["flags", "p90 ms"]
     said = layout.narrowed(frame.assign(flags=["unstable"]), 26)[1]
     assert "flags" not in said
+
+
+def test_numbers_stand_aligned_below_labels_that_fill_a_narrow_terminal():
+    frame = pd.DataFrame({
+        "strategy": ["fsdp_stage3", "ddp"], "checkpointing": ["full", "none"], "world": ["2", "2"],
+        "step ms": ["12.35", "1,817"], "tokens/s/device": ["2,467", "9"],
+    })  # fmt: skip
+    assert layout.numbers_by_label(frame, 3, 36) == [
+        "    step ms  tokens/s/device",
+        "fsdp_stage3 · checkpointing full ·",
+        "world 2",
+        "    12.35    2,467",
+        "ddp · checkpointing none · world 2",
+        "    1,817    9",
+    ]
+    assert layout.numbers_by_label(frame, 3, 80) == layout.aligned(frame, 80)
+    assert layout.numbers_by_label(frame, 3, 9) == layout.aligned(frame, 9), "nothing fits: a list"
 
 
 def test_cells_that_failed_alike_are_named_once_with_their_reason():

@@ -1,6 +1,7 @@
 """The text of `bench --help` and of `bench COMMAND --help`, from what the commands say of themselves and from conf/."""
 
 import re
+import shutil
 import textwrap
 from collections.abc import Sequence
 
@@ -10,33 +11,44 @@ from benchrunner.core.axes import GROUPS
 from benchrunner.core.paths import config_dir
 
 WIDTH = 120
+"""At most; a narrower terminal has its own."""
 
-PURPOSE = """\
-Which combinations of model, workload, strategy, precision, compiler and checkpointing work here, how fast,
-in how much memory, and is the number true."""
+LEAST_BESIDE = 32
+"""Columns that a meaning needs beside what it explains; with fewer it stands below."""
 
-SCALARS = """\
-keys (bench --cfg job prints all with their values):
-  micro_batch_size=N    samples a device a forward pass        global_batch_size=N  samples an optimizer step
-                        max: the largest that fits, best: the fastest; found by probes, a cell each
-  seq_len=N             tokens a sample                        devices=N nodes=N    ranks
-  measure.steps=N       the measured window                    timeout_s=S          limit of a cell
-  limits.measure_s=S    limit of a phase without progress      exclusive=true       each cell alone on the machine
-  retries=N             after a failure of infrastructure      brake=N              none like N that failed alike
-  repeats=N             processes a cell, for comparisons
-  model.num_layers=N    any key of an option, as GROUP.KEY     out_dir=DIR          where results go (outputs)"""
+PURPOSE = (
+    "Which combinations of model, workload, strategy, precision, compiler and checkpointing work here, how fast, "
+    "in how much memory, and is the number true."
+)
 
-EXIT_CODES = """\
-exit codes:
-  0   every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one is ok
-  1   wrong arguments or a wrong directory; nothing was run
-  2   some cell failed, timed out or is invalid, the sweep was stopped early, or --fail-on says so
-  3   a gate says no (compare, verify), or what the sweep expects of its cells (sweep.expect) does not hold
-  4   nothing failed and no cell is ok
-  130, 143   interrupted; finished records are kept"""
+KEYS = (
+    ("micro_batch_size=N", "samples a device a forward pass; max: the largest that fits, best: the fastest, found by "
+                           "probes, a cell each"),
+    ("global_batch_size=N", "samples an optimizer step"),
+    ("seq_len=N", "tokens a sample"),
+    ("devices=N nodes=N", "ranks"),
+    ("measure.steps=N", "the measured window"),
+    ("timeout_s=S", "limit of a cell"),
+    ("limits.measure_s=S", "limit of a phase without progress"),
+    ("exclusive=true", "each cell alone on the machine"),
+    ("retries=N", "after a failure of infrastructure"),
+    ("brake=N", "none like N that failed alike"),
+    ("repeats=N", "processes a cell, for comparisons"),
+    ("model.num_layers=N", "any key of an option, as GROUP.KEY"),
+    ("out_dir=DIR", "where results go (outputs)"),
+)  # fmt: skip
+
+EXIT_CODES = (
+    ("0", "every cell has an expected verdict (ok, oom, unsupported, skipped) and at least one is ok"),
+    ("1", "wrong arguments or a wrong directory; nothing was run"),
+    ("2", "some cell failed, timed out or is invalid, the sweep was stopped early, or --fail-on says so"),
+    ("3", "a gate says no (compare, verify), or what the sweep expects of its cells (sweep.expect) does not hold"),
+    ("4", "nothing failed and no cell is ok"),
+    ("129, 130, 143", "interrupted; finished records are kept"),
+)
 
 ANSWERED_BY_HYDRA = """\
-  answered by Hydra: --cfg job (the composed configuration), --info, --hydra-help
+  answered by Hydra: --cfg job (the configuration), --info, --hydra-help
   completion in bash: eval "$(bench --shell-completion install=bash)\""""
 
 
@@ -50,12 +62,12 @@ def _program_blocks() -> list[str]:
     examples = [example for command in COMMANDS.values() for example in command.examples]
     return [
         f"{_usage_lines(UNNAMED)}\n       bench COMMAND …",
-        PURPOSE,
+        textwrap.fill(PURPOSE, _width()),
         _examples_block(examples),
         _titled("commands (bench COMMAND --help explains the flags of one)", _commands()),
         _titled("groups (bench list GROUP describes the options)", _groups()),
-        SCALARS,
-        EXIT_CODES,
+        _titled("keys (bench --cfg job prints all with their values)", KEYS),
+        _titled("exit codes", EXIT_CODES),
         f"{_flags_block(COMMANDS[UNNAMED])}\n{ANSWERED_BY_HYDRA}",
     ]
 
@@ -64,7 +76,7 @@ def _command_blocks(name: str) -> list[str]:
     command = COMMANDS[name]
     return [
         _usage_lines(name),
-        textwrap.fill(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}", WIDTH),
+        textwrap.fill(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}", _width()),
         _flags_block(command),
         _examples_block(command.examples),
     ]
@@ -75,7 +87,7 @@ def _usage_lines(name: str) -> str:
     whole = f"usage: {usage(name)}"
     # a flag and its value stay together: `[--budget TIME]`
     glued = re.sub(r"\[[^\]]*\]", lambda hit: hit[0].replace(" ", "\0"), whole)
-    return textwrap.fill(glued, WIDTH, subsequent_indent=indent, break_on_hyphens=False).replace("\0", " ")
+    return textwrap.fill(glued, _width(), subsequent_indent=indent, break_on_hyphens=False).replace("\0", " ")
 
 
 def usage(name: str) -> str:
@@ -120,10 +132,23 @@ def _titled(title: str, lines: Sequence[tuple[str, str | None]]) -> str:
 
 def _columns(lines: Sequence[tuple[str, str | None]]) -> list[str]:
     """Lines of two columns, the second one wrapped; a line without its second may be longer than the first column."""
-    width = max((len(left) for left, right in lines if right), default=0)
-    return [_row(left.ljust(width), right) if right else f"  {left}" for left, right in lines]
+    widest = max((len(left) for left, right in lines if right), default=0)
+    row = _row if widest + 4 + LEAST_BESIDE <= _width() else _row_below
+    return [row(left.ljust(widest), right) if right else f"  {left}" for left, right in lines]
 
 
 def _row(left: str, right: str) -> str:
-    indent = " " * (len(left) + 4)
-    return textwrap.fill(right, WIDTH, initial_indent=f"  {left}  ", subsequent_indent=indent, break_on_hyphens=False)
+    return _filled(right, f"  {left}  ", " " * (len(left) + 4))
+
+
+def _row_below(left: str, right: str) -> str:
+    return f"  {left.rstrip()}\n{_filled(right, ' ' * 6, ' ' * 6)}"
+
+
+def _filled(text: str, first: str, others: str) -> str:
+    return textwrap.fill(text, _width(), initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+
+
+def _width() -> int:
+    """Of the terminal; what is piped is as wide as it may be."""
+    return max(40, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))

@@ -1,6 +1,7 @@
 """The lock of a sweep: the status and reason code that are expected of every cell, a reviewable line each."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from difflib import unified_diff
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchrunner.core.paths import CHECKOUT, config_dir
 from benchrunner.core.record import Status
 from benchrunner.core.text import first_line
 from benchrunner.core.units import MIB
+from benchrunner.store.runs import BAD_STATUSES
 
 SCHEMA_VERSION = 1
 SUFFIX = ".lock"
@@ -130,6 +132,15 @@ def lock_path(side: Side) -> Path:
         if name != word and (CHECKOUT / "sweeps" / f"{name}.yaml").is_file() and config_dir() == CHECKOUT / "conf":
             return CHECKOUT / "sweeps" / f"{name}{SUFFIX}"
     return Path(f"{side.plan.sweep_name}{SUFFIX}")
+
+
+def doubts(side: Side) -> list[str]:
+    """What whoever locks a sweep should know: what is bad and expected from now on, and that faults were planted."""
+    counts = Counter(cell.status for cell in side.matrix.values())
+    planted = sum(any(record.fault for record in cell.records) for cell in side.matrix.values())
+    bad = [f"{counts[status]} {status}" for status in BAD_STATUSES if counts[status]]
+    said = [f"expected from now on: {', '.join(bad)}; such a cell that is ok fails bench verify"] if bad else []
+    return said + ([f"{planted} of the cells had a planted fault (BENCH_FAULT)"] if planted else [])
 
 
 def write_lock(path: Path, lock: LockFile) -> list[str]:

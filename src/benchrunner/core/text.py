@@ -96,6 +96,16 @@ def single_line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in seen).split())
 
 
+MOST_INDENT = 40
+"""Spaces at the beginning of a line that are kept."""
+
+
+def indented_line(text: str) -> str:
+    """`single_line` that keeps the spaces at the beginning: a traceback says by them what belongs to what."""
+    said, indent = single_line(text), len(text) - len(text.lstrip(" "))
+    return " " * min(MOST_INDENT, indent) + said if said else ""
+
+
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML 1.0 document may hold."""
 

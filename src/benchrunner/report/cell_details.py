@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchrunner.core.record import PHASES, Record
-from benchrunner.core.text import single_line
+from benchrunner.core.text import indented_line, single_line
 from benchrunner.core.units import GIB
 from benchrunner.report.results import Row, command_of
 
@@ -38,38 +38,52 @@ def packed_details(
 
 
 def details_of(row: Row, root: str, with_samples: bool, expected: Sequence[str] = ()) -> dict[str, Any]:
-    """One cell: verdict, what is expected, checks, samples, phases, files, command; what is unknown is left out."""
+    """One cell: verdict, what is expected, checks, samples, phases, files, command; what is unknown is left out.
+
+    Of its files there is what the page makes links of: `folder` where it has a record, and the last `attempt` in it.
+    """
     record = row.record
     known = {
         "slug": row.planned.cell.slug,
-        "id": row.planned.cell.cell_id,
-        "status": row.status,
         "code": row.reason_code if row.status != "ok" else None,
         "reason": single_line(row.reason) if row.status != "ok" or row.planned.cell.search else None,
         "flags": row.flags,
         "expected": [single_line(sentence) for sentence in expected],
         "command": command_of(row),
-        "predicted_gib": _gib((row.planned.predicted or {}).get("peak_memory_bytes")),
-        "predicted_ms": _ms((row.planned.predicted or {}).get("step_time_s")),
+        **_of_prediction(row.planned.predicted or {}),
         **(_of_record(row, record, root, with_samples) if record else {}),
     }
     return {key: value for key, value in known.items() if value not in (None, [], {})}
 
 
+def _of_prediction(predicted: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "predicted_gib": _gib(predicted.get("peak_memory_bytes")),
+        "predicted_ms": _ms(predicted.get("step_time_s")),
+        "at_least": True if predicted.get("bound") == "lower" else None,
+    }
+
+
 def _of_record(row: Row, record: Record, root: str, with_samples: bool) -> dict[str, Any]:
     return {
-        "record": f"{root}cells/{record.slug}/record.json",
-        "logs": f"{root}{row.log_folder}/" if record.attempt else None,
+        "folder": f"{root}cells/",
+        "attempt": record.attempt,
         "checks": [[name, *_check(check)] for name, check in record.checks.items()],
-        "phases": {phase: round(record.phases_s[phase], 2) for phase in PHASES if phase in record.phases_s},
-        "wall_s": None if record.wall_s is None else round(record.wall_s, 2),
-        "measured_gib": _gib(row.metrics.get("peak_memory_allocated_bytes")),
+        "phases": {phase: float(f"{record.phases_s[phase]:.3g}") for phase in PHASES if phase in record.phases_s},
+        "wall_s": None if record.wall_s is None else round(record.wall_s, 1),
+        "measured_gib": _measured_gib(row),
         "measured_ms": _ms(row.metrics.get("step_time_median_s")),
         "samples_ms": _samples_ms(record) if with_samples and row.metrics else None,
         "evidence": _evidence(record),
         "earlier": [f"{one['attempt']}: {one['status']} {one['reason_code']}" for one in record.earlier_attempts],
         "started": record.started_at,
     }  # fmt: skip
+
+
+def _measured_gib(row: Row) -> float | None:
+    """What the predicted peak is held against; None on CPU, whose peak is the whole process's."""
+    is_process = row.metrics.get("memory_scope") == "process"
+    return None if is_process else _gib(row.metrics.get("peak_memory_allocated_bytes"))
 
 
 def _check(check: Mapping[str, Any]) -> list[Any]:
@@ -89,7 +103,7 @@ def _evidence(record: Record) -> list[str]:
     grounds = record.evidence or {}
     place = [text for text in (grounds.get("file"), grounds.get("rule"), grounds.get("evidence")) if text]
     lines = [*place, *(grounds.get("lines") or [])][-MOST_LINES:]
-    return [single_line(line)[:LONGEST_LINE] for line in lines]
+    return [indented_line(line)[:LONGEST_LINE] for line in lines]
 
 
 def _gib(num_bytes: float | None) -> float | None:

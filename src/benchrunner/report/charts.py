@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 16, 14, 44
+WIDTH, HEIGHT = 560, 320
+"""On the page a unit is about a pixel, on a phone two thirds of one."""
+LEFT, RIGHT, TOP, BOTTOM = 78, 22, 14, 46
 
 NUM_COLOURS = 8
 """Classes s0, s1, … of the page's style; more series share the last one."""
@@ -91,17 +92,20 @@ class _Scale:
             value = count * self.step_x
             at = self.x(value)
             lines.append(f'<path class="grid" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-            lines.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_number(value)}</text>')
+            text = _number(value, self.most_x)
+            lines.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{text}</text>')
         for count in range(round(self.most_y / self.step_y) + 1):
             value = count * self.step_y
             at = self.y(value)
             lines.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-            lines.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_number(value)}</text>')
+            lines.append(
+                f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_number(value, self.most_y)}</text>'
+            )
         middle = (TOP + HEIGHT - BOTTOM) / 2
         centre = (LEFT + WIDTH - RIGHT) / 2
         lines.append(f'<text x="{centre}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
         lines.append(
-            f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+            f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
         )
         return lines
 
@@ -115,11 +119,12 @@ def _step(most: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
 
 
-def _number(value: float) -> str:
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= limit:
-            return f"{value / (1e3 if suffix == 'k' else limit):g}{suffix}"
-    return f"{value:.6g}"
+def _number(value: float, most: float) -> str:
+    """A value of an axis that ends at `most`; all of an axis but zero have the same unit."""
+    for limit, unit, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if most >= limit and value:
+            return f"{value / unit:g}{suffix}"
+    return f"{value:,.6g}"
 
 
 def _marks(points: Sequence[Point], names: Sequence[str], scale: _Scale) -> list[str]:
@@ -136,7 +141,7 @@ def _mark(point: Point, number: int, scale: _Scale) -> str:
     hollow = " hollow" if point.is_doubtful else ""
     return (
         f'<circle class="mark s{number}{hollow}" data-row="{point.row}" cx="{scale.x(point.x):.1f}" '
-        f'cy="{scale.y(point.y):.1f}" r="5"><title>{escape(point.title)}</title></circle>'
+        f'cy="{scale.y(point.y):.1f}" r="4.5"><title>{escape(point.title)}</title></circle>'
     )
 
 

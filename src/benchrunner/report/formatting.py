@@ -160,16 +160,25 @@ def _label(part: pd.DataFrame, name: str) -> list[str]:
 
 def cell_labels(results: pd.DataFrame) -> list[str]:
     """What tells each row from the others, in a few words: `ddp · bf16 · micro-batch 4`."""
-    frame = labels(results)
+    return row_labels(labels(results))
+
+
+def row_labels(frame: pd.DataFrame) -> list[str]:
+    """Each row of `labels`, or of some of its columns, in a few words."""
     names = [str(name) for name in frame.columns]
     return [_said(zip(names, map(str, row), strict=True)) for row in frame.to_numpy().tolist()]
 
 
 def _said(pairs: Iterable[tuple[str, str]]) -> str:
-    """Options as they are; a number or `none` says nothing without its heading, and no settings need not be said."""
-    said = [f"{name} {text}" if text[:1].isdigit() or text == NONE else text for name, text in pairs
+    """Options as they are; no settings need not be said."""
+    said = [f"{name} {text}" if _needs_heading(name, text) else text for name, text in pairs
             if (name, text) != ("settings", NONE)]  # fmt: skip
     return SEPARATOR.join(said) or "the usual"
+
+
+def _needs_heading(name: str, text: str) -> bool:
+    """A number, `none` and `full` say nothing without it."""
+    return text[:1].isdigit() or text == NONE or name == HEADINGS["activation_checkpointing"]
 
 
 def _own_settings(results: pd.DataFrame, names: Collection[str]) -> dict[str, str]:

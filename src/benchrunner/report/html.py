@@ -16,7 +16,7 @@ from benchrunner.report.markdown import LEGEND, is_numeric
 
 HERE = Path(__file__).parent
 
-FIRST_ROWS = 100
+FIRST_ROWS = 50
 """Of a large sweep, that the browser lays out before the script takes over."""
 
 LONGEST_WORD = 60

@@ -13,7 +13,7 @@ def job_summary(tables: Tables) -> str:
     """Title, banner, counts, three sentences and the tables; without the tables where they are too large."""
     head = [f"## {escape_markdown(tables.title)}", *(f"**{escape_markdown(text)}**" for text in tables.banner)]
     head += [escape_markdown(text) for text in tables.summary]
-    head.append("\n".join(f"- {title}: {escape_markdown(text)}" for title, text in sentences(tables)))
+    head.append("\n".join(f"- {title}: {escape_markdown(' '.join(texts))}" for title, texts in sentences(tables)))
     frames = {
         "Measured": formatting.measured_table(tables.results),
         "Predicted": formatting.predicted_table(tables.results),

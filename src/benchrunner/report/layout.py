@@ -70,6 +70,21 @@ def side_by_side(frame: pd.DataFrame, width: int) -> list[str] | None:
     return None
 
 
+def numbers_by_label(frame: pd.DataFrame, num_labels: int, width: int) -> list[str]:
+    """A table of numbers: side by side without what is wanted least, else aligned below each row's labels."""
+    shown, missing = narrowed(frame, width)
+    if side_by_side(shown, width) is not None:
+        return [*aligned(shown, width), *left_out(missing, width)]
+    numbers, missing = narrowed(frame.iloc[:, num_labels:], width - len(INDENT))
+    lines = side_by_side(numbers, width - len(INDENT))
+    if lines is None or not num_labels:
+        return aligned(frame, width)
+    head, body = lines[: -len(frame)], lines[-len(frame) :]
+    named = zip(formatting.row_labels(frame.iloc[:, :num_labels]), body, strict=True)
+    rows = [line for label, text in named for line in (*paragraph(label, width), INDENT + text)]
+    return [*(INDENT + line for line in head), *rows, *left_out(missing, width)]
+
+
 def in_pieces(frame: pd.DataFrame, num_labels: int, width: int, group: int = 3) -> list[str]:
     """A table that is too wide in pieces below one another, each with the labels; groups of columns stay together."""
     starts = range(num_labels, len(frame.columns), group)

@@ -142,21 +142,20 @@ def ratios_to_baseline(results: pd.DataFrame) -> list[str]:
 # --- sentences -----------------------------------------------------------------------------------------------------
 
 
-def sentences(tables: Tables) -> list[tuple[str, str]]:
-    """(heading, sentence): the fastest, what broke, what was changed."""
+def sentences(tables: Tables) -> list[tuple[str, list[str]]]:
+    """Heading and sentences, a paragraph each: the fastest, what broke, what was changed."""
     return [
-        ("Fastest that fits", " ".join(best_cells(tables.results, MOST_GROUPS)) or "No cell has a speed."),
-        ("What broke", broke(tables.results)),
-        ("What was changed", _changed(tables)),
+        ("Fastest that fits", best_cells(tables.results, MOST_GROUPS) or ["No cell has a speed."]),
+        ("What broke", [broke(tables.results)]),
+        ("What was changed", [_changed(tables)]),
     ]
 
 
 def _changed(tables: Tables) -> str:
+    """What varies and with how many values; what all cells share stands above."""
     labels = formatting.labels(tables.results)
     varied = [f"{name} ({labels[name].nunique()})" for name in labels.columns if labels[name].nunique() > 1]
-    fixed = [text for text in tables.summary if text.startswith("Settings of all cells: ")]
-    parts = [f"Varied: {', '.join(varied)}." if varied else "One combination.", *fixed]
-    return " ".join(parts)
+    return f"{', '.join(varied)}." if varied else "Nothing: one combination."
 
 
 # --- heat map ------------------------------------------------------------------------------------------------------
@@ -225,22 +224,30 @@ def memory_picture(tables: Tables) -> str:
 
 
 def batch_picture(tables: Tables) -> str:
-    """Speed over the micro-batch, a line a combination; empty where there is no batch axis."""
+    """Speed over the micro-batch, a line a combination that was measured with more than one; empty where none was."""
     results = tables.results
-    if results["micro_batch_size"].nunique() < 2:
-        return ""
     labels = formatting.labels(results).drop(columns=["micro-batch", "global batch"], errors="ignore")
-    names = [" · ".join(map(str, row)) or "all" for row in labels.to_numpy().tolist()] or ["all"] * len(results)
+    names = formatting.row_labels(labels)
+    sizes = _measured_sizes(results, names)
     points = []
     columns = zip(results["micro_batch_size"], results[SPEED], results["num_alloc_retries"], strict=True)
     for place, (batch, speed, retries) in enumerate(columns):
-        if not pd.isna(speed):
+        if not pd.isna(speed) and len(sizes[names[place]]) > 1:
             doubtful = not pd.isna(retries) and retries > 0
             title = f"{names[place]}, micro-batch {batch}" + (f", {retries} allocator retries" if doubtful else "")
             points.append(
                 Point(x=float(batch), y=float(speed), series=names[place], title=title, row=place, is_doubtful=doubtful)
             )
     return charts.curves(points, "micro-batch", "tokens/s/device") if len(points) > 1 else ""
+
+
+def _measured_sizes(results: pd.DataFrame, names: Sequence[str]) -> Mapping[str, set[int]]:
+    """Combination → the micro-batches that it has a speed with."""
+    sizes: dict[str, set[int]] = {}
+    for name, batch, speed in zip(names, results["micro_batch_size"], results[SPEED], strict=True):
+        if not pd.isna(speed):
+            sizes.setdefault(name, set()).add(batch)
+    return sizes
 
 
 def _series(results: pd.DataFrame) -> list[str]:

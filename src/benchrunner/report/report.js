@@ -12,7 +12,6 @@
   const table = get("cells"), body = table.tBodies[0];
   const numLabels = +table.dataset.labels, numMeasures = +table.dataset.measures;
   const headings = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
-  const PAGE = 100;
 
   // Rows are kept as texts; the document holds those that are shown, a page of them at a time. Those behind the first
   // page stand in a noscript, whose text costs no layout: a line a row, as the server wrote it.
@@ -23,6 +22,7 @@
     ...Array.from(body.rows, (node) => ({ node, texts: Array.from(node.cells, (cell) => cell.textContent.trim()) })),
     ...rest.map((line) => ({ node: null, texts: line.split(/<td[^>]*>/).slice(1).map(plain) })),
   ];
+  const PAGE = rows.length > 1000 ? 50 : 100;  // laying out 100 rows takes 50 ms
   rows.forEach((row) => { row.all = row.texts.join(" ").toLowerCase(); row.status = row.texts[0].split(" ").pop(); });
   const nodeOf = (row) => {
     if (!row.node) {
@@ -249,9 +249,10 @@
     dialog.append(close, make("h2", cell.slug), make("p", row.texts[0], row.status));
     if (cell.reason) dialog.append(make("p", `${cell.code}: ${cell.reason}`));
     if (cell.flags) dialog.append(make("p", `flags: ${cell.flags.join(" ")}`, "quiet"));
-    const files = make("p");
-    if (cell.record) files.append(link(cell.record, "record.json"), " ");
-    if (cell.logs) files.append(link(cell.logs, "logs"));
+    const files = make("p"), home = `${cell.folder}${cell.slug}/`;
+    if (cell.folder !== undefined) files.append(link(`${home}record.json`, "record.json"), " ");
+    if (cell.attempt) files.append(link(`${home}attempt-${cell.attempt}/`, "logs"), " ");
+    if (cell.started) files.append(make("span", `started ${cell.started}${cell.wall_s ? `, took ${cell.wall_s} s` : ""}`, "quiet"));
     dialog.append(files);
     const command = make("pre", cell.command), copy = make("button", "copy the command");
     copy.addEventListener("click", async () => {
@@ -279,7 +280,8 @@
     const known = [["peak GiB a device", cell.predicted_gib, cell.measured_gib], ["step ms", cell.predicted_ms, cell.measured_ms]];
     const compared = known.filter(([, predicted]) => predicted !== undefined).map(([name, predicted, measured]) =>
       [name, String(predicted), measured === undefined ? "–" : String(measured), measured === undefined || !predicted ? "–" : (measured / predicted).toFixed(2)]);
-    section(dialog, "Prediction (a lower bound) against measurement", compared.length ? grid(["", "predicted ≥", "measured", "ratio"], compared) : null);
+    const head = ["", cell.at_least ? "predicted ≥" : "predicted", "measured", "measured ÷ predicted"];
+    section(dialog, "Prediction against measurement", compared.length ? grid(head, compared) : null);
     section(dialog, "Checks", cell.checks ? grid(["check", "", "expected", "observed", "note"], cell.checks.map(([name, ok, ...rest]) =>
       [name, make("td", ok === true ? "✓" : ok === false ? "✗" : "?", ok === false ? "failed" : "ok"), ...rest])) : null);
     section(dialog, "Phases", cell.phases ? bars(cell.phases) : null);

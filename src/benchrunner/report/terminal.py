@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from benchrunner.core.text import single_line
+from benchrunner.core.text import indented_line, single_line
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.explain import Explanation
 from benchrunner.plan.plan import Plan, PlannedCell
@@ -22,6 +22,7 @@ from benchrunner.report.layout import (
     left_out,
     matrix_lines,
     narrowed,
+    numbers_by_label,
     pairs,
     paragraph,
     unmeasured_lines,
@@ -66,9 +67,9 @@ def print_tables(tables: Tables) -> None:
     for matrix in tables.matrices:
         _print_section(matrix.title, matrix_lines(matrix, width))
     _print([*textwrap.wrap(LEGEND, width), ""] if tables.matrices else [])
-    measured, missing = narrowed(formatting.measured_table(tables.results), width)
+    measured, num_labels = formatting.measured_table(tables.results), len(formatting.labels(tables.results).columns)
     _print_section("Found by search", with_reasons(formatting.searches_table(tables.results), width))
-    _print_section("Measured", [*aligned(measured, width), *left_out(missing, width)])
+    _print_section("Measured", numbers_by_label(measured, num_labels, width))
     _print_section("Predicted", aligned(formatting.predicted_table(tables.results), width))
     _print_section("Not measured", unmeasured_lines(tables.results, width))
     best = best_cells(tables.results, MOST_GROUPS)
@@ -130,7 +131,7 @@ def print_doctor(diagnosis: Diagnosis) -> None:
 def print_sections(sections: Iterable[tuple[str, Sequence[str]]]) -> None:
     """Titles with lines, each line whole: paths and commands are there to be copied."""
     for title, lines in sections:
-        _print_section(title, [single_line(line) for line in lines])
+        _print_section(title, [indented_line(line) for line in lines])
 
 
 # --- printing ------------------------------------------------------------------------------------------------------

@@ -110,8 +110,7 @@ class Running:
         """`compiling 1:12`: the phase and how long it has lasted; None before anybody has looked."""
         if self._phase is None or self.stop is not None:
             return None
-        is_eager = self._phase == "compile" and self.planned.cell.axes["compile"] == "eager"
-        return f"{'first step' if is_eager else DOING[self._phase]} {format_clock(now_s - self._phase_s)}"
+        return doing_text(self.planned, self._phase, now_s - self._phase_s)
 
     def interrupt(self, kind: str = "interrupted") -> None:
         """End the job because the sweep is to end; `kind`: interrupted | budget."""
@@ -186,6 +185,12 @@ class Running:
         if len(seen) < self.planned.cell.sizes.world_size:
             return PHASES[0]
         return min((stage for stage, _ in seen.values()), key=PHASES.index)
+
+
+def doing_text(planned: PlannedCell, phase: Phase, seconds: float) -> str:
+    """`compiling 1:12`: what a cell has been at, and for how long."""
+    is_eager = phase == "compile" and planned.cell.axes["compile"] == "eager"
+    return f"{'first step' if is_eager else DOING[phase]} {format_clock(max(0.0, seconds))}"
 
 
 def describe_running(run: Running, now_s: float, label: str | None = None) -> str:

@@ -1,5 +1,6 @@
 """`bench lock DIR`: write the status that is expected of every cell into a file beside the sweep's."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ LOCK = Flag(names=("--lock",), metavar="FILE", help="the lock; usual: beside the
 
 def lock(arguments: Namespace) -> int:
     """Write the lock and show what has changed in it."""
-    from benchrunner.compare.lock_file import lock_of, lock_path
+    from benchrunner.compare.lock_file import doubts, lock_of, lock_path
     from benchrunner.compare.side import read_side
     from benchrunner.core.paths import SweepPaths
 
     side = read_side(SweepPaths(sweep_directory("lock", arguments.directories)))
     update_lock(Path(arguments.lock) if arguments.lock else lock_path(side), lock_of(side))
+    for doubt in doubts(side):
+        print(f"note: {doubt}", file=sys.stderr)
     return EXIT_OK
 
 

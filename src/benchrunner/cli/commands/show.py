@@ -48,13 +48,13 @@ def _operands(given: "Sequence[str]") -> tuple[Path, str | None]:
 
 
 def find_cell(rows: "Sequence[Row]", wanted: str | None) -> "Row":
-    """The row whose name or id holds `wanted`; None: the first that broke, else the first.
+    """The row whose name or id holds `wanted`; None: the first of those that broke worst, else the first.
 
     Raises:
         UsageError: no cell is called so, or several are.
     """
     if wanted is None:
-        return next((row for row in rows if row.status not in ("ok", "skipped")), rows[0])
+        return _worst(rows)
     names = [(row, row.planned.cell.slug, row.planned.cell.cell_id) for row in rows]
     exact = [row for row, slug, cell_id in names if wanted in (slug, cell_id, slug[-6:])]
     found = exact or [row for row, slug, cell_id in names if wanted in slug or cell_id.startswith(wanted)]
@@ -65,10 +65,18 @@ def find_cell(rows: "Sequence[Row]", wanted: str | None) -> "Row":
     raise UsageError(f"{what} {wanted!r}; {'name one of' if found else 'cells are'} {shown}, …")
 
 
+def _worst(rows: "Sequence[Row]") -> "Row":
+    """A failure before what a rule forbids; what was skipped did not break."""
+    from benchrunner.report.conclusions import SEVERITY
+
+    broke = [row for row in rows if row.status not in ("ok", "skipped")]
+    return min(broke, key=lambda row: SEVERITY.index(row.status), default=rows[0])
+
+
 COMMAND = Command(
     run=show,
     summary="everything about one cell: reason, evidence, checks, phases, logs, the command that repeats it",
-    details="CELL is its id or a part of its name; without it, the first cell that broke.",
+    details="CELL is its id or a part of its name; without it, the first that failed, else that broke in another way.",
     operands=Operands(name="operands", usage="DIR [CELL]"),
     flags=(ISOLATE,),
     examples=(
