@@ -1,4 +1,4 @@
-from benchrunner.core.heartbeat import Heartbeat, read_beat
+from benchrunner.core.heartbeat import COUNT, Heartbeat, read_beat, read_progress
 
 
 def test_steps_are_counted_across_processes(tmp_path):
@@ -7,6 +7,16 @@ def test_steps_are_counted_across_processes(tmp_path):
     for _ in range(3):
         heart.beat()
     assert read_beat(tmp_path / "beat0") == heart.count == 3
+
+
+def test_drawn_data_are_progress_and_no_step(tmp_path):
+    heart = Heartbeat(tmp_path / "beat0")
+    heart.drew()
+    heart.beat()
+    heart.drew()
+    assert (read_beat(tmp_path / "beat0"), read_progress(tmp_path / "beat0")) == (1, 3)
+    (tmp_path / "older").write_bytes(COUNT.pack(7))
+    assert read_beat(tmp_path / "older") == read_progress(tmp_path / "older") == 7
 
 
 def test_nobody_has_begun_to_count(tmp_path):

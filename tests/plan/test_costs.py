@@ -5,13 +5,12 @@ import pytest
 from benchrunner.core.record import PHASES
 from benchrunner.plan.costs import (
     COMPILE_S,
-    NUM_WARMUP_SAMPLES,
     compiler_s,
     expected_cell_s,
     expected_phases_s,
-    num_steps,
     step_s,
 )
+from benchrunner.plan.window import NUM_WARMUP_SAMPLES, num_steps
 from samples import make_cell, plan_cell
 
 
@@ -69,7 +68,7 @@ def test_a_predicted_step_is_taken_a_lower_bound_doubled_and_an_unknown_one_judg
 def test_a_generation_is_counted_in_samples_of_its_tokens():
     many, few = (planned(workload="generate", leaves={"generate.new_tokens": count}) for count in (1000, 10))
     assert step_s(many, "cuda") > 50 * step_s(few, "cuda")
-    assert num_steps(many.cell)[:2] == (NUM_WARMUP_SAMPLES, many.cell.config.generate.num_samples - 1)
+    assert num_steps(many.cell) == (NUM_WARMUP_SAMPLES, many.cell.config.generate.num_samples - 1)
 
 
 def test_samples_are_counted_as_the_worker_counts_them():

@@ -39,6 +39,11 @@ def test_inference_is_ruled_in(hardware, workload, strategy, compiler):
     ("code", "axes", "leaves", "hardware"),
     [
         ("rule.single_device", {}, {"devices": 2}, CPU),
+        ("rule.steps_kept", {}, {"measure.steps": 174763}, CPU),
+        (None, {}, {"measure.steps": 174762}, CPU),
+        ("rule.steps_kept", {"strategy": "ddp"}, {"measure.steps": 87382}, H200),
+        (None, {"workload": "parity"}, {"measure.steps": 174763}, CPU),
+        ("rule.samples_kept", {"workload": "generate"}, {"generate.num_samples": 200_000}, CPU),
         ("rule.batch_divides", {"strategy": "ddp"}, {"global_batch_size": 3}, CPU),
         ("rule.seq_len", {}, {"model.positions": "learned", "seq_len": 129}, CPU),
         (None, {}, {"model.positions": "rotary", "seq_len": 129}, CPU),
@@ -153,6 +158,9 @@ def test_missing_tools_are_named():
     assert decide(replace(H200, packages={}), compile="inductor")[0] == "missing.triton"
     assert decide(replace(H200, packages={}), workload="lora", precision="nf4")[0] == "missing.bitsandbytes"
     assert decide(replace(CPU, cxx=None))[0] is None
+    assert decide(replace(CPU, loopback=False), strategy="ddp")[0] == "missing.loopback"
+    assert decide(replace(CPU, loopback=False, is_present=False), strategy="ddp")[0] is None
+    assert decide(replace(CPU, loopback=False))[0] is None
 
 
 def test_old_devices():

@@ -96,6 +96,19 @@ def test_the_emulated_limit_counts_when_it_is_smaller():
     assert decide(make_cell(leaves={"memory_limit_gib": 1000.0})).verdict == "run"
 
 
+@pytest.mark.parametrize(
+    ("axes", "key", "more", "step_bytes"),
+    [({}, "measure.steps", 5, 129 * 8), ({"workload": "generate"}, "generate.num_samples", 2, 6 * 8)],
+)
+def test_data_that_the_window_needs_at_once_must_fit_too(axes, key, more, step_bytes):
+    lower = decide(make_cell(**axes), CPU).predicted["lower_bound_bytes"]
+    hardware = replace(CPU, memory_bytes=lower + 10_000 * step_bytes)
+    assert decide(make_cell(leaves={key: 10_000 - more}, **axes), hardware).verdict == "run"
+    verdict = decide(make_cell(leaves={key: 10_001 - more}, **axes), hardware)
+    assert verdict.reason_code == "skipped.predicted_oom"
+    assert "are drawn before the window and need" in verdict.reason and verdict.reason.endswith(f"take fewer {key}")
+
+
 def test_ranks_on_a_cpu_share_its_ram():
     hardware = replace(CPU, memory_bytes=3 * 2**20)
     assert decide(make_cell(), hardware).verdict == "run"

@@ -52,6 +52,13 @@ def test_steps_are_progress(paths):
     assert record(paths, planned[0])["status"] == "ok"
 
 
+def test_drawing_data_is_progress_and_no_step(paths):
+    planned = cells(1, **{"limits.measure_s": 20.0})
+    run(paths, planned, Script(hangs=True, beat_every_s=5.0, beats_until_s=50.0, only_draws=True))
+    made = record(paths, planned[0])
+    assert made["evidence"]["ranks"][0]["steps"] == 0 and made["wall_s"] >= 70
+
+
 def test_the_last_step_is_in_the_evidence(paths):
     planned = cells(1, **{"limits.measure_s": 20.0})
     run(paths, planned, Script(hangs=True, beat_every_s=5.0, beats_until_s=50.0))

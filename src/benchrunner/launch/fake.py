@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchrunner.core.files import write_json
-from benchrunner.core.heartbeat import COUNT
+from benchrunner.core.heartbeat import BOTH
 from benchrunner.core.rank_file import ExitsFile, RankFile
 from benchrunner.core.rank_result import RankError, RankResult
 from benchrunner.core.record import Phase, RankState
@@ -64,6 +64,8 @@ class Script:
     hangs: bool = False
     beat_every_s: float = 1.0
     """Every rank issues a step so often."""
+    only_draws: bool = False
+    """Its signs of life are data drawn, and no steps."""
     beats_until_s: float | None = None
     """When a rank issues its last step; None: as it ends, or never a first one where it hangs."""
     unreadable_s: tuple[float, float] = (0.0, 0.0)
@@ -154,7 +156,8 @@ class FakeHandle:
         if count > self._num_beats and self._code is None:
             self._num_beats = count
             for rank in range(self.job.cell.sizes.world_size):
-                self.job.paths.beat(rank).write_bytes(COUNT.pack(count))
+                steps, drawn = (0, count) if self.script.only_draws else (count, 0)
+                self.job.paths.beat(rank).write_bytes(BOTH.pack(steps, drawn))
 
     def _end(self) -> None:
         script, failed = self.script, bool(self.script.errors or self.script.exits)

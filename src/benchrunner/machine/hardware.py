@@ -19,6 +19,7 @@ import yaml
 from benchrunner.core.job_file import Machine
 from benchrunner.core.paths import config_dir
 from benchrunner.core.schema import HardwareConfig, typed_section
+from benchrunner.machine.network import has_loopback
 
 PACKAGES = {
     "bitsandbytes": "bitsandbytes",
@@ -77,6 +78,8 @@ class Hardware:
     cxx: str | None = None
     """C++ compiler (Inductor on CPU)."""
     python_headers: bool = False
+    loopback: bool = True
+    """The machine can connect to itself, as ranks do; also of a plan that does not say."""
     is_present: bool = True
     """False for a machine that is only planned for: nothing can be run, and library rules do not apply."""
 
@@ -254,6 +257,7 @@ def _with_libraries(machine: Hardware) -> Hardware:
         cc=find_compiler("CC", "gcc", "clang", "cc"),
         cxx=find_compiler("CXX", "g++", "clang++"),
         python_headers=has_python_headers(),
+        loopback=has_loopback(),
     )
 
 

@@ -8,6 +8,7 @@ from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
 from benchrunner.plan.micro_batches import typical_sizes
 from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.window import num_steps
 
 START_S = 10.0
 """Processes and imports, and torchrun's own end: 6 s alone (reliability.md, launch and start), more beside others."""
@@ -54,9 +55,6 @@ NUM_CHECK_STEPS = 8
 NUM_PROBES = 5
 """Of a search for a micro-batch: two where the prediction is right, eight where it says nothing."""
 
-NUM_WARMUP_SAMPLES = 3
-"""`generate` counts its samples itself (worker/workloads/generate.py)."""
-
 TEARDOWN_S = 1.0
 """0.0 to 0.4 s (reliability.md)."""
 
@@ -74,7 +72,8 @@ def expected_row_s(planned: PlannedCell, device_type: str) -> float:
 def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float]:
     """Phase → seconds."""
     cell, a_step_s = planned.cell, step_s(planned, device_type)
-    warmup, measured, checked = num_steps(cell)
+    warmup, measured = num_steps(cell)
+    checked = 1 if cell.axes["workload"] == "generate" else NUM_CHECK_STEPS
     return {
         "start": START_S,
         "build": BUILD_S + _optional_imports_s(cell) + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
@@ -95,14 +94,6 @@ def _optional_imports_s(cell: Cell) -> float:
         and cell.axes["optimizer"] != "paged-adamw"
     )
     return 0.0 if usual else OPTIONAL_IMPORT_S
-
-
-def num_steps(cell: Cell) -> tuple[int, int, int]:
-    """Steps of warm-up, window and checks; of `generate`, samples."""
-    if cell.axes["workload"] == "generate":
-        return NUM_WARMUP_SAMPLES, max(1, cell.config.generate.num_samples - 1), 1
-    measure = cell.config.measure
-    return measure.warmup_steps, measure.steps, NUM_CHECK_STEPS
 
 
 def compiler_s(cell: Cell) -> float:

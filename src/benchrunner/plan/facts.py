@@ -11,6 +11,7 @@ from benchrunner.core.cell import Cell
 from benchrunner.core.errors import ConfigError, did_you_mean
 from benchrunner.core.schema import Config, ModelConfig
 from benchrunner.machine.hardware import PACKAGES, Hardware
+from benchrunner.plan.window import most_steps, num_steps
 
 ASSUMED = "assumed"
 """The version of every library on a machine that is only planned for: no rule about libraries applies there."""
@@ -121,6 +122,7 @@ FACTS: dict[str, Lookup] = {
     "cc": lambda cell, hardware: hardware.cc if hardware.is_present else ASSUMED,
     "cxx": lambda cell, hardware: hardware.cxx if hardware.is_present else ASSUMED,
     "python_headers": lambda cell, hardware: hardware.python_headers or not hardware.is_present,
+    "loopback": lambda cell, hardware: hardware.loopback or not hardware.is_present,
     "launcher": lambda cell, hardware: cell.config.launcher.name,
     # resolved sizes
     "micro_batch_size": lambda cell, hardware: None if cell.search else cell.sizes.micro_batch_size,
@@ -145,6 +147,8 @@ FACTS: dict[str, Lookup] = {
     "fp8_decode_remainder": lambda cell, hardware: cell.sizes.micro_batch_size % FP8_ROWS_MULTIPLE,
     "seq_len_excess": _seq_len_excess,
     "top_k_excess": _top_k_excess,
+    "steps_excess": lambda cell, hardware: max(num_steps(cell)[1] - most_steps(cell), 0),
+    "most_steps": lambda cell, hardware: most_steps(cell),
     "positions_needed": lambda cell, hardware: _longest(cell),
     "longest_excess": lambda cell, hardware: max((cell.config.workload.longest or 0) - cell.sizes.seq_len, 0),
     "num_adapter_layers": lambda cell, hardware: (

@@ -12,6 +12,7 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import predict
 from benchrunner.plan.micro_batches import typical_sizes
 from benchrunner.plan.rules import Rule, Ruling, find_rule
+from benchrunner.plan.window import data_bytes, num_steps, steps_key
 
 Decision = Literal["run", "unsupported", "skipped"]
 
@@ -131,12 +132,19 @@ class Preflight:
 
     def _lacks_memory(self, cell: Cell, predicted: predict.Prediction) -> str | None:
         limit, needed = predict.memory_bytes(cell, self.hardware), predicted["lower_bound_bytes"]
-        if limit is None or needed <= limit:
+        drawn = data_bytes(cell)
+        if limit is None or needed + drawn <= limit:
             return None
         whose = "a rank's share of the RAM is" if self.hardware.device_type == "cpu" else "the device has"
         if cell.config.memory_limit_gib and limit == int(cell.config.memory_limit_gib * GIB):
             whose = "memory_limit_gib is"
-        return f"parameters, gradients and optimizer state alone need {_size(needed)} a device, {whose} {_size(limit)}"
+        state, has = "parameters, gradients and optimizer state", f"{whose} {_size(limit)}"
+        if needed > limit:
+            return f"{state} alone need {_size(needed)} a device, {has}"
+        return (
+            f"the data of {sum(num_steps(cell))} steps are drawn before the window and need {_size(drawn)} a device "
+            f"beside {_size(needed)} of {state}, {has}; take fewer {steps_key(cell)}"
+        )
 
     def _will_not_fit(self, cell: Cell, predicted: predict.Prediction) -> str | None:
         """`predict.skip_oom`: an estimate beyond its margin is enough, but for the cells that audit it."""

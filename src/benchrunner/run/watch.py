@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from benchrunner.core.heartbeat import read_beat
+from benchrunner.core.heartbeat import read_progress
 from benchrunner.core.log_cap import LogCap
 from benchrunner.core.rank_file import RankFile
 from benchrunner.core.record import PHASES, Phase
@@ -176,9 +176,9 @@ class Running:
         return (self.limits_s[phase], phase) if now_s >= self._progress_s + self.limits_s[phase] else None
 
     def _steps(self, rank: int) -> int:
-        """Steps issued so far; a count that cannot be read now is no progress when it can be read again."""
+        """Steps drawn and issued so far; a count that cannot be read now is no progress when it can be read again."""
         before = self._seen[rank][1] if self._seen and rank in self._seen else 0
-        return max(before, read_beat(self.job.paths.beat(rank)))
+        return max(before, read_progress(self.job.paths.beat(rank)))
 
     def _last_phase(self, seen: Mapping[int, tuple[Phase, int]]) -> Phase:
         """The phase of the rank furthest behind: the others wait for it. A rank without a file has not started."""

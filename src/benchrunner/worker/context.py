@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -76,6 +76,12 @@ class Context:
     def beat(self) -> None:
         """Say that one more step was issued, so that the runner can tell slow from stuck."""
         self._heartbeat.beat()
+
+    def drawing(self, steps: range) -> Iterator[int]:
+        """These steps, one after the other, each a sign of life once its data are drawn: a million take minutes."""
+        for step in steps:
+            yield step
+            self._heartbeat.drew()
 
     def init_process_group(self) -> None:
         """Join the other ranks: NCCL between CUDA devices, gloo between CPU ranks; alone there is nothing to join."""

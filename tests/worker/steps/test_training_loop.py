@@ -1,10 +1,16 @@
 """One optimizer step: what is done to the gradients between the backward pass and the update."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from benchrunner.core.heartbeat import read_beat, read_progress
 from benchrunner.worker.engines.engine import build
+from benchrunner.worker.steps.decoding import Decoding
 from benchrunner.worker.steps.training_loop import TrainingLoop
+from benchrunner.worker.workloads.forward import ForwardLoop
+from benchrunner.worker.workloads.generate import GenerationLoop
 from cells import make_cell, make_context
 
 SMALL = ("model.num_layers=1", "model.vocab_size=256", "seq_len=16", "micro_batch_size=2")
@@ -21,6 +27,20 @@ def update_of_one_step(*words):
     loop.prepare(range(1))
     loop.step(0)
     return flat(loop.built.decoder.parameters()).detach() - before
+
+
+@pytest.mark.parametrize("workload", ["train", "forward", "generate"])
+def test_each_step_that_is_drawn_is_a_sign_of_life(workload):
+    context = make_context(make_cell(*SMALL, f"workload={workload}"))
+    beat = context.path.with_name("beat0")
+    made = SimpleNamespace(model=torch.nn.Identity()) if workload == "forward" else build(context)
+    loops = {
+        "train": lambda: TrainingLoop(context, made),
+        "forward": lambda: ForwardLoop(context, made),
+        "generate": lambda: GenerationLoop(context, Decoding(made, context.cell, context.device)),
+    }
+    loops[workload]().prepare(range(3, 8))
+    assert (read_beat(beat), read_progress(beat)) == (0, 5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16-mixed"])

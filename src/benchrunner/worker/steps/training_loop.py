@@ -41,7 +41,7 @@ class TrainingLoop:
     def prepare(self, steps: range) -> None:
         """Draw the batches of these steps onto the device."""
         rank, self.prepared = self.context.rank, steps
-        for step in steps:
+        for step in self.context.drawing(steps):
             self._batches[step] = data.draw_step(self._cell, step, rank, self.context.device)
             self._shares[step] = data.loss_shares(self._cell, step, rank)
 

@@ -78,7 +78,7 @@ class ForwardLoop:
 
     def prepare(self, steps: range) -> None:
         """Draw the batches of these steps onto the device."""
-        for step in steps:
+        for step in self.context.drawing(steps):
             self._batches[step] = data.draw_step(self._cell, step, self.context.rank, self.context.device)
 
     def step(self, step: int) -> None:

@@ -91,7 +91,7 @@ class GenerationLoop:
 
     def prepare(self, samples: range) -> None:
         """Draw the prompts of these samples onto the device."""
-        for sample in samples:
+        for sample in self.context.drawing(samples):
             self._prompts[sample] = data.draw_prompts(self.context.cell, sample, self.context.rank, self.context.device)
 
     def sample(self, sample: int) -> None:
