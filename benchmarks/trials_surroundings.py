@@ -105,11 +105,11 @@ def little_memory(sweep: Sweep) -> str:
     return f"exit 2; {statuses(sweep)}"
 
 
-def little_cpu(sweep: Sweep) -> str:
-    code = sweep.run(["-m", *LONG, "measure.steps=1000000"], before=_shell("ulimit -S -t 9;"))
-    reasons = [str(record["reason"]) for record in sweep.records().values()]
-    require(code == 2 and any("SIGXCPU" in reason for reason in reasons), f"exit {code}; {reasons}")
-    return f"exit 2; {statuses(sweep)}: SIGXCPU"
+def little_cpu(limit: str, sweep: Sweep) -> str:
+    """The hard limit is `bench`'s own as well, so that it must be above what that takes."""
+    code = sweep.run([*LONG, "measure.steps=100000"], before=_shell(f"ulimit {limit};"))
+    require(code == 2 and statuses(sweep) == "1 failed.cpu_time", f"exit {code}; {statuses(sweep)}: {last_line(sweep)}")
+    return f"exit 2; {statuses(sweep)}"
 
 
 # --- how it is started ---------------------------------------------------------------------------------------------
@@ -253,7 +253,10 @@ SURROUNDINGS: list[Trial] = [
     Trial(what="TMPDIR read-only", command="TMPDIR=(read-only) bench …", must="ok", run=read_only_tmp),
     Trial(what="little address space", command="ulimit -v 500000; bench …", must="each cell has a verdict, exit 2",
           run=little_memory),
-    Trial(what="little CPU time", command="ulimit -S -t 9; bench …", must="named: SIGXCPU", run=little_cpu),
+    Trial(what="little CPU time", command="ulimit -S -t 9; bench …", must="failed.cpu_time",
+          run=partial(little_cpu, "-S -t 9")),
+    Trial(what="little CPU time, no more of it", command="ulimit -t 20; bench …", must="failed.cpu_time",
+          run=partial(little_cpu, "-t 20")),
     Trial(what="hostile folder", command="cd where torch.py, json.py, benchrunner.py lie; PYTHONSAFEPATH=1 bench …",
           must="ok", run=hostile_folder),
     Trial(what="strange folder", command="bench out_dir='link/a b/ü $(touch x) ; é' (decomposed, through a link)",

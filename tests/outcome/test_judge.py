@@ -167,6 +167,11 @@ def test_a_segmentation_fault_is_named():
     assert "SIGSEGV" in verdict(running(0), running(1), exits={0: -11}, code=1)[2]
 
 
+def test_a_rank_and_an_agent_whose_cpu_time_is_over_say_so():
+    for found in (verdict(running(0), running(1), exits={0: -24}, code=1), verdict(running(0), running(1), code=-24)):
+        assert found[:2] == ("failed", "failed.cpu_time") and "SIGXCPU" in found[2] and "ulimit -t" in found[2]
+
+
 def test_an_exit_without_a_word():
     tails = {"rank1.err": ["useful words", '  File "x.py", line 1']}
     status, code, reason = verdict(running(0), running(1), exits={1: 7}, tails=tails, code=1)

@@ -26,6 +26,21 @@ def test_what_was_inherited_of_signals_is_undone():
         assert done.stdout == "set() True\n", done.stderr
 
 
+LIMITED = """
+import resource
+from benchrunner.worker.parent import hear_of_cpu_limit
+for limits in ((90, 90), (50, 89), (1, 1)):
+    resource.setrlimit(resource.RLIMIT_CPU, limits)
+    hear_of_cpu_limit()
+    print(*resource.getrlimit(resource.RLIMIT_CPU))
+"""
+
+
+def test_the_end_of_cpu_time_is_said_before_the_kernel_kills():
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False)
+    assert done.stdout == "89 90\n50 89\n1 1\n", done.stderr
+
+
 def test_a_process_whose_folder_has_gone_stands_somewhere_else(tmp_path, monkeypatch):
     place = tmp_path / "here"
     place.mkdir()

@@ -188,6 +188,8 @@ def _judge_signal(evidence: Evidence, suspect: Suspect) -> Reasoned:
     where, name = _where(evidence, suspect.rank), _signal_name(suspect.number)
     if suspect.number == signal.SIGKILL and evidence.num_oom_kills > 0:
         return "oom", "oom.host", f"{where} was killed by the kernel because the host ran out of memory"
+    if suspect.number == signal.SIGXCPU:
+        return "failed", "failed.cpu_time", f"{where} was ended by {name}: {CPU_TIME}"
     return "failed", "failed.signal", f"{where} was killed by {name}"
 
 
@@ -218,6 +220,8 @@ def _judge_silence(evidence: Evidence) -> Outcome:
     )
 
 
+CPU_TIME = "it had used the CPU time that it may use (ulimit -t)"
+
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 
 
@@ -242,6 +246,9 @@ def _judge_agent(evidence: Evidence, signum: int) -> Outcome:
         return Outcome(
             status="oom", reason_code="oom.host", reason=f"{reason}; its ranks went with it", evidence=grounds
         )
+    if signum == signal.SIGXCPU:
+        reason = f"the agent of the job was ended by SIGXCPU in phase {phase}: {CPU_TIME}"
+        return Outcome(status="failed", reason_code="failed.cpu_time", reason=reason, evidence=grounds)
     how = "crashed with" if signum in CRASHES else "was ended from outside by"
     reason = f"the agent of the job {how} {_signal_name(signum)}, in phase {phase}, and its ranks went with it"
     return Outcome(status="failed", reason_code="failed.agent", reason=reason, evidence=grounds)

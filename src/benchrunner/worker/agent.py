@@ -16,7 +16,7 @@ from benchrunner.core.job_file import PARENT_VARIABLE
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.rank_file import ExitsFile
 from benchrunner.worker.imports import uncollected
-from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent, hear_signals, stand_somewhere
+from benchrunner.worker.parent import AGENT_VARIABLE, die_with_parent, hear_of_cpu_limit, hear_signals, stand_somewhere
 from benchrunner.worker.ranks import Stopped, run_ranks
 
 
@@ -57,6 +57,7 @@ def _begin() -> None:
     die_with_parent(PARENT_VARIABLE)
     stand_somewhere()
     hear_signals()
+    hear_of_cpu_limit()
     os.environ[AGENT_VARIABLE] = str(os.getpid())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored one would be inherited by every rank
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 
@@ -38,3 +39,13 @@ def hear_signals() -> None:
     """No signal is blocked, and children can be waited for, whatever `bench` was started by: both are inherited."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def hear_of_cpu_limit() -> None:
+    """Where CPU time is limited, SIGXCPU comes first, also to processes that this one starts.
+
+    `ulimit -t` sets both limits to the same, at which the kernel kills without saying why.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if soft == hard != resource.RLIM_INFINITY and hard > 1:
+        resource.setrlimit(resource.RLIMIT_CPU, (hard - 1, hard))

@@ -22,7 +22,7 @@ from benchrunner.core.job_file import MARKER_VARIABLE, NO_MARKER, PARENT_VARIABL
 from benchrunner.worker import agent
 from benchrunner.worker.imports import uncollected
 from benchrunner.worker.marker import show_marker
-from benchrunner.worker.parent import die_with_parent, hear_signals, stand_somewhere
+from benchrunner.worker.parent import die_with_parent, hear_of_cpu_limit, hear_signals, stand_somewhere
 
 MODULES = (
     "torch.distributed",
@@ -42,6 +42,7 @@ def main(descriptor: str) -> None:
     die_with_parent(PARENT_VARIABLE)
     stand_somewhere()
     hear_signals()
+    hear_of_cpu_limit()
     show_marker(NO_MARKER)
     with uncollected():
         for name in MODULES:
