@@ -140,6 +140,20 @@ def test_slugs_stay_unique_when_ids_begin_alike(monkeypatch):
     assert all(len(slug) <= 100 for slug in slugs)
 
 
+LONG = ["activation_checkpointing=selective", "activation_checkpointing.every=per_op", "hardware=a100-sxm-80gb",
+        "strategy=fsdp_stage3", "model.d_model=256", "model.num_heads=8", "measure.steps=3"]  # fmt: skip
+
+
+def test_a_slug_that_is_cut_says_first_what_varies(tmp_path):
+    planned = make_plan([*LONG, "seed=0,1", "micro_batch_size=1,2"], CPU)
+    ends = [one.cell.slug.partition("_adamw_")[2] for one in planned.cells]
+    assert ["micro_batch_size-2" in end for end in ends] == [False, True, False, True]
+    assert ["seed-1" in end for end in ends] == [False, False, True, True]
+    assert list(planned.cells[3].cell.overrides)[-1] == "measure.steps"
+    found = plan_file.load_plan(plan_file.write_plan(planned, tmp_path))
+    assert [one.cell.slug for one in found.cells] == [one.cell.slug for one in planned.cells]
+
+
 def with_seed(seed):
     return make_cell(leaves={"seed": seed})
 

@@ -11,6 +11,7 @@ from benchrunner.core.axes import AXES, NOT_IDENTITY, OF_A_PREDICTION, PREDICT_O
 from benchrunner.core.schema import SECTIONS, Config, typed_config
 
 SLUG_BYTES = 100
+LABEL_BYTES = SLUG_BYTES - len("-012345")
 
 NOT_IN_DIGEST = NOT_IDENTITY - {"measure"}
 """Top-level keys that cannot change a measurement. (How long is measured can: `compare` shows it as a suspect.)"""
@@ -128,11 +129,19 @@ def remember_by_identity(function: Callable[[Any], str]) -> Callable[[Any], str]
 
 
 def make_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str) -> str:
-    """A readable directory name, unique by the id's first six digits."""
+    """A readable directory name, unique by the id's first six digits; what comes last is cut where it is too long."""
+    return f"{_label(axes, overrides)[:LABEL_BYTES].rstrip('_-.')}-{cell_id[:6]}"
+
+
+def is_cut(axes: Mapping[str, str], overrides: Mapping[str, Any]) -> bool:
+    """Whether the slug has no room for all of the overrides."""
+    return len(_label(axes, overrides)) > LABEL_BYTES
+
+
+def _label(axes: Mapping[str, str], overrides: Mapping[str, Any]) -> str:
     parts = [axes[group] for group in AXES]
     parts += [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in identity_overrides(overrides).items()]
-    text = re.sub(r"[^a-z0-9._-]+", "-", "_".join(parts).lower())
-    return f"{text[: SLUG_BYTES - 7].rstrip('_-.')}-{cell_id[:6]}"
+    return re.sub(r"[^a-z0-9._-]+", "-", "_".join(parts).lower())
 
 
 def unique_slug(axes: Mapping[str, str], overrides: Mapping[str, Any], cell_id: str, taken: Collection[str]) -> str:

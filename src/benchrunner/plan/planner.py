@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from benchrunner.core import arithmetic
@@ -14,6 +14,7 @@ from benchrunner.core.cell import (
     digest_section,
     identity,
     identity_overrides,
+    is_cut,
     remember_by_identity,
     unique_slug,
 )
@@ -101,12 +102,15 @@ def _planned(cell: Cell, verdict: Verdict, left_out: tuple[str, ...]) -> Planned
 
 def make_cells(rows: Iterable["Row"], hardware: Hardware) -> list[Cell]:
     """The cells of the rows, with sizes for `hardware`; slugs are unique in the list."""
-    section_digest = remember_by_identity(digest_section)
+    rows = list(rows)
+    section_digest, varying = remember_by_identity(digest_section), cache(partial(_varying, rows))
     visible = usable_devices(hardware)
     slugs: set[str] = set()
     cells = []
     for row in rows:
         overrides = _ordered(row.overrides)
+        if is_cut(row.axes, overrides):  # what all rows have may be cut away
+            overrides = {key: overrides[key] for key in sorted(overrides, key=lambda key: key not in varying())}
         cell_id = identity(row.axes, overrides)
         slug = unique_slug(row.axes, overrides, cell_id, slugs)
         slugs.add(slug)
@@ -122,6 +126,12 @@ def make_cells(rows: Iterable["Row"], hardware: Hardware) -> list[Cell]:
             )
         )
     return cells
+
+
+def _varying(rows: Sequence["Row"]) -> frozenset[str]:
+    """The leaves that not all rows change to the same."""
+    seen = [{(key, repr(value)) for key, value in identity_overrides(row.overrides).items()} for row in rows]
+    return frozenset(key for key, _ in set().union(*seen).difference(set.intersection(*seen)))
 
 
 def _ordered(overrides: Mapping[str, Any]) -> dict[str, Any]:
