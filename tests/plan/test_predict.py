@@ -61,7 +61,7 @@ def test_the_allocator_has_what_context_and_nccl_leave():
     assert predict.capacity_bytes(two, calibrated) == H200.memory_bytes - 3 * GIB
     emulated = make_cell(leaves={"memory_limit_gib": 16.0})
     assert predict.capacity_bytes(emulated, calibrated) == 15 * GIB
-    assert predict.capacity_bytes(two, CPU) == CPU.memory_bytes // 2
+    assert predict.capacity_bytes(two, CPU) == int(CPU.memory_bytes // 2 * predict.CPU_SHARE)
 
 
 def test_a_sample_of_generation_counts_its_new_tokens():

@@ -33,8 +33,9 @@ class Explanation:
 def explain(planned: PlannedCell, hardware: Hardware) -> Explanation:
     """The terms of the arithmetic model, whatever the plan was predicted by."""
     cell = planned.cell
-    sizes = typical_sizes(cell)
-    peak, step = peak_memory(cell), predict_step(cell.config, sizes, hardware, typical_lengths(cell))
+    sizes, on_cpu = typical_sizes(cell), hardware.device_type == "cpu"
+    peak = peak_memory(cell, on_cpu=on_cpu)
+    step = predict_step(cell.config, sizes, hardware, typical_lengths(cell))
     return Explanation(
         phase=peak.phase,
         memory_bytes=peak.terms,

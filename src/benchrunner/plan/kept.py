@@ -75,8 +75,8 @@ class Block:
 class Model:
     """Everything about a cell that the walk asks for."""
 
-    def __init__(self, config: Config, sizes: Sizes) -> None:
-        self.config, self.sizes = config, sizes
+    def __init__(self, config: Config, sizes: Sizes, *, on_cpu: bool = False) -> None:
+        self.config, self.sizes, self.on_cpu = config, sizes, on_cpu
         self.shape, self.width = config.model, widths_of(config)
         self.tokens = sizes.micro_batch_size * sizes.seq_len
         self.is_compiled = config.compile.name != "eager"
@@ -106,6 +106,7 @@ class Model:
         frozen = self.is_peft
         inputs = 0 if frozen else kept
         norms = 1 if shape.parallel_residual and shape.shared_norm else 2
+        kept_by_norm = self.kept_by_norm()
         # residual before each norm, the norms' outputs as the linears keep them, qkv's output (values are a view of
         # it), rotated queries and keys, attention's output and its logarithms of sums.
         attention: float = tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
@@ -115,7 +116,8 @@ class Model:
             attention += tokens * kept * d
         if self.config.attention in ("math", "explicit"):
             attention += 2 * e * self.sizes.micro_batch_size * shape.num_heads * self.sizes.seq_len**2
-        mlp = tokens * (
+        attention += kept_by_norm
+        mlp = kept_by_norm * (norms - 1) + tokens * (
             (r * d if norms == 2 and not shape.parallel_residual else 0) + (inputs * d if norms == 2 else 0)
         )
         activated = 0 if self.is_compiled else 1
@@ -163,6 +165,16 @@ class Model:
             return 0.0
         mask = self.tokens * self.shape.d_model if self._drops else 0
         return self.block.input + mask + (self.block.mlp_saved if self.shape.parallel_residual else 0.0)
+
+    def kept_by_norm(self) -> float:
+        """Bytes that a norm keeps beside its input: a CPU has no kernel for RMSNorm.
+
+        It is computed in float32 step by step there, and the input as well as the result before the scale are kept so.
+        """
+        if not self.on_cpu or self.shape.norm != "rmsnorm" or self.is_compiled:
+            return 0.0
+        result = 0 if self.is_peft else 4  # what only the gradient of the scale needs
+        return float(self.tokens * self.shape.d_model * (4 + result - self.width.residual))
 
     def kept(self, index: int) -> float:
         """Bytes that block `index` keeps from forward to backward."""

@@ -63,14 +63,14 @@ class Peak:
     """Category → bytes at that moment; those that are not zero."""
 
 
-def peak_memory(cell: Cell) -> Peak:
+def peak_memory(cell: Cell, *, on_cpu: bool = False) -> Peak:
     """The predicted peak of the allocator on one device, in the steady state."""
-    return peak_of(cell.config, longest_sizes(cell))
+    return peak_of(cell.config, longest_sizes(cell), on_cpu=on_cpu)
 
 
-def peak_of(config: Config, sizes: Sizes, block_bytes: int | None = None) -> Peak:
+def peak_of(config: Config, sizes: Sizes, block_bytes: int | None = None, *, on_cpu: bool = False) -> Peak:
     """The same of a configuration and its sizes; `block_bytes` is what a block keeps, where that is known better."""
-    model, tape = Model(config, sizes), Tape()
+    model, tape = Model(config, sizes, on_cpu=on_cpu), Tape()
     if block_bytes is not None:
         model.block = replace(model.block, saved=float(block_bytes))
     _rest(model, tape)
@@ -90,7 +90,8 @@ def _rest(model: Model, tape: Tape) -> None:
     weights = arithmetic.resident_weight_bytes(config.model, config.precision)
     weights += arithmetic.num_added_parameters(config.model, config.workload) * model.width.stored
     tape.take("parameters", weights / model.ranks)
-    tape.take("workspaces", WORKSPACE_BYTES if model.trains else INFERENCE_WORKSPACE_BYTES)
+    if not model.on_cpu:
+        tape.take("workspaces", WORKSPACE_BYTES if model.trains else INFERENCE_WORKSPACE_BYTES)
     if not model.trains:
         return
     trained = arithmetic.num_trainable_parameters(config.model, config.workload)
@@ -164,7 +165,8 @@ def _head(model: Model, tape: Tape) -> None:
     rows = min(model.tokens, config.workload.loss_chunk_tokens or model.tokens)
     logits = float(rows * model.shape.vocab_size)
     tape.phase = "loss"
-    inputs = block.input + (0 if model.is_peft else model.tokens * model.shape.d_model * width.linear_input)
+    inputs = block.input + model.kept_by_norm()
+    inputs += 0 if model.is_peft else model.tokens * model.shape.d_model * width.linear_input
     if config.workload.loss_chunk_tokens:
         inputs += block.input  # the gradient of the chunks that are through
     tape.take("activations", inputs)

@@ -130,8 +130,9 @@ def make_cells(rows: Iterable["Row"], hardware: Hardware) -> list[Cell]:
 
 def _varying(rows: Sequence["Row"]) -> frozenset[str]:
     """The leaves that not all rows change to the same."""
-    seen = [{(key, repr(value)) for key, value in identity_overrides(row.overrides).items()} for row in rows]
-    return frozenset(key for key, _ in set().union(*seen).difference(set.intersection(*seen)))
+    changed = [{(key, repr(value)) for key, value in identity_overrides(row.overrides).items()} for row in rows]
+    shared = changed[0].intersection(*changed)
+    return frozenset(key for one in changed for key, _ in one - shared)
 
 
 def _ordered(overrides: Mapping[str, Any]) -> dict[str, Any]:
