@@ -109,14 +109,13 @@ class Model:
         kept_by_norm = self.kept_by_norm()
         # residual before each norm, the norms' outputs as the linears keep them, qkv's output (values are a view of
         # it), rotated queries and keys, attention's output and its logarithms of sums.
-        attention: float = tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
+        attention = kept_by_norm + tokens * (r * d + inputs * d + e * (d + 2 * kv) + 4 * shape.num_heads + e * d)
         if shape.positions == "rotary":
             attention += tokens * e * (d + kv)
         if width.linear_input not in (0, e) and not frozen:
             attention += tokens * kept * d
         if self.config.attention in ("math", "explicit"):
             attention += 2 * e * self.sizes.micro_batch_size * shape.num_heads * self.sizes.seq_len**2
-        attention += kept_by_norm
         mlp = kept_by_norm * (norms - 1) + tokens * (
             (r * d if norms == 2 and not shape.parallel_residual else 0) + (inputs * d if norms == 2 else 0)
         )
