@@ -21,7 +21,7 @@ from benchrunner.plan import predict
 from benchrunner.plan.calibrate import Sample, calibrate
 from benchrunner.plan.dry_runs import apply_dry_runs
 from benchrunner.plan.plan import PlannedCell
-from benchrunner.report.results import predicted_peak_bytes
+from benchrunner.report.columns import predicted_peak_bytes
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_records
 

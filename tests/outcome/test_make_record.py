@@ -6,8 +6,8 @@ import pytest
 
 from benchrunner.core.rank_file import RankFile
 from benchrunner.outcome.evidence import Evidence
-from benchrunner.outcome.judge import Outcome
 from benchrunner.outcome.make_record import Attempt, command_of, earlier_attempts, make_record
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from samples import H200, make_cell, plan_cell
 from samples import make_record as record_of

@@ -4,7 +4,8 @@ import pytest
 
 from benchrunner.core import arithmetic
 from benchrunner.core.units import GIB
-from benchrunner.plan.memory import Tape, peak_memory
+from benchrunner.plan.live_memory import Tape
+from benchrunner.plan.memory import peak_memory
 from samples import make_cell
 
 LAYERS_OF_7B = {

@@ -6,7 +6,7 @@ import pytest
 import benchrunner
 from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.paths import SweepPaths
-from benchrunner.report.results import COLUMNS
+from benchrunner.report.columns import COLUMNS
 from fake_sweeps import OOM, cells, run
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from benchrunner.report import csv_file, formatting, markdown
+from benchrunner.report.columns import COLUMNS
 from benchrunner.report.compatibility import COLUMNS as PAIR_COLUMNS
 from benchrunner.report.compatibility import (
     KINDS,
@@ -18,7 +19,9 @@ from benchrunner.report.compatibility import (
     pair_matrices,
 )
 from benchrunner.report.content import make_tables
-from benchrunner.report.results import COLUMNS, NO_RECORD, constant_text, results_table
+from benchrunner.report.results import results_table
+from benchrunner.report.row import NO_RECORD
+from benchrunner.report.shared_settings import constant_text
 from samples import H200, make_cell, make_record, make_row, make_rows
 
 FROZEN = (

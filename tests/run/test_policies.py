@@ -1,4 +1,4 @@
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.run.options import RunOptions
 from benchrunner.run.policies import Policies, make_policies
 from benchrunner.run.policy import Policy

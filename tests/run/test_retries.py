@@ -2,7 +2,7 @@ import pytest
 
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import Script
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.run.retries import Retries
 from fake_sweeps import ERROR, OK, cells, record, run
 

@@ -13,7 +13,7 @@ from benchrunner.core.record import Record
 from benchrunner.core.schema import typed_config
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.plan import PlannedCell
-from benchrunner.report.results import Row
+from benchrunner.report.row import Row
 
 
 def read_yaml(name):

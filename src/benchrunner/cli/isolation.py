@@ -13,7 +13,7 @@ from benchrunner.core.paths import SweepPaths
 
 if TYPE_CHECKING:
     from benchrunner.plan.plan import Plan
-    from benchrunner.report.results import Row
+    from benchrunner.report.row import Row
     from benchrunner.run.isolate import Isolation, Values
 
 ISOLATED = ("failed", "timeout", "invalid", "oom", "unsupported")

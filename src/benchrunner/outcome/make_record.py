@@ -14,7 +14,7 @@ from benchrunner.core.rank_result import Check, Checks, RankError, RankResult
 from benchrunner.core.record import PHASES, EarlierAttempt, Metrics, RankRow, Record
 from benchrunner.outcome import metrics
 from benchrunner.outcome.evidence import Evidence
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from benchrunner.core.record import PHASES, Record
 from benchrunner.core.text import indented_line, single_line
 from benchrunner.core.units import GIB
-from benchrunner.report.results import Row, command_of
+from benchrunner.report.columns import command_of
+from benchrunner.report.row import Row
 
 MOST_SAMPLES = 200
 MOST_CELLS_WITH_SAMPLES = 2000

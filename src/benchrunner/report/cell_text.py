@@ -9,7 +9,8 @@ from benchrunner.core.record import PHASES, Record
 from benchrunner.core.text import plain, single_line
 from benchrunner.report import formatting
 from benchrunner.report.cell_details import details_of
-from benchrunner.report.results import Row, command_of
+from benchrunner.report.columns import command_of
+from benchrunner.report.row import Row
 
 TAIL_LINES = 15
 TAIL_BYTES = 16_384

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from benchrunner.report.results import NO_RECORD, NONE, Row
+from benchrunner.report.row import NO_RECORD, NONE, Row
 
 PAIRED = ("strategy", "precision", "compile", "activation_checkpointing")
 """The axes of the tables."""

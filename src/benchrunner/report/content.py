@@ -12,15 +12,9 @@ from benchrunner.report.accuracy import accuracy_sentences
 from benchrunner.report.compatibility import Matrix, compatibility_table, count_pairs, feature_matrix, pair_matrices
 from benchrunner.report.expectations import Judged
 from benchrunner.report.published import PublishedTable
-from benchrunner.report.results import (
-    Row,
-    constant_text,
-    count_statuses,
-    reasons_table,
-    results_table,
-    shared_settings,
-    varied_settings,
-)
+from benchrunner.report.results import count_statuses, reasons_table, results_table, varied_settings
+from benchrunner.report.row import Row
+from benchrunner.report.shared_settings import constant_text, shared_settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.expectation import Expectation, Selection, Turn, read_expectations
 from benchrunner.plan.facts import look_up
 from benchrunner.report import formatting
-from benchrunner.report.results import Row
+from benchrunner.report.row import Row
 
 Answer = Literal["holds", "within tolerance", "violated", "not judged"]
 

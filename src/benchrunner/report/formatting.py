@@ -9,7 +9,8 @@ import pandas as pd
 from benchrunner.core.units import GIB
 from benchrunner.plan.labels import SEPARATOR
 from benchrunner.plan.verdict import PREDICTED_ONLY
-from benchrunner.report.results import IDENTIFYING, NONE, NUM_LAYERS, setting_words, varying, words_of_all
+from benchrunner.report.row import NONE, NUM_LAYERS
+from benchrunner.report.shared_settings import IDENTIFYING, setting_words, varying, words_of_all
 
 UNKNOWN = "–"
 

@@ -2,8 +2,9 @@
 
 from benchrunner.core import junit
 from benchrunner.core.junit import Case, Outcome
+from benchrunner.report.columns import command_of
 from benchrunner.report.content import Tables
-from benchrunner.report.results import Row, command_of
+from benchrunner.report.row import Row
 
 FAILURES = ("failed", "timeout", "invalid", "oom")
 """Statuses of a cell that was run and is no result; the others that are not ok count as skipped."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from benchrunner.core import arithmetic
 from benchrunner.core.rank_result import RankResult
 from benchrunner.core.units import MIB
-from benchrunner.report.results import Row
+from benchrunner.report.row import Row
 
 GB = 1e9
 MICRO_ITERATIONS = 1000

@@ -12,7 +12,7 @@ from benchrunner.report import charts, formatting
 from benchrunner.report.charts import Point
 from benchrunner.report.conclusions import PEAK, SPEED, best_cells, broke, group_names
 from benchrunner.report.content import Tables
-from benchrunner.report.results import NONE
+from benchrunner.report.row import NONE
 
 GLYPHS = {
     "ok": "✓",

@@ -12,7 +12,9 @@ from benchrunner.plan.plan import ModelCard, Plan
 from benchrunner.plan.predict import Prediction
 from benchrunner.report import formatting
 from benchrunner.report.content import shared_sentences
-from benchrunner.report.results import IDENTIFYING, NONE, Row, results_table
+from benchrunner.report.results import results_table
+from benchrunner.report.row import NONE, Row
+from benchrunner.report.shared_settings import IDENTIFYING
 
 
 def plan_table(plan: Plan) -> pd.DataFrame:

@@ -16,10 +16,11 @@ from benchrunner.core.paths import config_dir
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.expectation import Selection, read_selection
 from benchrunner.plan.verdict import NO_PREDICTION
+from benchrunner.report.columns import command_of
 from benchrunner.report.compatibility import Pair
 from benchrunner.report.formatting import significant
 from benchrunner.report.original_metrics import QUANTITIES
-from benchrunner.report.results import Row, command_of
+from benchrunner.report.row import Row
 
 CLAIM = "claim"
 """Instead of a quantity: whether something works, as the original says, as the rules say, as records say."""

@@ -16,7 +16,7 @@ from benchrunner.report import csv_file, html, markdown
 from benchrunner.report.content import Block, Tables, make_tables
 from benchrunner.report.expectations import judge_expectations
 from benchrunner.report.published import layout_names, load_layout, published_tables
-from benchrunner.report.results import Row
+from benchrunner.report.row import Row
 from benchrunner.store.environment_file import read_environment
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_record

@@ -6,7 +6,7 @@ import statistics
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.record import Record
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.policy import Policy

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from benchrunner.core.record import Record
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.order import Items, items_of
 from benchrunner.run.policy import Policy

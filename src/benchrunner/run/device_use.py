@@ -9,7 +9,7 @@ from typing import Self
 from benchrunner.launch.job import Launcher
 from benchrunner.machine.devices import Probe, local_devices
 from benchrunner.machine.hardware import Hardware
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.options import RunOptions
 from benchrunner.run.progress import Progress

@@ -8,18 +8,19 @@ import filelock
 from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.faults import parse_faults
 from benchrunner.core.paths import SweepPaths
-from benchrunner.core.record import Status
-from benchrunner.launch.allocation import Allocator, End, hopeless_text
-from benchrunner.outcome.judge import Outcome
+from benchrunner.launch.allocation import Allocator, hopeless_text
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.labels import short_labels
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run import resume
 from benchrunner.run.allocations import Allocations
 from benchrunner.run.claims import Claims
 from benchrunner.run.clock import now_utc
+from benchrunner.run.cluster_summary import mean_busy_share, num_at_once, stopped_by
 from benchrunner.run.events import Events
 from benchrunner.run.interrupts import Interrupts
 from benchrunner.run.ledger import Ledger
+from benchrunner.run.left_over import outcome_of
 from benchrunner.run.options import RunOptions
 from benchrunner.run.prepare import record_decided
 from benchrunner.run.progress import Progress
@@ -29,7 +30,7 @@ from benchrunner.store.claims_round import latest_round, next_round
 from benchrunner.store.probes import with_probes
 from benchrunner.store.records import read_record, read_records
 from benchrunner.store.runs import ExitSummary
-from benchrunner.store.workers import read_worker, read_workers
+from benchrunner.store.workers import read_workers
 
 LOOK_INTERVAL_S = 1.0
 """Between two looks at the sweep's directory."""
@@ -39,18 +40,6 @@ POLL_INTERVAL_S = 10.0
 
 CANCEL_LIMIT_S = 90.0
 """So long jobs have to end after they were cancelled; then they are named and left."""
-
-LEFT: dict[End, tuple[Status, str, str]] = {
-    "cancelled": ("skipped", "skipped.cancelled", "its allocation was cancelled"),
-    "time_limit": ("skipped", "skipped.time_limit", "its allocation reached its time limit"),
-    "preempted": ("skipped", "skipped.preempted", "its allocation was preempted"),
-    "completed": ("skipped", "skipped.time_limit", "no allocation had time enough for it (launcher.time_min)"),
-    "node_failed": ("failed", "failed.node", "a node of its allocation went down"),
-    "out_of_memory": ("failed", "failed.allocation", "its allocation ran out of host memory (launcher.mem)"),
-    "failed": ("failed", "failed.allocation", "its allocation failed"),
-    "unknown": ("failed", "failed.allocation", "its allocation has ended, and the cluster cannot say how"),
-}
-"""How an allocation ended → the verdict on a cell that it left without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,41 +286,21 @@ class Follower:
                 status="skipped", reason_code="skipped.interrupted", reason="bench was told to stop before it ended"
             )
         else:
-            outcome = self._outcome(planned.place)
+            outcome = outcome_of(self._claims.owner(planned.place), self.allocations, self.paths)
         self.ledger.skip(planned, outcome)
         self.events.finished(self.ledger.records[planned.place])
 
-    def _outcome(self, place: str) -> Outcome:
-        """By the allocation that had the cell, else by the last one that ended."""
-        owner = self._claims.owner(place)
-        worker = read_worker(self.paths, owner) if owner else None
-        job = worker.job if worker and worker.job in self.allocations.states else self.allocations.last()
-        state = self.allocations.states.get(job)
-        status, code, why = LEFT[(state.end if state else None) or "unknown"]
-        when = "it was at work when" if owner else "not started:"
-        said = f": {self.allocations.last_words(job)}" if code == "failed.allocation" and job else ""
-        return Outcome(status=status, reason_code=code, reason=f"{when} {why} (job {job or 'unknown'}){said}")
-
     def _summarise(self, signum: int | None) -> ExitSummary:
-        mine = [worker for worker in read_workers(self.paths) if worker.job in self.allocations.states]
-        shares = [worker.busy_share for worker in mine if worker.busy_share is not None]
-        at_once = [worker.concurrency for worker in mine if worker.concurrency is not None]
-        stopped_by = self._stopped_by()
+        workers = [worker for worker in read_workers(self.paths) if worker.job in self.allocations.states]
         return self.ledger.summarise(
             self.plan.cells,
             signum,
             fail_on=self.options.fail_on,
-            busy_share=sum(shares) / len(shares) if shares else None,
-            concurrency=sum(at_once) if at_once else None,
-            stopped_by=stopped_by,
-            notes=[*self.progress.notes, *dict.fromkeys(note for worker in mine for note in worker.notes)],
+            busy_share=mean_busy_share(workers),
+            concurrency=num_at_once(workers),
+            stopped_by=stopped_by(self.ledger.records.values()),
+            notes=[*self.progress.notes, *dict.fromkeys(note for worker in workers for note in worker.notes)],
         )
-
-    def _stopped_by(self) -> str | None:
-        codes = {record.reason_code for record in self.ledger.records.values()}
-        if "skipped.brake" in codes:
-            return "brake"
-        return "cluster" if codes & {"skipped.cancelled", "skipped.time_limit", "skipped.preempted"} else None
 
 
 def set_apart(cells: Iterable[PlannedCell], chosen: Iterable[PlannedCell]) -> list[PlannedCell]:

@@ -13,8 +13,8 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record, record_to_dict
 from benchrunner.core.text import first_line
 from benchrunner.outcome.evidence import Evidence
-from benchrunner.outcome.judge import Outcome
 from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt, earlier_attempts, make_record
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.verdict import PREDICTED_ONLY
 from benchrunner.store.runs import BAD_STATUSES, ExitSummary, add_run

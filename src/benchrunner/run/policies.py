@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from benchrunner.core.faults import format_fault
 from benchrunner.core.record import Record
 from benchrunner.machine.hardware import Hardware
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.run.budget import Budget
 from benchrunner.run.circuit_breaker import CircuitBreaker

@@ -1,7 +1,7 @@
 """What a policy is asked: it learns from verdicts, and decides which cells are not started, ended or run again."""
 
 from benchrunner.core.record import Record
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 
 

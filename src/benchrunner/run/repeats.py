@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from benchrunner.core.record import Record
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.policy import Policy
 

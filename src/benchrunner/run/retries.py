@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.policy import Policy
 

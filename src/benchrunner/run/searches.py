@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from benchrunner.core.paths import SweepPaths, config_dir
 from benchrunner.core.record import Record, SearchGrounds, Tried
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.rules import load_rules
 from benchrunner.plan.search import Candidates, Search, search_of, search_text, tried_by

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from benchrunner.core.errors import SweepDirError
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import Record
-from benchrunner.outcome.judge import Outcome, judge
+from benchrunner.outcome.judge import judge
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run import resume

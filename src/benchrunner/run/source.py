@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchrunner.outcome.judge import Outcome
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.schedule import Queue
 from benchrunner.run.utilization import Utilization

@@ -14,8 +14,9 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.job import Launcher
 from benchrunner.launch.variables import drop_cold_cache
 from benchrunner.outcome.evidence import Evidence
-from benchrunner.outcome.judge import Outcome, judge
+from benchrunner.outcome.judge import judge
 from benchrunner.outcome.make_record import NO_ATTEMPT
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.labels import short_labels
 from benchrunner.plan.plan import Plan, PlannedCell, processes_of
 from benchrunner.run.attempts import attempt_of

@@ -4,8 +4,8 @@ from collections import Counter
 
 from benchrunner.core.faults import format_fault
 from benchrunner.outcome.evidence import Evidence
-from benchrunner.outcome.judge import Outcome
 from benchrunner.outcome.make_record import NO_ATTEMPT, Attempt
+from benchrunner.outcome.outcome import Outcome
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.run.events import Events
 from benchrunner.run.ledger import Ledger

@@ -12,7 +12,7 @@ from benchrunner.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchrunner.report.results import Row
+    from benchrunner.report.row import Row
 
 ISOLATE = Flag(
     names=("--isolate",),

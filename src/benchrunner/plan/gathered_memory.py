@@ -1,0 +1,29 @@
+"""Parameters that FSDP has gathered: whole, on every device, for as long as a unit is at work."""
+
+from benchrunner.core import arithmetic
+from benchrunner.plan.kept import Model
+from benchrunner.plan.live_memory import Tape
+
+
+def gathered_bytes(model: Model, parameters: int) -> float:
+    """A unit's parameters in full, as they are gathered."""
+    precision = model.config.precision
+    if precision.param_dtype in arithmetic.QUANTIZED_BYTES:
+        return parameters * arithmetic.QUANTIZED_BYTES[precision.param_dtype]
+    return float(parameters * model.width.computed)
+
+
+def gather_root(model: Model, tape: Tape) -> None:
+    """The forward pass begins with what is outside of the blocks."""
+    tape.phase = "forward"
+    if model.is_fsdp:
+        tape.take("communication", root_bytes(model))
+
+
+def root_bytes(model: Model) -> float:
+    """What is outside of the blocks, in full."""
+    whole = arithmetic.resident_weight_bytes(model.shape, model.config.precision)
+    if model.config.precision.param_dtype in arithmetic.QUANTIZED_BYTES:
+        packed = model.shape.num_layers * model.block.parameters
+        return whole - packed * arithmetic.QUANTIZED_BYTES[model.config.precision.param_dtype]
+    return float(model.root_parameters * model.width.computed)

@@ -1,0 +1,237 @@
+"""A training step's allocations and frees, in their order, a block at a time.
+
+Blocks are alike, so only the first and the last of a run are walked through; those between count as they rest.
+What FSDP holds when is that of torch's `fully_shard`.
+"""
+
+from benchrunner.core import arithmetic
+from benchrunner.plan.gathered_memory import gather_root, gathered_bytes, root_bytes
+from benchrunner.plan.kept import Model
+from benchrunner.plan.live_memory import Tape
+
+
+def walk_training_step(model: Model, tape: Tape) -> None:
+    """One micro-step with its backward pass; the fused optimizer adds nothing."""
+    gather_root(model, tape)
+    _forward_blocks(model, tape)
+    _head(model, tape)
+    _backward_blocks(model, tape)
+    _root_gradients(model, tape)
+
+
+def _forward_blocks(model: Model, tape: Tape) -> None:
+    """Forward pass over all blocks; the last one's working set is walked through."""
+    block, num_layers = model.block, model.shape.num_layers
+    gathered = gathered_bytes(model, block.parameters)
+    keeps_gathered = model.config.strategy.stage == 2
+    kept = sum(model.kept(index) for index in range(num_layers))
+    tape.take("activations", kept)
+    if model.is_fsdp:
+        tape.take("communication", gathered * (num_layers if keeps_gathered else 2))
+        if not keeps_gathered:
+            tape.drop("communication", 2 * gathered)
+    last = num_layers - 1
+    if last in model.checkpointed:
+        working = block.saved - block.input + model.copies(block.parameters)
+        tape.take("temporaries", working)
+        tape.drop("temporaries", working)
+    # Weights that autocast casts are cached until the forward pass is over, also those of checkpointed blocks.
+    if model.width.residual != model.width.activation:
+        cached = model.copies(block.parameters) * len(model.checkpointed)
+        tape.take("temporaries", cached)
+
+
+def _head(model: Model, tape: Tape) -> None:
+    """Last norm, head and loss, forward and backward: logits in the compute dtype, three times in fp32 when eager."""
+    config, block, width = model.config, model.block, model.width
+    rows = min(model.tokens, config.workload.loss_chunk_tokens or model.tokens)
+    logits = float(rows * model.shape.vocab_size)
+    tape.phase = "loss"
+    inputs = block.input + model.kept_by_norm()
+    inputs += 0 if model.is_peft else model.tokens * model.shape.d_model * width.linear_input
+    if config.workload.loss_chunk_tokens:
+        inputs += block.input  # the gradient of the chunks that are through
+    tape.take("activations", inputs)
+    if config.workload.name == "adapter_v2" and not model.is_compiled:  # the scale's gradient needs what it multiplied
+        tape.take("logits", logits * width.activation)
+    tape.take("temporaries", model.copies(model.head_parameters))
+    cached = 0.0
+    if width.residual != width.activation:
+        cached = model.copies(block.parameters) * len(model.checkpointed)
+    packed = config.precision.param_dtype in arithmetic.QUANTIZED_BYTES and config.precision.scope == "all"
+    dequantised = float(model.head_parameters * width.activation) if packed else 0.0
+    if model.is_compiled:
+        # A graph's backward pass writes the logits' gradient over them; not so behind a break of the graph.
+        is_te = config.precision.backend == "transformer_engine"
+        num_others = 2 if is_te or config.workload.name == "adapter_v2" else 0
+        others = num_others * logits * width.activation
+        tape.take("logits", logits * width.activation)
+        tape.drop("temporaries", cached)
+        _prefetch(model, tape)
+        tape.take("logits", others)
+        tape.drop("logits", others)
+    else:
+        tape.take("logits", logits * (4 + max(4, width.activation)))
+        tape.drop("logits", logits * 4)
+        tape.drop("temporaries", cached)
+        _prefetch(model, tape)
+        tape.take("logits", logits * 8)
+        tape.drop("logits", logits * 8)
+        tape.take("logits", logits * width.activation)
+        tape.drop("logits", logits * 4)
+    tape.phase = "backward"
+    tape.take("temporaries", dequantised)
+    _weight_gradient(model, tape, 0 if model.is_peft else model.head_parameters)
+    tape.take("temporaries", block.thin)
+    tape.drop("temporaries", dequantised)
+    tape.drop("logits", logits * width.activation)
+    tape.drop("temporaries", model.copies(model.head_parameters) + block.thin)
+    tape.drop("activations", inputs)
+    tape.take("temporaries", block.input)  # the gradient of the residual stream, alive until the embedding
+
+
+def _prefetch(model: Model, tape: Tape) -> None:
+    """Before the backward pass of a unit the next one is gathered; stage 2 has them all."""
+    if model.is_fsdp and model.config.strategy.stage == 3:
+        tape.take("communication", gathered_bytes(model, model.block.parameters))
+
+
+def _weight_gradient(model: Model, tape: Tape, parameters: int) -> None:
+    """The gradient of so many weights: in its buckets under DDP, else where it stays; autocast casts it."""
+    if not parameters:
+        return
+    width = model.width
+    in_bucket = model.adds_gradients
+    made = parameters * width.activation
+    if width.residual != width.activation or in_bucket:
+        tape.take("temporaries", made)
+    if width.residual != width.activation:
+        tape.take("temporaries" if in_bucket else "gradients", parameters * width.stored)
+        tape.drop("temporaries", made + (parameters * width.stored if in_bucket else 0))
+    elif in_bucket:
+        tape.drop("temporaries", made)
+    else:
+        tape.take("gradients", parameters * width.computed)
+
+
+def _backward_blocks(model: Model, tape: Tape) -> None:
+    """From the last block to the first; of those between, what stays behind is counted."""
+    first, last = model.first, model.shape.num_layers - 1
+    for index in sorted({last, max(last - 1, first), min(first + 1, last), first}, reverse=True):
+        if index < last - 1 and index == first + 1:
+            _skip(model, tape, range(first + 2, last - 1))
+        _backward_block(model, tape, index)
+
+
+def _skip(model: Model, tape: Tape, between: range) -> None:
+    """Blocks whose backward pass is like that of their neighbours."""
+    for index in between:
+        tape.drop("activations", model.kept(index))
+    _settle(model, tape, len(between))
+
+
+def _settle(model: Model, tape: Tape, num_blocks: int) -> None:
+    """The gradients of blocks whose backward pass and reduction are over."""
+    if model.is_fsdp:
+        _keep_shards(model, tape, num_blocks * model.block.trained)
+        if model.config.strategy.stage == 2:
+            tape.drop("communication", num_blocks * gathered_bytes(model, model.block.parameters))
+    elif not model.adds_gradients:
+        tape.take("gradients", num_blocks * model.block.trained * model.width.stored)
+
+
+def _backward_block(model: Model, tape: Tape, index: int) -> None:
+    block, width = model.block, model.width
+    is_recomputed = index in model.checkpointed
+    kept, saved = model.kept(index), block.saved + model.copies(block.parameters)
+    if model.is_fsdp and index and model.config.strategy.stage == 3:
+        _prefetch(model, tape)
+    if is_recomputed:
+        tape.phase = "recompute"
+        tape.take("activations", saved - (kept if model.per_op else block.input))
+        tape.phase = "backward"
+    held = max(saved, kept) if is_recomputed else kept
+    trained, mlp_trained = block.trained, block.mlp_parameters if block.trained else 0
+    down, up = (mlp_trained // 3, 2 * mlp_trained // 3) if model.gated else (mlp_trained // 2, mlp_trained // 2)
+    # down: the gradient of its input and of its matrix; then the activation's; then those of the first product.
+    tape.take("temporaries", block.wide)
+    _weight_gradient(model, tape, down)
+    tape.drop("activations", model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0)
+    if model.gated:
+        tape.take("temporaries", 2 * block.wide)
+        tape.drop("temporaries", block.wide)
+        if not model.is_compiled:
+            tape.take("temporaries", 2 * block.wide)
+            tape.drop("temporaries", 2 * block.wide)
+    freed = block.mlp_saved - (model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0)
+    tape.drop("activations", freed)
+    casts = _cast_bytes(model)
+    tape.take("temporaries", casts)
+    tape.drop("temporaries", casts)
+    tape.take("temporaries", block.thin)
+    _weight_gradient(model, tape, up)
+    tape.drop("temporaries", (2 if model.gated else 1) * block.wide)
+    tape.take("temporaries", block.input)
+    tape.drop("temporaries", block.thin + block.input)
+    # attention
+    rest = trained - mlp_trained
+    tape.take("temporaries", 5 * block.thin)
+    _weight_gradient(model, tape, rest)
+    tape.drop("temporaries", 5 * block.thin)
+    tape.drop("activations", held - block.mlp_saved)
+    _reduce_block(model, tape, index)
+
+
+def _cast_bytes(model: Model) -> float:
+    """What the largest matrix of a block passes through: two fp32 copies on its way to float8, or its full form."""
+    largest = max(inputs * outputs for inputs, outputs in arithmetic.linear_shapes(model.shape).values())
+    precision = model.config.precision
+    if precision.backend == "torchao" and not model.is_compiled:
+        return 8.0 * largest
+    return 2.0 * largest if precision.backend == "bitsandbytes" else 0.0
+
+
+def _reduce_block(model: Model, tape: Tape, index: int) -> None:
+    """FSDP's end of a block's backward pass: its parameters are let go, its gradients copied, scattered and freed.
+
+    The copy stays until the next unit is reduced.
+    """
+    if not model.is_fsdp:
+        return
+    block, width = model.block, model.width
+    last = model.shape.num_layers - 1
+    copy = float(block.trained * width.reduced)
+    tape.drop("communication", gathered_bytes(model, block.parameters))
+    if index != last:
+        tape.drop("communication", copy)
+    tape.take("communication", copy)
+    tape.drop("gradients", block.trained * width.computed)
+    _keep_shards(model, tape, block.trained)
+
+
+def _keep_shards(model: Model, tape: Tape, parameters: int) -> None:
+    """A rank's part of reduced gradients: new, or added to what an earlier micro-step left."""
+    shards = parameters * model.width.stored / model.ranks
+    tape.take("gradients", shards)
+    if model.accumulates:
+        tape.drop("gradients", shards)
+
+
+def _root_gradients(model: Model, tape: Tape) -> None:
+    """The embedding's gradient, dense; under FSDP the root's copy and shards as well."""
+    block, width = model.block, model.width
+    if model.is_peft:
+        return
+    embedding = arithmetic.embedding_parameters(model.shape)
+    in_bucket = model.adds_gradients
+    tape.take(
+        "temporaries" if in_bucket else "gradients", embedding * (width.computed if model.is_fsdp else width.stored)
+    )
+    if not model.is_fsdp:
+        return
+    root = model.root_parameters
+    tape.drop("communication", root_bytes(model))
+    tape.drop("communication", block.trained * width.reduced)
+    tape.take("communication", root * width.reduced)
+    tape.drop("gradients", root * width.computed)
+    _keep_shards(model, tape, root)
