@@ -74,18 +74,34 @@ def test_ranks_that_wait_for_one_behind_are_given_its_time(paths):
     assert made["reason_code"] == "timeout.build" and 60 <= made["wall_s"] < 65
 
 
+def running(paths, launcher, **leaves):
+    (planned,) = cells(1, **leaves)
+    job = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job(planned, (0,))
+    return Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
+
+
+@pytest.mark.parametrize(("pauses", "stopped_s"), [((), 20), ((10,), 35), ((10, 15), 46)])
+def test_a_pause_of_everything_is_no_silence_of_the_ranks_but_only_once(paths, pauses, stopped_s):
+    launcher = FakeLauncher(lambda job: Script(hangs=True, phase="build"))
+    run = running(paths, launcher, **{"limits.build_s": 20.0})
+    for second in range(60):
+        run.step(launcher.clock.now())
+        if run.stop is not None:
+            break
+        launcher.clock.sleep(16.0 if second in pauses else 1.0)
+    assert stopped_s <= launcher.clock.now() <= stopped_s + 3
+
+
 def silences(paths, script, seconds, **leaves):
     """What is said of a running cell, second by second."""
     launcher = FakeLauncher(lambda job: script)
-    (planned,) = cells(1, **leaves)
-    job = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job(planned, (0,))
-    run = Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
+    run = running(paths, launcher, **leaves)
     said = []
     for _ in range(seconds):
         run.step(launcher.clock.now())
         said.append(describe_running(run, launcher.clock.now()))
         launcher.clock.sleep(1.0)
-    return planned.cell.slug, said
+    return run.job.cell.slug, said
 
 
 def test_a_cell_without_a_sign_of_life_is_said_to_be_so(paths):

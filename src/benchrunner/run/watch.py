@@ -22,6 +22,9 @@ DUMP_DELAY_S = 1.0
 SILENCE_S = 30.0
 """After so long without a new phase or step of any rank the live line says so."""
 
+PAUSE_S = 5.0
+"""Nobody looked for so long: this process was stopped, as all are in a container that is paused."""
+
 DOING: dict[Phase, str] = {
     "start": "starting",
     "build": "building",
@@ -69,6 +72,8 @@ class Running:
     """Rank → its phase and steps, when something last changed."""
     _progress_s: float = 0.0
     """When that was."""
+    _is_excused: bool = False
+    """Whether a pause was taken off this silence; a second is not, or a loop that is always late would see no hang."""
     _phase: Phase | None = None
     """Where the rank was that the others wait for, when somebody looked; None: nobody has yet."""
     _phase_s: float = 0.0
@@ -91,12 +96,18 @@ class Running:
         if code is not None:
             return code if self._may_be_judged(now_s) else None
         if self.stop is None and now_s >= self.looked_s + LOOK_INTERVAL_S:
+            self._excuse_pause(now_s - self.looked_s)
             self.looked_s = now_s
             self._look(now_s)
         if self.terminate_s is not None and now_s >= self.terminate_s:
             self.terminate_s = None
             self.handle.terminate()
         return None
+
+    def _excuse_pause(self, gap_s: float) -> None:
+        """Ranks that were stopped together with this process had no time for progress."""
+        if gap_s >= PAUSE_S and self._seen is not None and not self._is_excused:
+            self._progress_s, self._is_excused = self._progress_s + gap_s, True
 
     def silence_s(self, now_s: float) -> float:
         """Seconds since a rank last entered a phase or issued a step, as far as anybody has looked."""
@@ -169,7 +180,7 @@ class Running:
             return whole_s, None
         seen = {status.rank: (_stage(status), self._steps(status.rank)) for status in statuses}
         if seen != self._seen:
-            self._seen, self._progress_s = seen, now_s
+            self._seen, self._progress_s, self._is_excused = seen, now_s, False
         phase = self._last_phase(seen)
         if phase != self._phase:
             self._phase, self._phase_s = phase, now_s
