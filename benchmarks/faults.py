@@ -5,7 +5,7 @@
     python benchmarks/faults.py --brief --kills 5 --kill-sweep tiny                a quick look
     python benchmarks/faults.py --only oom,hang --out -
     python benchmarks/faults.py --only kills --jobs 12 --json kills.json --out -   a part, where there are many cores
-    python benchmarks/faults.py --only trials,more --kills 0   what audits tried: twenty minutes
+    python benchmarks/faults.py --only trials,more,habits --kills 0   what audits tried: forty minutes
     python benchmarks/faults.py --merge rest.json kills.json   the document from its parts; what is in none stays
 
 Everything goes through `bench` itself, as a user starts it. Processes are counted by a variable of ours in their
@@ -33,6 +33,7 @@ import launches
 import trials
 from fault_table import Findings
 from trials import TrialRow
+from trials_habits import HABITS
 from trials_listed import LISTED
 from trials_meanwhile import MEANWHILE
 from trials_surroundings import SURROUNDINGS
@@ -57,7 +58,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HANG_LIMIT_S = 15
 
 HANGS, HARMLESS = ("hang", "ignore_sigterm"), ("clock_jump", "grandchild", "print_env", "flood")
-TRIALS = {"trials": LISTED, "more": [*SURROUNDINGS, *MEANWHILE]}
+TRIALS = {"trials": LISTED, "more": [*SURROUNDINGS, *MEANWHILE], "habits": HABITS}
 PARTS = ("bench", "launch", "disk", *TRIALS, "kills")
 """What `--only` knows beside kinds of faults."""
 

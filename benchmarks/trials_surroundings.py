@@ -28,7 +28,7 @@ from victim import TINY, Sweep, statuses
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _shell(line: str) -> list[str]:
+def shell(line: str) -> list[str]:
     """`line` before bench, in its shell."""
     return ["sh", "-c", f'{line} exec "$@"', "sh"]
 
@@ -49,12 +49,12 @@ def stop_that_is_blocked(sweep: Sweep) -> str:
     return f"exit 143; resumed: {require_ok(sweep, sweep.resume())}"
 
 
-def _ok_under(before: Sequence[str], sweep: Sweep) -> str:
+def ok_under(before: Sequence[str], sweep: Sweep) -> str:
     return require_ok(sweep, sweep.run(TWO, before=before))
 
 
-def _in_mounts(line: str) -> list[str]:
-    command = ["unshare", "--mount", *_shell(f"{line} &&")]
+def in_mounts(line: str) -> list[str]:
+    command = ["unshare", "--mount", *shell(f"{line} &&")]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         raise CannotTell
     return command
@@ -71,7 +71,7 @@ def clock_back(sweep: Sweep) -> str:
         "import time\nreal, began = time.time, time.monotonic()\n"
         "time.time = lambda: real() - (86400 if time.monotonic() > began + 4 else 0)\n"
     )
-    said = _ok_under(["env", f"PYTHONPATH={site}:{os.environ.get('PYTHONPATH', '')}"], sweep)
+    said = ok_under(["env", f"PYTHONPATH={site}:{os.environ.get('PYTHONPATH', '')}"], sweep)
     walls = [record["wall_s"] for record in sweep.records().values()]
     require(all(0 < wall < 600 for wall in walls), f"cells of {walls} s")
     return said
@@ -81,25 +81,25 @@ def no_inodes(sweep: Sweep) -> str:
     place = sweep.out / "outputs"
     place.mkdir()
     line = f"mount -t tmpfs -o nr_inodes=36 none {place}"
-    code = sweep.run(FOUR, before=_in_mounts(line))
+    code = sweep.run(FOUR, before=in_mounts(line))
     require(code == 2 and "Traceback" not in sweep.said(), f"exit {code}: {last_line(sweep)}")
     return f"exit 2: “{next(line for line in sweep.said().splitlines() if 'space' in line)[:120]}”"
 
 
 def full_shm(sweep: Sweep) -> str:
     line = "mount -t tmpfs -o size=4k none /dev/shm && head -c 4096 /dev/zero > /dev/shm/x"
-    return _ok_under(_in_mounts(line), sweep)
+    return ok_under(in_mounts(line), sweep)
 
 
 def read_only_tmp(sweep: Sweep) -> str:
     place = sweep.out / "tmp"
     place.mkdir()
     line = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
-    return _ok_under([*_in_mounts(line), "env", f"TMPDIR={place}"], sweep)
+    return ok_under([*in_mounts(line), "env", f"TMPDIR={place}"], sweep)
 
 
 def little_memory(sweep: Sweep) -> str:
-    code = sweep.run(TWO, before=_shell("ulimit -v 500000;"))
+    code = sweep.run(TWO, before=shell("ulimit -v 500000;"))
     records = sweep.records()
     require(code == 2 and len(records) == 2 and "Traceback" not in sweep.said(), f"exit {code}; {statuses(sweep)}")
     return f"exit 2; {statuses(sweep)}"
@@ -107,7 +107,7 @@ def little_memory(sweep: Sweep) -> str:
 
 def little_cpu(limit: str, sweep: Sweep) -> str:
     """The hard limit is `bench`'s own as well, so that it must be above what that takes."""
-    code = sweep.run([*LONG, "measure.steps=100000"], before=_shell(f"ulimit {limit};"))
+    code = sweep.run([*LONG, "measure.steps=100000"], before=shell(f"ulimit {limit};"))
     require(code == 2 and statuses(sweep) == "1 failed.cpu_time", f"exit {code}; {statuses(sweep)}: {last_line(sweep)}")
     return f"exit 2; {statuses(sweep)}"
 
@@ -213,11 +213,11 @@ IGNORES = [sys.executable, "-c", "import os, signal, sys; signal.signal(signal.S
            "os.execv(sys.argv[1], sys.argv[1:])"]  # fmt: skip
 
 UNDER: dict[str, tuple[str, Sequence[str]]] = {
-    "few descriptors": ("ulimit -n 40; bench …", _shell("ulimit -n 40;")),
-    "small files only": ("ulimit -f 4096; bench …", _shell("ulimit -f 4096;")),
+    "few descriptors": ("ulimit -n 40; bench …", shell("ulimit -n 40;")),
+    "small files only": ("ulimit -f 4096; bench …", shell("ulimit -f 4096;")),
     "locale C": ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 bench …",
                  ["env", "LC_ALL=C", "PYTHONUTF8=0", "PYTHONCOERCECLOCALE=0"]),
-    "umask 077": ("umask 077; bench …", _shell("umask 077;")),
+    "umask 077": ("umask 077; bench …", shell("umask 077;")),
     "no TMPDIR": ("TMPDIR=/nonexistent bench …", ["env", "TMPDIR=/nonexistent"]),
     "LD_PRELOAD of nothing": ("LD_PRELOAD=/nonexistent.so bench …", ["env", "LD_PRELOAD=/nonexistent.so"]),
     "no PATH": ("env -u PATH bench …", ["env", "-u", "PATH"]),
@@ -233,14 +233,14 @@ UNDER: dict[str, tuple[str, Sequence[str]]] = {
     "caches that are files": ("HOME=/dev/null XDG_CACHE_HOME=/dev/null bench …",
                               ["env", "HOME=/dev/null", "XDG_CACHE_HOME=/dev/null"]),
     "locks nowhere": ("BENCH_LOCKS=/proc/none TZ=none bench …", ["env", "BENCH_LOCKS=/proc/none", "TZ=none/none"]),
-    "a small stack": ("ulimit -s 512; bench …", _shell("ulimit -s 512;")),
+    "a small stack": ("ulimit -s 512; bench …", shell("ulimit -s 512;")),
     "an idle scheduler": ("chrt --idle 0 bench …", ["chrt", "--idle", "0"]),
     "one core": ("taskset -c 0 bench …", ["taskset", "-c", "0"]),
 }  # fmt: skip
 """What → command, and what comes before bench; all of it must be as if nothing were there."""
 
 SURROUNDINGS: list[Trial] = [
-    *(Trial(what=what, command=command, must="ok, exit 0", run=partial(_ok_under, before))
+    *(Trial(what=what, command=command, must="ok, exit 0", run=partial(ok_under, before))
       for what, (command, before) in UNDER.items()),
     Trial(what="SIGCHLD ignored, a rank fails", command="bench … launcher.preload=false, of such a parent",
           must="failed.exception", run=child_ends_unheard),

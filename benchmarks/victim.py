@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchrunner.core.faults import VARIABLE
 from benchrunner.machine.hardware import detect, list_gpus
 
@@ -173,6 +175,11 @@ def describe_exit(code: int) -> str:
 def statuses(sweep: Sweep) -> str:
     codes = [record["reason_code"] or "ok" for record in sweep.records().values()]
     return ", ".join(f"{codes.count(code)} {code}" for code in sorted(set(codes))) or "no record yet"
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Living processes below this one; agents and ranks are in sessions of their own, but not in other trees."""
+    return psutil.Process(pid).children(recursive=True)
 
 
 def wait_for(condition: Callable[[], bool], limit_s: float = 240.0) -> None:

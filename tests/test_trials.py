@@ -13,11 +13,12 @@ from benchrunner.core.paths import CHECKOUT
 sys.path.insert(0, str(CHECKOUT / "benchmarks"))
 
 import trials
+from trials_habits import HABITS
 from trials_listed import LISTED
 from trials_meanwhile import MEANWHILE
 from trials_surroundings import SURROUNDINGS
 
-ALL = [*LISTED, *SURROUNDINGS, *MEANWHILE]
+ALL = [*LISTED, *SURROUNDINGS, *MEANWHILE, *HABITS]
 
 
 @pytest.fixture(autouse=True)
