@@ -1,6 +1,7 @@
 import pytest
 
 from benchrunner.core import paths
+from benchrunner.core.errors import UsageError
 from benchrunner.core.paths import SweepPaths, config_dir, place_of
 
 
@@ -17,7 +18,7 @@ def test_every_file_of_a_sweep_has_its_place(tmp_path):
 def test_the_configuration_is_found_beside_the_package_first(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "PACKAGE", tmp_path / "package")
     monkeypatch.setattr(paths, "CHECKOUT", tmp_path)
-    with pytest.raises(FileNotFoundError, match="beside"):
+    with pytest.raises(UsageError, match="install it whole"):
         config_dir()
     for place in (tmp_path, tmp_path / "package"):
         (place / "conf").mkdir(parents=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from errno import ENOENT
 from pathlib import Path
 
+from benchrunner.core.errors import UsageError
+
 PACKAGE = Path(__file__).resolve().parents[1]
 """The installed package: the folder `benchrunner`."""
 
@@ -39,12 +41,12 @@ def config_dir() -> Path:
     Found from `__file__` because editable installs keep a stale copy behind `pkg://`.
 
     Raises:
-        FileNotFoundError: neither place holds a `config.yaml`.
+        UsageError: neither place holds a `config.yaml`: what was installed is not whole, or it is in a zip.
     """
     for place in (PACKAGE / "conf", CHECKOUT / "conf"):
         if (place / "config.yaml").is_file():
             return place
-    raise FileNotFoundError(f"no conf/config.yaml beside {PACKAGE} nor in its checkout")
+    raise UsageError(f"the program has no conf/config.yaml, neither in {PACKAGE} nor in {CHECKOUT}: install it whole")
 
 
 def place_of(slug: str, repeat: int) -> str:
