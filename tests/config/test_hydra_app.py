@@ -223,12 +223,20 @@ def test_declared_sweeps_have_a_description():
         ("model: {name: mine}\n", r"model\.name.*mine"),
         ("hydra: {sweeper: {params: {strategy: 'ddp,sngle'}}}\n", r"sngle.*did you mean single\?"),
         ("- a\n", "not a sweep"),
+        ("", "not a sweep"),
         ("a: [\n", "not YAML"),
     ],
 )
 def test_a_wrong_sweep_file_is_one_message(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
         expand(sweep_file=write_sweep(tmp_path / "wrong.yaml", text))
+
+
+def test_a_sweep_file_of_another_encoding_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(SWEEP.encode("utf-16"))
+    with pytest.raises(UsageError, match=r"mine\.yaml: not YAML: its text is not UTF-8"):
+        expand(sweep_file=path)
 
 
 def test_a_missing_sweep_file_is_named(tmp_path):

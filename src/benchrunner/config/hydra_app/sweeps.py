@@ -71,9 +71,11 @@ def store_sweep(path: Path) -> None:
         files = [file.name for file in path.parent.glob("*.y*ml") if file.is_file()]
         near = did_you_mean(path.name, files)
         raise UsageError(f"{path}: {error.strerror or error}{near}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not YAML: its text is not UTF-8") from error
     except YAMLError as error:
         raise UsageError(f"{path}: not YAML: {first_lines(str(error))}") from error
-    if not isinstance(body, DictConfig):
+    if not isinstance(body, DictConfig) or not body:
         raise UsageError(f"{path}: not a sweep: a mapping with hydra.sweeper.params is expected")
     ConfigStore.instance().store(group=SWEEPS, name=FROM_FILE, node=body, package="_global_")
 
