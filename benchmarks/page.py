@@ -29,7 +29,7 @@ from benchrunner.plan import planner, rules
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.report import html
 from benchrunner.report.content import Block, make_tables
-from benchrunner.report.results import Row
+from benchrunner.report.row import Row
 
 MACHINE = {"hardware": "h200-sxm-141gb", "devices": "8"}
 
