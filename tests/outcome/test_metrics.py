@@ -8,6 +8,7 @@ from samples import make_cell
 MEMORY = {
     "window": {"allocated_bytes": 10, "reserved_bytes": 20},
     "run": {"allocated_bytes": 30, "reserved_bytes": 40},
+    "steps": {"allocated_bytes": 25, "reserved_bytes": 35},
     "num_alloc_retries": 0,
     "num_ooms": 0,
     "nvml_used_bytes": 50,
@@ -151,6 +152,7 @@ def test_every_headline_number_of_two_ranks(cell):
             "peak_memory_allocated_bytes": 10,
             "peak_memory_reserved_bytes": 20,
             "run_peak_memory_allocated_bytes": 31,
+            "steps_peak_memory_allocated_bytes": 25,
             "num_alloc_retries": 3,
             "memory_scope": "window",
             "compile_time_s": 7.5,
