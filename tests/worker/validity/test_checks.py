@@ -134,6 +134,7 @@ def test_what_applies_is_checked(results):
         strategy: {name for name, check in checks.items() if check["ok"]} for strategy, checks in by_strategy.items()
     }
     everywhere = {"shape", "first_loss", "precision", "formats", "mode", "work", "data", "trains", "recompute"}
+    everywhere |= {"labels", "steps"}
     everywhere |= {"compiled", "function", "optimizer"}  # nothing is compiled under eager, and that is judged
     assert judged["single"] == everywhere
     assert judged["ddp"] == everywhere | {"gradients_reduced"}

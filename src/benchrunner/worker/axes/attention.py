@@ -45,7 +45,8 @@ def chosen_backend(cell: Cell, device: torch.device) -> str:
         return "explicit"
     length = cell.sizes.seq_len
     query, key = _empty_heads(cell, device, num_queries=length, num_keys=length)
-    return _backend_name(query, key, None, causal=True)
+    dropout = cell.config.model.dropout if query.requires_grad else 0.0
+    return _backend_name(query, key, None, causal=True, dropout=dropout)
 
 
 def decode_backend(cell: Cell, device: torch.device) -> str:
@@ -71,7 +72,9 @@ def _empty_heads(
     return query.requires_grad_(has_gradients), key.requires_grad_(has_gradients)
 
 
-def _backend_name(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, *, causal: bool) -> str:
+def _backend_name(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, *, causal: bool, dropout: float = 0.0
+) -> str:
     grouped = query.shape[1] != key.shape[1]
-    choice = torch._fused_sdp_choice(query, key, key, mask, 0.0, causal, enable_gqa=grouped)
+    choice = torch._fused_sdp_choice(query, key, key, mask, dropout, causal, enable_gqa=grouped)
     return next((name for name, backend in BACKENDS.items() if backend.value == choice), "math")

@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecision
 
+from benchrunner.core.rank_result import RankResult
 from benchrunner.core.schema import ModelConfig
 from benchrunner.worker.axes import activation_checkpointing, peft, strategy
 from benchrunner.worker.axes.optimizer import make_optimizer
@@ -21,12 +22,23 @@ from benchrunner.worker.axes.precision import formats
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines import built, fabric_fsdp, fabric_precision
 from benchrunner.worker.engines.engine import ENGINES
-from benchrunner.worker.faults import lying_data, lying_functions, lying_labels, lying_loops, lying_work, needs
+from benchrunner.worker.faults import (
+    lying_choices,
+    lying_data,
+    lying_functions,
+    lying_labels,
+    lying_loops,
+    lying_work,
+    needs,
+)
 from benchrunner.worker.faults.lying_models import falsify_linears, recompute_otherwise, stop_reducing
 from benchrunner.worker.faults.patch import Patch, applied, in_module, spared
+from benchrunner.worker.measure import window
 from benchrunner.worker.model import decoder, layers, weights
 from benchrunner.worker.model.decoder import Decoder
+from benchrunner.worker.steps import data, decoding
 from benchrunner.worker.workloads import forward, generate, parity, train
+from benchrunner.worker.workloads.result import rank_result
 
 Patches = Callable[[Context], list[Patch]]
 
@@ -66,6 +78,23 @@ def _build_and_lie(
 def _with_attention(lie: type) -> Patches:
     """Every block's attention is another one."""
     return lambda context: [in_module(decoder, "Attention", lie)]
+
+
+def _in_layers(**lies: type) -> Patches:
+    """Other classes in the place of a block's own."""
+    return lambda context: [in_module(layers, name, lie) for name, lie in lies.items()]
+
+
+def _as_decoder(lie: type) -> Patches:
+    return lambda context: [in_module(built, "Decoder", lie)]
+
+
+def _in_decoding(name: str, lie: Any) -> Patches:
+    return lambda context: [in_module(decoding, name, lie)]
+
+
+def _decoding_as(lie: type) -> Patches:
+    return lambda context: [in_module(generate, "Decoding", lie)]
 
 
 def _with_half_mlps(context: Context) -> list[Patch]:
@@ -174,6 +203,30 @@ def _reduce_otherwise(context: Context) -> list[Patch]:
     ]
 
 
+MEASURED = (train, forward, generate)
+"""The workloads that have a window."""
+
+
+def _measure_half(context: Context) -> list[Patch]:
+    """Half of the window's steps."""
+
+    def lying(context: Context, steps: window.Steps, **options: Any) -> RankResult:
+        length = options.pop("num_steps", None) or context.cell.config.measure.steps
+        return window.measure(context, steps, num_steps=-(-length // 2), **options)
+
+    return [in_module(workload, "measure", lying) for workload in MEASURED]
+
+
+def _claim_twice(context: Context) -> list[Patch]:
+    """Twice the tokens in the same time."""
+
+    def lying(context: Context, made: built.Built, measured: RankResult) -> RankResult:
+        honest = rank_result(context, made, measured)
+        return honest | {"tokens_per_step": 2 * honest["tokens_per_step"]}
+
+    return [in_module(workload, "rank_result", lying) for workload in (train, forward)]
+
+
 def _repeat_first_step(context: Context) -> list[Patch]:
     return [
         *_in_training(lying_data.SameBatch)(context),
@@ -243,6 +296,33 @@ LIES: dict[str, Lie] = {
     "no_decay": Lie(_with_options(weight_decay=lambda decay: 0.0), (needs.BACKWARD,)),
     "wrong_betas": Lie(_with_options(betas=lambda betas: (0.9, 0.95)), (needs.BACKWARD,)),
     "no_clipping": Lie(_with_built(lying_functions.clip_nothing), (needs.BACKWARD, needs.CLIPPED)),
+    "wrong_activation": Lie(_in_layers(GatedMLP=lying_functions.BentOtherwise), (needs.GATED,)),
+    "sharp_attention": Lie(_with_attention(lying_functions.SharperAttention)),
+    "other_rows": Lie(_as_decoder(lying_functions.OtherRows), (needs.SAMPLES,)),
+    "late_cache": Lie(_in_decoding("KVCache", lying_choices.LateCache), (needs.GENERATION,)),
+    "half_micro_batches": Lie(_in_training(lying_work.HalfMicroBatches), (needs.BACKWARD, needs.MANY_MICRO_STEPS)),
+    "fewer_steps": Lie(_measure_half, (needs.WINDOW,)),
+    "claimed_twice": Lie(_claim_twice, (needs.WINDOW, needs.NO_GENERATION)),
+    "greedy": Lie(_in_decoding("choose", lying_choices.likeliest), (needs.GENERATION, needs.DRAWS)),
+    "no_top_k": Lie(_in_decoding("choose", lying_choices.from_all), (needs.GENERATION, needs.DRAWS, needs.TOP_K)),
+    "first_logits": Lie(_decoding_as(lying_choices.FirstLogits), (needs.GENERATION,)),
+    "few_tokens": Lie(lambda context: [in_module(data, "draw_sample", lying_data.draw_few)]),
+    "half_lengths": Lie(lambda context: [in_module(data, "sample_length", lying_data.half_length)], (needs.PADDED,)),
+    "coarse_loss": Lie(_as_decoder(lying_functions.CoarseLoss), (needs.BACKWARD, needs.COMPUTES_16_BIT)),
+    "kept_weights": Lie(lying_labels.keep_unpacked, (needs.PACKED,)),
+    "other_kernel": Lie(lying_labels.attend_by_another, (needs.NAMED_KERNEL,)),
+    "other_engine": Lie(lying_labels.build_natively, (needs.FABRIC,)),
+    "unfused": Lie(lying_labels.update_one_by_one, (needs.BACKWARD, needs.FUSED)),
+    "other_sync": Lie(lying_labels.reduce_at_other_times, (needs.BACKWARD, needs.RANKS, needs.MICRO_STEPS)),
+    "other_mixing": Lie(lying_labels.mix_otherwise, (needs.POLICY,)),
+    "head_compiled": Lie(lying_labels.run_head_alone, (needs.BACKWARD, needs.INDUCTOR, needs.WHOLE_COMPILED)),
+    "kept_products": Lie(lying_labels.keep_some, (needs.BACKWARD, needs.ALL_CHECKPOINTED)),
+    "same_drops": Lie(_in_training(lying_loops.SameDrops), (needs.BACKWARD, needs.DROPOUT)),
+    "small_weights": Lie(lying_labels.start_smaller),
+    "counted_twice": Lie(lying_labels.count_twice, (needs.TIED,)),
+    "piled_gradients": Lie(_in_training(lying_loops.PilingUp), (needs.BACKWARD,)),
+    "seldom_updates": Lie(_in_training(lying_loops.SeldomUpdating), (needs.BACKWARD,)),
+    "idle_window": Lie(_in_training(lying_loops.IdleInWindow), (needs.BACKWARD, needs.WINDOW)),
     "other_optimizer": Lie(_with_optimizer(lying_functions.other_class), (needs.BACKWARD,)),
 }
 """Lie → how it is told; a test holds its keys equal to those of `benchrunner.core.faults.LIES`."""

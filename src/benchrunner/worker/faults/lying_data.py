@@ -1,5 +1,8 @@
 """Loops that draw other data than they should: each overrides what it lies about, as in `lying_loops.py`."""
 
+import torch
+
+from benchrunner.core.cell import Cell
 from benchrunner.worker.steps import data
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.workloads.forward import ForwardLoop
@@ -53,3 +56,19 @@ class OneMicroBatch(TrainingLoop):
         super().prepare(steps)
         for step in steps:
             self._batches[step] = [self._batches[step][0]] * len(self._batches[step])
+
+
+FEW = 8
+
+
+def draw_few(seed: int, step: int, index: int, length: int, vocab_size: int) -> torch.Tensor:
+    """A sample of few different tokens, whose rows of the embedding stay in a cache."""
+    return DRAW(seed, step, index, length, min(vocab_size, FEW))
+
+
+def half_length(cell: Cell, step: int, index: int) -> int:
+    """Samples half as long as they are said to be, by everybody who asks."""
+    return max(1, LENGTH(cell, step, index) // 2)
+
+
+DRAW, LENGTH = data.draw_sample, data.sample_length

@@ -1,5 +1,6 @@
 """Models, gradients and updates of another kind than the label's: plausible numbers, and as fast or faster."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,8 @@ from benchrunner.core.schema import OptimizerConfig, WorkloadConfig
 from benchrunner.worker.axes.peft import LoRA, PromptedAttention
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
+from benchrunner.worker.model.decoder import IGNORED_TARGET, Decoder
+from benchrunner.worker.model.kv_cache import KVCache
 from benchrunner.worker.model.layers import MLP, Attention, GatedMLP
 
 WINDOW = 4
@@ -93,6 +96,40 @@ def _first_half(x: Tensor) -> Tensor:
 
 def _zero_after(y: Tensor, x: Tensor) -> Tensor:
     return F.pad(y, (0, 0, 0, x.shape[1] - y.shape[1]))
+
+
+class BentOtherwise(GatedMLP):
+    """GELU in the place of SiLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [batch, length, width] → the same."""
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.gelu(gate) * up)  # type: ignore[no-any-return]
+
+
+class SharperAttention(Attention):
+    """Scores are divided by too little."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of larger queries."""
+        return super().attend(q * math.sqrt(2), k, v, mask)
+
+
+class OtherRows(Decoder):
+    """The first sample of a micro-batch is as it should be, the others are read backwards."""
+
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+        """The last block's output of other tokens."""
+        return super().hidden(torch.cat((tokens[:1], tokens[1:].flip(1))), cache, positions)
+
+
+class CoarseLoss(Decoder):
+    """Cross-entropy in bfloat16: half the memory of the logits."""
+
+    def loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The sum of what was rounded."""
+        logits = self.logits(hidden).to(torch.bfloat16)
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED_TARGET, reduction="sum").float()
 
 
 class LouderLoRA(LoRA):

@@ -58,6 +58,54 @@ class WronglyScaled(TrainingLoop):
         return super().accumulate(batches, after_forward, [1.0] * len(batches))
 
 
+class PilingUp(TrainingLoop):
+    """An update leaves its gradients for the next step to add to."""
+
+    def apply(self) -> None:
+        """Clear nothing."""
+        clear, self.optimizer.zero_grad = self.optimizer.zero_grad, _leave  # type: ignore[method-assign]
+        try:
+            super().apply()
+        finally:
+            self.optimizer.zero_grad = clear  # type: ignore[method-assign]
+
+
+def _leave(set_to_none: bool = True) -> None:
+    """In the place of an optimizer's `zero_grad`."""
+
+
+class SeldomUpdating(TrainingLoop):
+    """Every second step has no update."""
+
+    def apply(self) -> None:
+        """Nothing, every second time."""
+        if self.num_steps % 2:
+            super().apply()
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        self.num_steps += 1
+
+
+class IdleInWindow(TrainingLoop):
+    """Steps have updates as long as nobody measures them."""
+
+    def apply(self) -> None:
+        """Nothing, in the window."""
+        if self.context.status.phase != "measure":
+            super().apply()
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        self.num_steps += 1
+
+
+class SameDrops(TrainingLoop):
+    """Every micro-step of every rank drops the same values."""
+
+    def _micro_step(self, batch: Tensor, share: float, after_forward: Callable[[], None] | None) -> Tensor:
+        torch.manual_seed(0)
+        return super()._micro_step(batch, share, after_forward)
+
+
 class Recompiling(TrainingLoop):
     """Something is compiled in every step."""
 

@@ -1,5 +1,6 @@
 """Loops, decoders and decodings that do less or other work than they say."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
 from benchrunner.worker.model.decoder import Decoder
+from benchrunner.worker.steps import data
 from benchrunner.worker.steps.decoding import Decoding
 from benchrunner.worker.steps.training_loop import TrainingLoop
 
@@ -36,6 +38,26 @@ class EmptySteps(TrainingLoop):
         self._losses.append(self._losses[-1])
         for parameter, gradient in zip(self.built.decoder.parameters(), self._kept, strict=True):
             parameter.grad = gradient
+
+
+class HalfMicroBatches(TrainingLoop):
+    """The second half of the micro-batches is left out, the first counts twice, and all are said to be consumed."""
+
+    def accumulate(
+        self,
+        batches: Sequence[Tensor],
+        after_forward: Callable[[], None] | None = None,
+        shares: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Half of them; a probe of two is whole."""
+        if len(batches) <= 2:
+            return super().accumulate(batches, after_forward, shares)
+        half = len(batches) // 2
+        left_out = [data.inputs_and_targets(self._cell, batch) for batch in batches[half:]]
+        kept = [share * len(batches) / half for share in (shares or [1 / len(batches)] * len(batches))[:half]]
+        loss = super().accumulate(batches[:half], after_forward, kept)
+        self.consumed += left_out
+        return loss
 
 
 class EvalMode(TrainingLoop):

@@ -1,19 +1,17 @@
-"""Every step of the window, not only the one that is profiled: its data are new, it has a loss, it is as the others."""
+"""Every step of the window, not only the one that is profiled: its data are the seed's, and it is as the others."""
 
 import hashlib
 import itertools
-import math
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from benchrunner.core.lengths import is_padded
+from benchrunner.worker.validity import expected_data, expected_work
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
 
-CHANCE = 1e-6
-"""Batches of so few possible tokens that two may be alike by chance more often than this are not judged."""
+CLOCK_RATIO, CLOCK_SLACK_S = 1.25, 5.0
+"""How much longer than its steps the phase may be: it collects garbage, reads meters and, on a busy machine, waits."""
 
 MIN_STEPS = 12
 """A window of fewer says nothing of kinds."""
@@ -30,59 +28,97 @@ MIN_SHARE = 0.2
 
 
 def data(facts: Facts) -> Finding:
-    """No batch comes twice, on any rank or in any step, and every step has a loss of its own."""
+    """Every batch of every step and rank is the one that the cell's seed means; every step has a loss of its own."""
     if not facts.consumed:
         return unknown("this workload draws no batches")
-    if _chance(facts) > CHANCE:
-        return unknown("the vocabulary is so small that batches may be alike by chance")
-    prints = facts.exchange.gather(fingerprints(facts.consumed))
-    counts = Counter(print_ for mine in prints for print_ in mine)
+    mine, meant = fingerprints(facts.consumed, facts.targets), _meant(facts)
+    strange = [place for place, pair in enumerate(zip(mine, meant, strict=False)) if pair[0] != pair[1]]
+    of_ranks = facts.exchange.gather((len(mine), strange))
     num_batches = facts.num_steps * facts.cell.sizes.accumulation_steps * facts.context.world_size
+    seen, wrong = sum(count for count, _ in of_ranks), sum(len(places) for _, places in of_ranks)
     losses = len(facts.own_losses) if facts.optimizer is not None else None
-    right_losses = losses is None or losses == facts.num_steps
-    told = "" if losses is None else f", {facts.num_steps} losses"
-    return Finding(
-        ok=len(counts) == sum(counts.values()) == num_batches and right_losses,
-        expected=f"{num_batches} different micro-batches in {facts.num_steps} steps{told}",
-        observed=f"{len(counts)} different ones of {sum(counts.values())}"
-        + ("" if losses is None else f", {losses} losses"),
-    )
+    wish, found = f"{num_batches} micro-batches in {facts.num_steps} steps, as drawn by the seed", f"{seen}"
+    if wrong:
+        found += f", of which {wrong} are others, {_first(facts, [places for _, places in of_ranks])}"
+    if losses is not None:
+        wish, found = f"{wish}; {facts.num_steps} losses", f"{found}; {losses} losses"
+    is_right = not wrong and seen == num_batches and losses in (None, facts.num_steps)
+    return Finding(ok=is_right, expected=wish, observed=found)
 
 
-def fingerprints(batches: Sequence[Tensor]) -> list[str]:
-    """One for each batch [B, T], of its tokens in their order."""
-    return [hashlib.sha256(batch.contiguous().cpu().numpy().tobytes()).hexdigest() for batch in batches]
+def _meant(facts: Facts) -> list[str]:
+    """Fingerprints of the batches that this rank should have had."""
+    cell, rank, steps = facts.cell, facts.context.rank, range(facts.num_steps)
+    if cell.axes["workload"] == "generate":
+        return fingerprints(list(expected_data.prompts(cell, rank, steps)))
+    tokens, targets = zip(*expected_data.micro_batches(cell, rank, steps), strict=True)
+    return fingerprints(tokens, targets if facts.targets else ())
 
 
-def _chance(facts: Facts) -> float:
-    """That two of all batches are alike although both were drawn."""
-    cell = facts.cell
-    num_batches = len(facts.consumed) * facts.context.world_size
-    shortest = cell.config.workload.min_length if is_padded(cell) else facts.consumed[0].shape[1]
-    exponent = cell.sizes.micro_batch_size * shortest * math.log(cell.config.model.vocab_size)
-    return num_batches**2 * math.exp(-exponent)
+def _first(facts: Facts, places: Sequence[Sequence[int]]) -> str:
+    """The first step in which a rank had another batch, and which rank."""
+    place, rank = min((of_rank[0], rank) for rank, of_rank in enumerate(places) if of_rank)
+    return f"the first in step {place // facts.cell.sizes.accumulation_steps} on rank {rank}"
+
+
+def fingerprints(batches: Sequence[Tensor], targets: Sequence[Tensor] = ()) -> list[str]:
+    """One for each batch [B, T], of its tokens in their order and what they are trained on."""
+    pairs = itertools.zip_longest(batches, targets)
+    return [_digest(*(part for part in pair if part is not None)) for pair in pairs]
+
+
+def _digest(*parts: Tensor) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def steps(facts: Facts) -> Finding:
-    """The window's steps are of one kind: steps that leave work out are fast and come back by a rule."""
-    times = facts.result["step_times_s"]
-    if is_padded(facts.cell):
-        return unknown("samples differ in length, and so do steps")
-    if len(times) < MIN_STEPS:
-        return unknown(f"{len(times)} steps are too few to judge, {MIN_STEPS} are needed")
+    """The window has as many steps as it claims, and they are of one kind: steps that leave work out are fast and come
+    back by a rule.
+    """
+    times, (warmup, length) = facts.result["step_times_s"], expected_work.window_length(facts.cell)
+    wish, found = f"{length} measured steps after {warmup}", f"{len(times)} of {facts.num_steps}"
+    # A window in which a compiler worked is measured once more.
+    if len(times) != length or facts.num_steps not in (warmup + length, warmup + 2 * length):
+        return Finding(ok=False, expected=wish, observed=found)
+    if strange := _strange_clock(facts, times):
+        return Finding(ok=False, expected="step times that fill the window", observed=strange)
+    if why := _why_kinds_are_unseen(facts, times):
+        return Finding(ok=True, expected=wish, observed=found, note=why)
     kinds = two_kinds(times)
     if kinds is None:
-        return Finding(ok=True, expected="steps of one kind", observed="one kind")
+        return Finding(ok=True, expected=f"{wish}, of one kind", observed=f"{found}, one kind")
     fast, slow = (statistics.median(kind) for kind in kinds)
     period = period_of([time in kinds[0] for time in times])
     far = slow >= FAR_RATIO * fast and facts.context.device.type == "cuda"
     after = "" if period is None else f", again after {period} steps"
     return Finding(
         ok=period is None and not far,
-        expected="steps of one kind",
-        observed=f"{len(kinds[0])} of {fast * 1e3:.3g} ms and {len(kinds[1])} of {slow * 1e3:.3g} ms{after}",
+        expected=f"{wish}, of one kind",
+        observed=f"{found}, {len(kinds[0])} of {fast * 1e3:.3g} ms and {len(kinds[1])} of {slow * 1e3:.3g} ms{after}",
         note="two kinds without a rule: something else was at work" if period is None and not far else None,
     )
+
+
+def _strange_clock(facts: Facts, times: Sequence[float]) -> str | None:
+    """The phase's own clock against the sum of the steps; a window that was measured twice had a compiler in it."""
+    wall_s, (warmup, length) = facts.context.status.phases_s.get("measure"), expected_work.window_length(facts.cell)
+    if wall_s is None or facts.num_steps != warmup + length or fills(sum(times), wall_s):
+        return None
+    return f"{sum(times):.3g} s of steps in {wall_s:.3g} s"
+
+
+def fills(steps_s: float, wall_s: float) -> bool:
+    """Whether steps are about as long as the phase that they are measured in."""
+    return steps_s <= wall_s + CLOCK_SLACK_S and wall_s <= CLOCK_RATIO * steps_s + CLOCK_SLACK_S
+
+
+def _why_kinds_are_unseen(facts: Facts, times: Sequence[float]) -> str | None:
+    if facts.cell.config.workload.lengths != "fixed":
+        return "samples differ in length, and so do steps"
+    return f"{len(times)} steps are too few to tell kinds, {MIN_STEPS} are needed" if len(times) < MIN_STEPS else None
 
 
 def two_kinds(times: Sequence[float]) -> tuple[list[float], list[float]] | None:

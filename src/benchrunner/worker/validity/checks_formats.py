@@ -33,13 +33,24 @@ TE_RECIPES = {"delayed": "DelayedScaling", "current": "Float8CurrentScaling", "b
 WIDE_STATE = frozenset({"paged-adamw"})
 """Optimizers whose moments are in fp32 whatever the parameters are in."""
 
+LEAST_LOSSES = 3
+"""One in 65,536 lies on the grid of bfloat16 by chance."""
+
 Line = tuple[bool, str, str]
 """Whether it is as the label says, what that is, and what was found."""
 
 
 def formats(facts: Facts) -> Finding:
     """Stored, summed and kept in the dtypes of the label; scaled by its recipe, packed by its code book."""
-    looks: tuple[Callable[[Facts], Line | None], ...] = (_parameters, _state, _reductions, _float8, _packed)
+    looks: tuple[Callable[[Facts], Line | None], ...] = (
+        _parameters,
+        _state,
+        _reductions,
+        _loss,
+        _cache,
+        _float8,
+        _packed,
+    )
     lines = [line for look in looks if (line := look(facts)) is not None]
     wrong = [line for line in lines if not line[0]]
     told = wrong or lines
@@ -90,6 +101,39 @@ def _reductions(facts: Facts) -> Line | None:
     wanted = str(facts.cell.config.precision.reduce_dtype)
     share = known.get(wanted, 0) / sum(known.values())
     return share >= REDUCED_SHARE, f"gradients reduced in {wanted}", ", ".join(sorted(known))
+
+
+def _loss(facts: Facts) -> Line | None:
+    """Cross-entropy is computed in float32 whatever the precision: seen by its call, or where it is fused by losses
+    that all lie on the grid of bfloat16.
+    """
+    profile = facts.probes.profile
+    if facts.optimizer is None:
+        return None
+    wish = "the loss computed in float32"
+    if profile is not None and profile.softmaxes:
+        return set(profile.softmaxes) == {"float32"}, wish, ", ".join(sorted(profile.softmaxes))
+    losses = torch.tensor(facts.own_losses, dtype=torch.float32)
+    if len(losses) < LEAST_LOSSES:
+        return None
+    is_coarse = bool((losses == losses.bfloat16()).all())
+    return not is_coarse, wish, "losses of bfloat16" if is_coarse else "finer losses than of bfloat16"
+
+
+def _cache(facts: Facts) -> Line | None:
+    """Keys and values are kept in what is computed in, and as many as the label says."""
+    if facts.decoding is None:
+        return None
+    model, options = facts.cell.config.model, facts.cell.config.generate
+    length, head_size = options.prompt_length + options.new_tokens, model.d_model // model.num_heads
+    shape = (facts.cell.sizes.micro_batch_size, model.num_kv_heads, length, head_size)
+    name = str(facts.cell.config.precision.compute_dtype)
+    wanted = getattr(torch, name if name in arithmetic.DTYPE_BYTES else "bfloat16")
+    tensors = [one for layer in facts.decoding.cache.layers for one in (layer.keys, layer.values)]
+    odd = next((one for one in tensors if (one.dtype, tuple(one.shape)) != (wanted, shape)), None)
+    wish = f"{2 * model.num_layers} × {list(shape)} keys and values kept in {_word(wanted)}"
+    right = odd is None and len(tensors) == 2 * model.num_layers
+    return right, wish, f"{len(tensors)}" if odd is None else f"{list(odd.shape)} in {_word(odd.dtype)}"
 
 
 def _float8(facts: Facts) -> Line | None:

@@ -9,18 +9,20 @@ from dataclasses import asdict, replace
 
 from torch import Tensor
 
+from benchrunner.worker.steps.decoding import Decoding
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
 from benchrunner.worker.validity.function_tolerances import NUM_LAYERS, FunctionErrors, tolerance
 from benchrunner.worker.validity.gathering import own_parameters, weights_of
 from benchrunner.worker.validity.inference_questions import Judge, forward_errors, generation_errors
 from benchrunner.worker.validity.inquiry import Answers, Inquiry, finite, forward_s
+from benchrunner.worker.validity.louder import louder
 from benchrunner.worker.validity.questions import NUM_SEQUENCES, affordable_steps, budget_s
 from benchrunner.worker.validity.reference import Formulas
 
 MEASURED = {
     "training": ("gradient", "median", "scale", "loss"),
     "forward": ("logits", "context"),
-    "generation": ("logits", "cache"),
+    "generation": ("logits", "context", "cache"),
 }
 """What is asked of → the errors that it has."""
 
@@ -40,14 +42,25 @@ def function(facts: Facts) -> Finding:
 
 def _answers(facts: Facts, num_steps: int) -> Answers | None:
     formulas = _formulas(facts)
-    if facts.loop is not None:
-        return Inquiry(
-            facts=facts, loop=facts.loop, formulas=formulas, limits=_limits(facts), num_steps=num_steps
-        ).run()
-    judge = Judge(formulas=formulas, source=weights_of(facts.built))
-    if facts.decoding is not None:
-        return Answers(errors=generation_errors(facts.context, judge, facts.decoding))
-    return None if facts.logits is None else _forward_answers(facts, judge, facts.logits)
+    with louder(facts.built, facts.cell):
+        if facts.loop is not None:
+            return Inquiry(
+                facts=facts, loop=facts.loop, formulas=formulas, limits=_limits(facts), num_steps=num_steps
+            ).run()
+        judge = Judge(formulas=formulas, source=weights_of(facts.built))
+        if facts.decoding is not None:
+            return _generation_answers(facts, judge, facts.decoding)
+        return None if facts.logits is None else _forward_answers(facts, judge, facts.logits)
+
+
+def _generation_answers(facts: Facts, judge: Judge, decoding: Decoding) -> Answers:
+    options = facts.cell.config.generate
+    late_s = forward_s(facts, (options.prompt_length + options.new_tokens) * NUM_SEQUENCES)
+    is_late = late_s <= budget_s(facts)
+    answers = Answers(errors=generation_errors(facts.context, judge, decoding, late=is_late))
+    if not is_late:
+        answers.notes.append(f"a sample's last token not asked for: the formulas take {late_s:.0f} s")
+    return answers
 
 
 def _forward_answers(facts: Facts, judge: Judge, logits: Callable[[Tensor], Tensor]) -> Answers:
@@ -104,7 +117,8 @@ def _finding(facts: Facts, answers: Answers) -> Finding:
     if limits is None:
         why = f"no known-good run of precision={cell.axes['precision']} was measured yet"
         return Finding(ok=None, observed=f"{_words(errors, names)}, moved {moved:.2g}", note=why, errors=as_found)
-    most_moved = 0.0 if _is_row_by_row(facts) else limits.loss
+    may_move = limits.loss if facts.loop else limits.logits
+    most_moved = 0.0 if _is_row_by_row(facts) else may_move
     if not all(facts.exchange.gather(answers.is_attention_judged)) and not errors.exceeding(limits):
         why = "rounding is all that the gradients of queries and keys show"
         return Finding(ok=None, observed=f"{_words(errors, names)}, moved {moved:.2g}", note=why, errors=as_found)

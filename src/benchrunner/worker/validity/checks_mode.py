@@ -1,12 +1,23 @@
 """Is the model in the mode that its workload means: training with the label's dropout, or inference without."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 from benchrunner.worker.model.layers import Attention
+from benchrunner.worker.steps import data
+from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
+from benchrunner.worker.validity.questions import STEP, affordable_steps
+from benchrunner.worker.validity.sampling import sample_gradients
+
+NUM_ASKED = 2
+DIFFERING = 0.1
+"""Of the spread that dropout gives: by so much gradients differ at least. Kernels that add in any order give less."""
+LEAST = 1e-30
 
 
 def mode(facts: Facts) -> Finding:
@@ -23,12 +34,12 @@ def mode(facts: Facts) -> Finding:
     elif found != told:
         problem = f"dropout {_list(found)}"
     elif trains:
-        problem = _missing_calls(facts)
+        problem = _missing_calls(facts) or _same_drops(facts)
     return Finding(
         ok=problem is None,
         expected=f"{'all' if trains else 'no'} modules in training mode, dropout {_list(told)}",
         observed=problem or "so they are",
-        note=None if _shows_calls(facts) else "calls of dropout do not show: objects alone were looked at",
+        note=None if _shows_calls(facts) else "calls of dropout do not show: objects and what they do were looked at",
     )
 
 
@@ -76,6 +87,38 @@ def _wanted_calls(facts: Facts) -> Counter[float]:
     if config.workload.name == "lora" and config.workload.lora_dropout:
         wanted[float(config.workload.lora_dropout)] += calls * config.model.num_layers
     return wanted
+
+
+def _same_drops(facts: Facts) -> str | None:
+    """Asked twice with one batch, every rank drops other values, in a compiled graph too.
+
+    Gradients tell: a mask of probability p gives each value a spread of √(p / (1 − p)).
+    """
+    most, loop = max(_told_dropouts(facts)), facts.loop
+    if not most or loop is None or affordable_steps(facts) < NUM_ASKED:
+        return None
+    num_consumed = len(loop.consumed)
+    answers = [_answer(facts, loop) for _ in range(NUM_ASKED)]
+    del loop.consumed[num_consumed:]
+    (loss, first), (_, second) = answers
+    apart = math.dist(first, second) / max(math.hypot(*first), LEAST)
+    of_ranks = facts.exchange.gather((apart, loss))
+    if min(one for one, _ in of_ranks) < DIFFERING * math.sqrt(most / (1 - most)):
+        return "the same values dropped every time"
+    losses = {one for _, one in of_ranks}
+    # A finetuning method's own dropout hardly moves the loss of so few steps.
+    if facts.cell.config.model.dropout and len(losses) < len(of_ranks):
+        return "the same values dropped on every rank"
+    return None
+
+
+def _answer(facts: Facts, loop: TrainingLoop) -> tuple[float, list[float]]:
+    """This rank's loss of the first rank's batches, and some elements of all gradients."""
+    batches = data.draw_step(facts.cell, STEP, 0, facts.context.device)
+    loss = float(loop.accumulate(batches))
+    gradients = sample_gradients(facts.built.decoder)
+    loop.optimizer.zero_grad(set_to_none=True)
+    return loss, torch.cat([*gradients.values(), torch.zeros(1)]).tolist()
 
 
 def _list(values: set[float]) -> str:

@@ -7,6 +7,7 @@ from torch.distributed.tensor import DTensor
 
 from benchrunner.core import arithmetic
 from benchrunner.worker.axes.precision.formats import DTYPES
+from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
 from benchrunner.worker.validity.profiled import FLOAT8, StepProfile
 
@@ -182,12 +183,27 @@ def _resident(facts: Facts) -> Finding:
     law += arithmetic.num_added_parameters(model, workload) * element
     ranks = facts.context.world_size if config.strategy.kind == "fsdp" else 1
     held = facts.rest_bytes * ranks + facts.scale_bytes
+    reads, wish, found = _unpackings(facts)
     return Finding(
-        ok=abs(held / law - 1) <= RESIDENT_TOLERANCE,
-        expected=f"{law:.0f} bytes in the whole model (± {RESIDENT_TOLERANCE:.1%})",
-        observed=f"{held} bytes",
+        ok=abs(held / law - 1) <= RESIDENT_TOLERANCE and reads,
+        expected=f"{law:.0f} bytes in the whole model (± {RESIDENT_TOLERANCE:.1%}){wish}",
+        observed=f"{held} bytes{found}",
         note=_skipped(facts),
     )
+
+
+def _unpackings(facts: Facts) -> tuple[bool, str, str]:
+    """Every packed matrix is read in every forward pass: one that was unpacked and kept is no longer a 4-bit one.
+
+    CUDA graphs replay without a call.
+    """
+    profile, mode = facts.probes.profile, str(facts.cell.config.compile.mode)
+    is_replayed = facts.cell.axes["compile"] != "eager" and mode in ("reduce-overhead", "max-autotune")
+    if profile is None or (is_replayed and not profile.num_unpacked):
+        return True, "", ""
+    least = len(packed_linears(facts.built.decoder)) * facts.probes.num_micro_steps
+    wish = f", packed weights read {least} times at least in a step"
+    return profile.num_unpacked >= least, wish, f", read {profile.num_unpacked} times"
 
 
 def sharded(facts: Facts) -> Finding:

@@ -1,10 +1,10 @@
-"""Is a step's update the one that the label states: one more is applied, and its elements computed again in fp64.
+"""Is a step's update the one that the label states: two more are applied, and their elements computed again in fp64.
 
 It comes last of all checks: parameters have made a step more afterwards.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,8 @@ VISIBLE = 4.0
 """An update shows where it is so many times the parameter's spacing."""
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
 """Adam's decay rates of its moments and what keeps it from dividing by zero (arXiv:1412.6980)."""
+JUDGED_STEPS = 2
+"""One after the other: an update every second step is found out."""
 MOST_STEPS = 8
 """Tried until one is not skipped: each that overflows halves the loss scale."""
 CLIP_EPSILON = 1e-6
@@ -41,6 +43,9 @@ class Sampled:
     moments: tuple[Tensor, ...] = ()
     num_steps: int = 0
 
+
+Errors = tuple[dict[str, float], dict[str, float]]
+"""Parameter → error of its update where that shows, and of its moments."""
 
 Rule = Callable[[Sampled, OptimizerConfig], tuple[Tensor, tuple[Tensor, ...]]]
 """The value and the moments after a step."""
@@ -69,21 +74,41 @@ MOMENTS = (("exp_avg", "exp_avg_sq"), ("state1", "state2"))
 
 
 def optimizer(facts: Facts) -> Finding:
-    """One applied step equals the stated rule: class, learning rate, betas, decay, clipping, loss scale."""
+    """Applied steps equal the stated rule: class, learning rate, betas, decay, clipping, loss scale."""
     loop, name = facts.loop, facts.cell.axes["optimizer"]
     if loop is None:
         return unknown("this workload does not train")
     if name not in RULES:
         return unknown(f"the rule of optimizer={name} is not known here")
-    if affordable_steps(facts) < 1:
+    num_steps = min(affordable_steps(facts), MOST_STEPS)
+    if num_steps < 1:
         return unknown("the budget has no room for a step")
-    for _ in range(min(affordable_steps(facts), MOST_STEPS)):
+    judged: list[Errors] = []
+    for _ in range(num_steps):
         loop.gradients_of_own_data(STEP)
         before = _sampled(facts, loop)
         loop.apply()
         if before is not None:
-            return _judged(facts, loop, before)
-    return unknown("gradients are not finite under the loss scale: every step was skipped")
+            judged.append(_judged(facts, loop, before))
+        if _kept_gradients(facts):
+            return Finding(ok=False, expected="no gradient left after an update", observed="they stay, and pile up")
+        if len(judged) == JUDGED_STEPS:
+            break
+    if not judged:
+        return unknown("gradients are not finite under the loss scale: every step was skipped")
+    return _finding(facts, *(_worst(parts) for parts in zip(*judged, strict=True)))
+
+
+def _kept_gradients(facts: Facts) -> bool:
+    """Whether an update left something for the next step to add to."""
+    gradients = (parameter.grad for _, parameter in floating_parameters(facts.built.decoder))
+    mine = any(gradient is not None and bool(local(gradient).any()) for gradient in gradients)
+    return any(facts.exchange.gather(mine))
+
+
+def _worst(of_steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = {name for one in of_steps for name in one}
+    return {name: max(one[name] for one in of_steps if name in one) for name in names}
 
 
 def _sampled(facts: Facts, loop: TrainingLoop) -> dict[str, Sampled] | None:
@@ -131,7 +156,7 @@ def _gradient_norm(facts: Facts, trained: dict[str, nn.Parameter]) -> float:
     return math.sqrt(sum(facts.exchange.gather(float(square))) if is_part else float(square))
 
 
-def _judged(facts: Facts, loop: TrainingLoop, before: dict[str, Sampled]) -> Finding:
+def _judged(facts: Facts, loop: TrainingLoop, before: dict[str, Sampled]) -> Errors:
     options, rule = facts.cell.config.optimizer, RULES[facts.cell.axes["optimizer"]]
     parameters = dict(floating_parameters(facts.built.decoder))
     updates, states = {}, {}
@@ -144,7 +169,7 @@ def _judged(facts: Facts, loop: TrainingLoop, before: dict[str, Sampled]) -> Fin
         found = _moments(loop.optimizer.state.get(parameter, {}))
         if moments:
             states[name] = _state_error(found, moments, loop.optimizer.state.get(parameter, {}))
-    return _finding(facts, updates, states)
+    return updates, states
 
 
 def _update_error(before: Tensor, after: Tensor, wanted: Tensor, dtype: torch.dtype) -> float | None:

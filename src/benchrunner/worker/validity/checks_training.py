@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from benchrunner.core.arithmetic import PEFT_WORKLOADS
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
@@ -16,6 +17,8 @@ MIN_STEPS = 2
 """Applied steps before every parameter must have had a gradient: LoRA's A and adapter prompts have none at first."""
 REDUCTION_TOLERANCE = 0.25
 """Of `reduction_error`: a rank that keeps its own gradient has at least 1/3, rounding (fp8 too) below 1/10."""
+AMOUNT_TOLERANCE = 0.4
+"""Of the elements that a step reduces: padding adds to them, another `accumulation_sync` halves or doubles them."""
 STATELESS = frozenset({"sgd"})
 """Optimizers without state."""
 
@@ -129,6 +132,8 @@ def gradients_reduced(facts: Facts) -> Finding:
         return Finding(ok=False, expected="the same parameters on every replica", observed=f"{_some(parted)} differ")
     if facts.optimizer is None:
         return unknown("this workload has no gradients")
+    if wrong := _wrong_amount(facts):
+        return Finding(ok=False, expected=wrong[0], observed=wrong[1], note=_traffic(facts))
     if facts.probes.mixed is None:
         return _by_collectives(facts)
     worst = _worst_reduction(facts)
@@ -168,11 +173,41 @@ def _different_replicas(facts: Facts) -> list[str]:
     return [name for name in mine if any(other[name] != mine[name] for other in everyone)]
 
 
+def _wrong_amount(facts: Facts) -> tuple[str, str] | None:
+    """What should be reduced in a step and what was, where `accumulation_sync` is another than that of the label.
+
+    Flat parameters (FSDP1) carry what is frozen too, and a compiler's own strategies reduce as they like.
+    """
+    profile, micro_steps = facts.probes.profile, facts.probes.num_micro_steps
+    if profile is None or _reduces_otherwise(facts):
+        return None
+    kind, times = _reduction(facts), micro_steps if _reduces_every_time(facts) else 1
+    elements, needed = profile.collective_elements[kind], facts.built.num_trainable_parameters * times
+    if not elements or abs(elements / needed - 1) <= AMOUNT_TOLERANCE:
+        return None
+    often = "in every micro-step" if times > 1 else "once"
+    return f"{kind} of {needed} elements in {micro_steps} micro-steps, {often}", f"{elements} elements"
+
+
+def _reduction(facts: Facts) -> str:
+    return "reduce_scatter" if facts.cell.config.strategy.kind == "fsdp" else "all_reduce"
+
+
+def _reduces_otherwise(facts: Facts) -> bool:
+    is_flat = any(isinstance(module, FullyShardedDataParallel) for module in facts.built.model.modules())
+    return is_flat or facts.cell.axes["compile"] == "thunder"
+
+
+def _reduces_every_time(facts: Facts) -> bool:
+    strategy = facts.cell.config.strategy
+    return (strategy.accumulation_sync or ("every" if strategy.kind == "fsdp" else "last")) == "every"
+
+
 def _by_collectives(facts: Facts) -> Finding:
     profile = facts.probes.profile
     if profile is None:
         return unknown(facts.probes.missing)
-    kind = "reduce_scatter" if facts.cell.config.strategy.kind == "fsdp" else "all_reduce"
+    kind = _reduction(facts)
     elements, needed = profile.collective_elements[kind], facts.built.num_trainable_parameters
     return Finding(
         ok=elements >= needed if elements or not profile.num_collectives else None,

@@ -1,12 +1,13 @@
 """Is all the work done that the label claims: tokens, matrix products and attention calls."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchrunner.core.lengths import count_lengths, is_padded
 from benchrunner.worker.model.decoder import IGNORED_TARGET
 from benchrunner.worker.validity import expected_work
+from benchrunner.worker.validity.expected_data import count_tokens
 from benchrunner.worker.validity.expected_work import Range
 from benchrunner.worker.validity.finding import Facts, Finding
 from benchrunner.worker.validity.profiled import StepProfile
@@ -62,15 +63,25 @@ def _looks(facts: Facts) -> list[Line]:
 
 
 def _tokens(facts: Facts) -> Line:
-    """Those that went through the model, by the loop's own account."""
+    """Those that went through the model, by the loop's own account, and those that the result claims of a step."""
+    claimed, meant = facts.result["tokens_per_step"], _tokens_a_step(facts)
+    if not math.isclose(claimed, meant):
+        return Line(False, f"{meant:g} tokens claimed of a step", f"{claimed:g}")
     if facts.output is not None:
         output = facts.output
-        wish = f"{output.claimed} {output.what}"
-        return Line(output.seen == output.claimed, wish, f"{output.seen:g}")
-    real, padded = _processed(facts)
-    claimed = _claimed(facts)
-    wish = f"{claimed[0]:.0f} tokens, {claimed[1]:.0f} with padding, in {facts.num_steps} steps"
-    return Line((real, padded) == claimed, wish, f"{real} tokens, {padded} with padding")
+        return Line(output.seen == output.claimed, f"{output.claimed} {output.what}", f"{output.seen:g}")
+    (real, padded), (all_real, all_padded) = _processed(facts), count_tokens(facts.cell, range(facts.num_steps))
+    wish = f"{all_real} tokens, {all_padded} with padding, in {facts.num_steps} steps"
+    return Line((real, padded) == (all_real, all_padded), wish, f"{real} tokens, {padded} with padding")
+
+
+def _tokens_a_step(facts: Facts) -> float:
+    """What the label means: the mean over the window, since steps may differ."""
+    sizes, num_measured = facts.cell.sizes, len(facts.result["step_times_s"])
+    if facts.cell.axes["workload"] == "generate":
+        return sizes.global_batch_size * facts.cell.config.generate.new_tokens
+    window = range(facts.num_steps - num_measured, facts.num_steps)
+    return count_tokens(facts.cell, window)[0] / max(num_measured, 1)
 
 
 def _processed(facts: Facts) -> tuple[int, int]:
@@ -81,15 +92,6 @@ def _processed(facts: Facts) -> tuple[int, int]:
     )
     real, padded = zip(*facts.exchange.gather(mine), strict=True)
     return sum(real), sum(padded)
-
-
-def _claimed(facts: Facts) -> tuple[float, float]:
-    steps, result = facts.num_steps, facts.result
-    if not is_padded(facts.cell):
-        return result["tokens_per_step"] * steps, result["padded_tokens_per_step"] * steps
-    # What the result claims is the window's mean, and steps differ.
-    lengths, padded_lengths = count_lengths(facts.cell, range(steps))
-    return sum(lengths.elements()), sum(padded_lengths.elements())
 
 
 # --- matrix products

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
-from benchrunner.core.lengths import sample_indices, sample_length
 from benchrunner.core.schema import ModelConfig, WorkloadConfig
+from benchrunner.worker.validity.expected_data import sample_indices, sample_length
 
 Shape = tuple[int, int]
 """Samples and tokens of a micro-batch, padding included."""
@@ -25,6 +25,18 @@ class Range:
     def holds(self, seen: float, tolerance: float = 0.0) -> bool:
         """Whether a number is in it, or so close as a share of it."""
         return self.low * (1 - tolerance) <= seen <= self.high * (1 + tolerance)
+
+
+GENERATE_WARMUP = 3
+"""Samples before those of the window; of `generate.num_samples` the first is the cold one."""
+
+
+def window_length(cell: Cell) -> tuple[int, int]:
+    """Steps before the window, and in it."""
+    config = cell.config
+    if config.workload.name == "generate":
+        return GENERATE_WARMUP, max(1, config.generate.num_samples - 1)
+    return config.measure.warmup_steps, config.measure.steps
 
 
 def probe_shapes(cell: Cell, rank: int, num_micro_steps: int) -> list[Shape]:
@@ -45,7 +57,15 @@ def step_product_flops(cell: Cell, shapes: list[Shape]) -> Range:
     else:
         passes = 6.0 * arithmetic.matmul_parameters(cell.config.model) * tokens
     again = _recomputed_flops(cell, tokens, calls)
-    return Range(passes + again.low, passes + again.high)
+    return Range(passes + again.low, passes + again.high + _needless_flops(cell, tokens))
+
+
+def _needless_flops(cell: Cell, tokens: int) -> float:
+    """torchao's linears compute the gradient of a frozen weight too, where they compute that of their input."""
+    config = cell.config
+    if config.precision.backend != "torchao" or config.workload.name not in arithmetic.PEFT_WORKLOADS:
+        return 0.0
+    return _input_gradient_flops(config.model, config.workload, tokens)
 
 
 def _finetuning_flops(model: ModelConfig, workload: WorkloadConfig, tokens: int, calls: int) -> float:

@@ -57,7 +57,7 @@ def forward_errors(
     wanted = judge.logits(asked, length // 2)
     apart = relative(found[0, -1] - found[1, -1], wanted[0, -1] - wanted[1, -1]) if length > 1 else 0.0
     again = found[:1] if late else _place_logits(context, logits, 0, asked[0], 1)
-    moved = float((again - found[:1]).abs().max())
+    moved = relative(again, found[:1])
     return FunctionErrors(logits=relative(found, wanted), context=apart), moved
 
 
@@ -77,45 +77,112 @@ def _place_logits(
 # --- a generation
 
 
-def generation_errors(context: Context, judge: Judge, decoding: Decoding) -> FunctionErrors:
-    """Errors of logits and cache of a prompt and of some tokens after it.
+def generation_errors(context: Context, judge: Judge, decoding: Decoding, *, late: bool) -> FunctionErrors:
+    """Errors of logits and cache of a prompt and of some tokens after it; `late`: of a sample's last token too.
 
-    Before the first of these, the prompt's part of the cache is exchanged for that of another prompt: what follows
-    must be that of the other one.
+    Before the first of these tokens, the prompt's part of the cache is exchanged for that of another prompt: what
+    follows must be that of the other one.
     """
     prompt_length = context.cell.config.generate.prompt_length
     prompts = [data.draw_prompts(context.cell, sample, context.rank, context.device) for sample in (0, 1)]
-    row = context.rank % len(prompts[0])
-    with _heard(decoding) as heard:
+    rows = _rows(context.rank, len(prompts[0]))
+    with listening(decoding) as heard:
         decoding.prefill(prompts[0])
-    parts = [(layer.keys[row, :, :prompt_length].clone(), layer.values[row, :, :prompt_length].clone())
-             for layer in decoding.cache.layers]  # fmt: skip
+    parts = [
+        (layer.keys[rows, :, :prompt_length], layer.values[rows, :, :prompt_length]) for layer in decoding.cache.layers
+    ]
     decoding.prefill(prompts[1])
-    for layer, (keys, values) in zip(decoding.cache.layers, parts, strict=True):
-        layer.keys[row, :, :prompt_length], layer.values[row, :, :prompt_length] = keys, values
+    _write(decoding, rows, parts)
     num_decoded = min(NUM_DECODED, context.cell.config.generate.new_tokens - 1)
-    if not _step_is_one_graph(context):
-        with _heard(decoding) as decoded:
-            _decode(decoding, num_decoded)
-        heard += decoded
-    else:
-        _decode(decoding, num_decoded)
-    tokens = torch.cat((prompts[0][row], decoding.progress.tokens[row, :num_decoded]))[None]
-    errors = FunctionErrors(cache=_cache_error(judge, decoding, tokens, row, prompt_length))
-    if heard:
-        wanted = judge.logits(tokens, prompt_length - 1)[0, : len(heard)]
-        found = torch.stack([logits[row, -1].float() for logits in heard])
-        pairs = [relative(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]
-        errors = errors.worst(FunctionErrors(logits=max(pairs)))
+    heard += _decode(context, decoding, num_decoded)
+    tokens = torch.cat((prompts[0][rows], decoding.progress.tokens[rows, :num_decoded]), 1)
+    errors = FunctionErrors(cache=_cache_error(judge, decoding, tokens, rows, prompt_length))
+    num_heard = 1 if step_is_one_graph(context) else 1 + num_decoded
+    wanted = judge.logits(tokens, prompt_length - 1)[:, :num_heard]
+    errors = errors.worst(FunctionErrors(logits=_logits_error(heard, wanted, rows)))
+    if late and num_decoded and not step_is_one_graph(context):
+        return errors.worst(_last_token_errors(context, judge, decoding, rows[0]))
     return errors
 
 
-def _decode(decoding: Decoding, num_tokens: int) -> None:
+def _rows(rank: int, num_sequences: int) -> list[int]:
+    """The sequences of a batch that are looked at: two, if there are, and others on every rank."""
+    first = rank % num_sequences
+    return sorted({first, num_sequences - 1 - first})
+
+
+def _logits_error(heard: list[Tensor], wanted: Tensor, rows: list[int]) -> float:
+    """The largest of a token's; as many must have been heard as there were tokens to choose."""
+    if len(heard) != wanted.shape[1]:
+        return float("inf")
+    found = torch.stack([logits[rows, -1].float() for logits in heard], 1)
+    pairs = zip(found.flatten(0, 1), wanted.flatten(0, 1), strict=True)
+    return max(relative(ours, theirs) for ours, theirs in pairs)
+
+
+def _last_token_errors(context: Context, judge: Judge, decoding: Decoding, row: int) -> FunctionErrors:
+    """Of a sample's last token, decoded from a cache that the formulas have filled; twice, with another context."""
+    options = context.cell.config.generate
+    asked = sequences(context.cell, options.prompt_length + options.new_tokens - 1).to(context.device)
+    asked[:, -1] = asked[0, -1]
+    kept = list(_kept(judge, asked))
+    heard = []
+    for index, sequence in enumerate(asked):
+        _write(
+            decoding,
+            [row],
+            [(keys[index : index + 1, :, :-1], values[index : index + 1, :, :-1]) for keys, values in kept],
+        )
+        _stand_at(decoding, len(sequence) - 1, sequence[-1])
+        heard += _decode(context, decoding, 1)
+    wanted = judge.logits(asked, asked.shape[1] - 1)[:, 0]
+    if len(heard) != len(asked):
+        return FunctionErrors(logits=float("inf"))
+    found = torch.stack([logits[row, -1].float() for logits in heard])
+    return FunctionErrors(
+        logits=max(relative(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)),
+        context=relative(found[0] - found[1], wanted[0] - wanted[1]),
+    )
+
+
+def _kept(judge: Judge, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values of every layer, as the formulas have them."""
+    for index, x in enumerate(judge.formulas.block_inputs(tokens, judge.source)):
+        if index < judge.formulas.model.num_layers:
+            with judge.source(index) as (weights, _):
+                yield judge.formulas.keys_and_values(x, weights)
+
+
+def _write(decoding: Decoding, rows: list[int], parts: list[tuple[Tensor, Tensor]]) -> None:
+    """Put keys and values of every layer at the start of the cache."""
+    for layer, (keys, values) in zip(decoding.cache.layers, parts, strict=True):
+        layer.keys[rows, :, : keys.shape[2]] = keys.to(layer.keys.dtype)
+        layer.values[rows, :, : values.shape[2]] = values.to(layer.values.dtype)
+
+
+def _stand_at(decoding: Decoding, place: int, token: Tensor) -> None:
+    """Let the next step process a token at a place of the sequence."""
+    decoding.progress.position.fill_(place)
+    decoding.progress.token.fill_(int(token))
+    decoding._filled = place
+
+
+def _decode(context: Context, decoding: Decoding, num_tokens: int) -> list[Tensor]:
+    """The logits of so many tokens, where they can be heard."""
+    if step_is_one_graph(context):
+        _step(decoding, num_tokens)
+        return []
+    with listening(decoding) as heard:
+        _step(decoding, num_tokens)
+    return heard
+
+
+def _step(decoding: Decoding, num_tokens: int) -> None:
     for _ in range(num_tokens):
         decoding.step()
 
 
-def _step_is_one_graph(context: Context) -> bool:
+def step_is_one_graph(context: Context) -> bool:
     """Whether nobody can see logits of a decode: they stay within the graph that chooses a token."""
     config = context.cell.config
     return (
@@ -124,7 +191,7 @@ def _step_is_one_graph(context: Context) -> bool:
 
 
 @contextmanager
-def _heard(decoding: Decoding) -> Iterator[list[Tensor]]:
+def listening(decoding: Decoding) -> Iterator[list[Tensor]]:
     """The logits that tokens are chosen from inside, in their order."""
     found: list[Tensor] = []
     take = decoding._take
@@ -142,18 +209,13 @@ def _heard(decoding: Decoding) -> Iterator[list[Tensor]]:
         vars(decoding).update({name: value for name, value in own.items() if name == "_take"})
 
 
-def _cache_error(judge: Judge, decoding: Decoding, tokens: Tensor, row: int, prompt_length: int) -> float:
+def _cache_error(judge: Judge, decoding: Decoding, tokens: Tensor, rows: list[int], prompt_length: int) -> float:
     """The largest over layers, keys and values, prompt and decoded tokens."""
     errors = []
-    for index, x in enumerate(judge.formulas.block_inputs(tokens, judge.source)):
-        if index == judge.formulas.model.num_layers:
-            break
-        with judge.source(index) as (weights, _):
-            wanted = judge.formulas.keys_and_values(x, weights)
-        layer = decoding.cache.layers[index]
-        for found, right in zip((layer.keys[row], layer.values[row]), wanted, strict=True):
-            held = found[:, : tokens.shape[1]]
-            errors += [relative(held[:, :prompt_length], right[0, :, :prompt_length])]
+    for layer, wanted in zip(decoding.cache.layers, _kept(judge, tokens), strict=True):
+        for found, right in zip((layer.keys[rows], layer.values[rows]), wanted, strict=True):
+            held = found[:, :, : tokens.shape[1]]
+            errors += [relative(held[:, :, :prompt_length], right[:, :, :prompt_length])]
             if tokens.shape[1] > prompt_length:
-                errors += [relative(held[:, prompt_length:], right[0, :, prompt_length:])]
+                errors += [relative(held[:, :, prompt_length:], right[:, :, prompt_length:])]
     return max(errors)

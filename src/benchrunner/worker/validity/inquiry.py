@@ -27,6 +27,10 @@ NEGLIGIBLE = 1e-5
 """Of its matrix's gradient: a part below it has none but rounding errors (keys' biases, which softmax cancels)."""
 EXPLAINED = 6.0
 """Times what rounding alone does to a gradient: healthy cells have up to 4.0 in fp32 and 2.7 in bf16, in any part."""
+MIN_ELEMENTS = 64
+"""Of a gradient that says something of the scale of all."""
+Parts = dict[str, tuple[float, float, int]]
+"""Part of a parameter → relative error of its gradient, error of its projection, elements."""
 MOST_TRIES = 10
 MOST_ERROR = 1e9
 """Stands for an error that is not finite."""
@@ -120,20 +124,19 @@ class Inquiry:
 
     def _compare(self, asked: Asked, loss: float, *, with_gradients: bool = True) -> None:
         formulas, source = self.formulas, weights_of(self.facts.built)
-        right = float(losses(formulas, source, asked.question) @ asked.own)
+        right = float(losses(formulas, source, replace(asked.question, weights=asked.own)).sum())
         self.answers.errors = self.answers.errors.worst(FunctionErrors(loss=finite(abs(loss - right))))
         if not with_gradients:
             return
-        question = replace(asked.question, weights=asked.question.weights * asked.all[:, None])
-        parts: dict[str, tuple[float, float]] = {}
-        for unit, wanted in gradients(formulas, source, question):
+        parts: Parts = {}
+        for unit, wanted in gradients(formulas, source, asked.question):
             found = gradients_of(self.facts.built, unit, self.loop.loss_scale() * asked.weight)
             prefix = "" if unit is None else f"blocks.{unit}."
             for name, gradient in wanted.items():
                 parts |= _part_errors(formulas, prefix, name, found[name], gradient)
-        self._note_parts(self._unexplained(question, parts))
+        self._note_parts(self._unexplained(asked.question, parts))
 
-    def _unexplained(self, question: Question, parts: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    def _unexplained(self, question: Question, parts: Parts) -> Parts:
         """The parts without those that are too far off, but no further than rounding alone can bring them."""
         if self.limits is None or self.facts.exchange.most(_largest(parts))[0] <= self.limits.gradient:
             return parts
@@ -147,20 +150,20 @@ class Inquiry:
         self.answers.is_attention_judged &= any(name.endswith(ATTENDING) for name in kept)
         return kept
 
-    def _note_parts(self, parts: dict[str, tuple[float, float]]) -> None:
-        error, name = max(((error, name) for name, (error, _) in parts.items()), default=(0.0, ""))
+    def _note_parts(self, parts: Parts) -> None:
+        error, name = max(((error, name) for name, (error, _, _) in parts.items()), default=(0.0, ""))
         if error > self.answers.errors.gradient or not self.answers.worst:
             self.answers.worst = name
         self.answers.errors = self.answers.errors.worst(
             FunctionErrors(
                 gradient=error,
-                median=statistics.median([error for error, _ in parts.values()] or [0.0]),
-                scale=statistics.median([scale for _, scale in parts.values()] or [0.0]),
+                median=statistics.median([error for error, _, _ in parts.values()] or [0.0]),
+                scale=statistics.median(_large(parts) or [0.0]),
             )
         )
 
 
-def _largest(parts: dict[str, tuple[float, float]]) -> float:
+def _largest(parts: Parts) -> float:
     return max((part[0] for part in parts.values()), default=0.0)
 
 
@@ -195,8 +198,10 @@ def _undropped(facts: Facts) -> Iterator[None]:
 
 def _part_errors(
     formulas: Formulas, prefix: str, name: str, found: Tensor | None, wanted: Tensor
-) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Name of each part of a parameter → relative error of its gradient, and of its projection on the right one."""
+) -> Iterator[tuple[str, tuple[float, float, int]]]:
+    """Name of each part of a parameter → relative error of its gradient, and of its projection on the right one; its
+    elements.
+    """
     found = torch.zeros_like(wanted) if found is None else found
     least = NEGLIGIBLE * float(wanted.norm())
     pairs = zip(formulas.parts(name, found).items(), formulas.parts(name, wanted).values(), strict=True)
@@ -204,9 +209,16 @@ def _part_errors(
         norm = float(theirs.norm())
         if norm > least:
             product = float((ours * theirs).sum())
-            yield prefix + part, (finite(float((ours - theirs).norm()) / norm), finite(abs(product / norm**2 - 1)))
+            error, scale = float((ours - theirs).norm()) / norm, abs(product / norm**2 - 1)
+            yield prefix + part, (finite(error), finite(scale), theirs.numel())
         elif norm == 0 and bool(ours.any()):
-            yield prefix + part, (MOST_ERROR, MOST_ERROR)
+            yield prefix + part, (MOST_ERROR, MOST_ERROR, theirs.numel())
+
+
+def _large(parts: Parts) -> list[float]:
+    """The errors of scale: rounding turns a gradient of a few elements along itself too."""
+    all_scales = [scale for _, scale, _ in parts.values()]
+    return [scale for _, scale, elements in parts.values() if elements >= MIN_ELEMENTS] or all_scales
 
 
 def forward_s(facts: Facts, num_tokens: int) -> float:

@@ -33,10 +33,19 @@ COLLECTIVES = {
 """Kind → the events that carry its sizes; gloo makes a reduce-scatter of an all-reduce, which is subtracted."""
 
 PACKED_PRODUCT = re.compile(r"bitsandbytes::gem[mv]_4bit")
+UNPACKING = re.compile(r"bitsandbytes::(gem[mv]_4bit|dequantize_4bit)")
+"""Whatever reads packed weights: a product with them, or what makes a matrix of them for another product."""
 DROPOUT = "aten::dropout"
 ACTIVATIONS = frozenset({"aten::silu", "aten::gelu"})
 REGION = "Torch-Compiled Region"
 ATTENTION = re.compile(r"aten::_scaled_dot_product_(flash|efficient|cudnn|fused)_?attention(?!.*backward)")
+KERNELS = {
+    "flash": re.compile(r"aten::_scaled_dot_product_flash_attention(_for_cpu)?$"),
+    "efficient": re.compile(r"aten::_scaled_dot_product_efficient_attention$"),
+    "cudnn": re.compile(r"aten::_scaled_dot_product_cudnn_attention$"),
+    "math": re.compile(r"aten::_scaled_dot_product_attention_math$"),
+}
+"""Option of `attention` → the operator that eager code takes for it, forward."""
 GEMM_KERNEL = re.compile(r"gemm|nvjet|xmma", re.IGNORECASE)
 FLOAT8_KERNEL = re.compile(r"e4m3|e5m2|float_?8|fp8|nvjet(_sm\d+)?_[qr]", re.IGNORECASE)
 
@@ -57,6 +66,16 @@ class StepProfile:
     """Probability of every call that drops activations, where nothing is fused; attention's own apart."""
     num_activation_calls: int = 0
     """Calls of the MLP's activation function that no compiler fused away."""
+    activations: Counter[str] = field(default_factory=Counter)
+    """Name of the function → such calls."""
+    kernels: Counter[str] = field(default_factory=Counter)
+    """Option of `attention` → forward calls that went to its operator."""
+    num_unpacked: int = 0
+    """How often packed weights were read."""
+    tables: Counter[str] = field(default_factory=Counter)
+    """Number format → look-ups in an embedding of it."""
+    softmaxes: Counter[str] = field(default_factory=Counter)
+    """Number format → log-softmaxes of it: those of the loss, where nothing is fused."""
     num_regions: int = 0
     """Calls of a compiled region."""
     num_collectives: Counter[str] = field(default_factory=Counter)
@@ -96,6 +115,7 @@ def count_events(events: Iterable[Any]) -> StepProfile:
     found = StepProfile()
     calls: dict[Counted, list[Any]] = {}
     attention: list[Any] = []
+    unpacking: list[Any] = []
     for event in events:
         name = event.name()
         if event.device_type().name == "CUDA":
@@ -106,12 +126,25 @@ def count_events(events: Iterable[Any]) -> StepProfile:
             attention.append(event)
         elif name == SCALED_PRODUCT:
             found.scales[_granularity(event.shapes())] += 1
+        elif UNPACKING.match(name):
+            unpacking.append(event)
+        _count_formats(found, name, event)
+    found.num_unpacked = sum(1 for _ in innermost(unpacking))
     found.attention = list(read_calls(attention))
     for counted, all_calls in calls.items():
         for event, around in innermost(all_calls):
             counted(found, event, around)
     _without_scatters(found)
     return found
+
+
+def _count_formats(found: StepProfile, name: str, event: Any) -> None:
+    """What is known by an operator's name and the dtype of its first argument."""
+    for kernel, pattern in KERNELS.items():
+        found.kernels[kernel] += bool(pattern.match(name))
+    seen = {"aten::embedding": found.tables, "aten::_log_softmax": found.softmaxes}.get(name)
+    if seen is not None:
+        seen[FORMATS.get(event.dtypes()[0], event.dtypes()[0])] += 1
 
 
 def innermost(events: Sequence[Any]) -> Iterator[tuple[Any, list[str]]]:
@@ -175,6 +208,7 @@ def _granularity(shapes: Sequence[Sequence[int]]) -> str:
 
 def _count_activation(found: StepProfile, event: Any, around: list[str]) -> None:
     found.num_activation_calls += 1
+    found.activations[event.name().removeprefix("aten::")] += 1
 
 
 def _count_dropout(found: StepProfile, event: Any, around: list[str]) -> None:

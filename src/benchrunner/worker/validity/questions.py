@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from benchrunner.core.cell import Cell
-from benchrunner.core.lengths import is_padded, sample_indices, sample_length
 from benchrunner.worker.context import Context
 from benchrunner.worker.steps import data
+from benchrunner.worker.validity.expected_data import sample_indices, sample_length
 from benchrunner.worker.validity.probe import check_budget_s
 from benchrunner.worker.validity.reference import Question
 
@@ -22,6 +22,9 @@ PREFIX = 48
 """Tokens that decide an early question: enough for heads, positions and windows to show."""
 NUM_SEQUENCES = 2
 """Different ones over all micro-batches and ranks: whoever keeps its own, or one for all, differs from their mean."""
+NUM_GROUPS = 4
+"""Parts of an early question's places, of which a micro-batch is asked for one where there are more micro-batches than
+sequences: whoever leaves some out, and counts others more, differs from the mean of all."""
 STEP = 0
 """Whose batches are asked with: its shapes are those of a step that was run."""
 IGNORED = -100
@@ -34,11 +37,9 @@ class Asked:
     batches: list[Tensor]
     """A rank's micro-batches, each [2, samples, length + 1]: tokens, and targets one place further."""
     question: Question
-    """Every sequence counts 1 in it."""
+    """What each place counts in the mean over ranks."""
     own: Tensor
-    """[sequences]: what each counts in this rank's loss."""
-    all: Tensor
-    """[sequences]: what each counts in the mean over ranks."""
+    """[sequences, length]: what each counts in this rank's loss."""
     weight: float
     """Targets asked for ÷ those of a step: what makes a target's gradient as large as in training. Formats that know
     only the range of earlier gradients (delayed scaling) have no room for the few large ones of a few targets."""
@@ -47,33 +48,54 @@ class Asked:
 def early(context: Context, *, behind: int = 0) -> Asked:
     """The second half of a prefix is asked for; every token that is not the prefix's goes `behind` further."""
     length = max(1, min(PREFIX, _shortest(context.cell) // 2))
-    return _asked(context, length, range(length // 2, length), behind)
+    return _asked(context, length, range(length // 2, length), NUM_GROUPS, behind)
 
 
 def late(context: Context) -> Asked:
     """Places up to the end of every micro-batch's longest sample (of the shortest among these) are asked for."""
     length = _shortest(context.cell)
-    return _asked(context, length, sorted({length * part // 4 - 1 for part in (2, 3, 4)}), 0)
+    return _asked(context, length, sorted({length * part // 4 - 1 for part in (2, 3, 4)}), 1, 0, from_end=True)
 
 
-def _asked(context: Context, length: int, places: Sequence[int], behind: int) -> Asked:
+def _asked(
+    context: Context, length: int, places: Sequence[int], most_groups: int, behind: int, *, from_end: bool = False
+) -> Asked:
     cell, device = context.cell, context.device
-    chosen = sequences(cell, length + 1).to(device)
-    counts = torch.zeros(NUM_SEQUENCES, length, device=device)
-    counts[:, list(places)] = 1 / len(places)
-    shares = _shares(cell)
+    chosen, shares = sequences(cell, length + 1).to(device), _shares(cell)
+    parts = _parts(len(shares), places, most_groups)
     drawn = data.draw_step(cell, STEP, context.rank, device)
-    first = context.rank * len(drawn)
+    mine = range(context.rank * len(drawn), (context.rank + 1) * len(drawn))
+    num_tokens = sum(sum(_lengths(cell, one)) for one in _micro_batches(cell))
     return Asked(
         batches=[
-            _batch(cell, batch, chosen[(first + micro) % NUM_SEQUENCES], row, places, behind)
-            for micro, (batch, row) in enumerate(zip(drawn, _rows(cell, context.rank), strict=True))
+            _batch(cell, batch, chosen[parts[index][0]], row, parts[index][1], behind)
+            for index, batch, row in zip(mine, drawn, _rows(cell, context.rank, length, from_end=from_end), strict=True)
         ],
-        question=Question(tokens=chosen[:, :-1], targets=chosen[:, 1:], weights=counts),
-        own=_counted(shares[first : first + len(drawn)], first).to(device),
-        all=_counted(shares, 0).to(device) / cell.sizes.world_size,
-        weight=len(places) * len(_micro_batches(cell)) / sum(sum(_lengths(cell, one)) for one in _micro_batches(cell)),
+        question=Question(
+            tokens=chosen[:, :-1],
+            targets=chosen[:, 1:],
+            weights=_counted(shares, parts, range(len(shares)), length).to(device) / cell.sizes.world_size,
+        ),
+        own=_counted(shares, parts, mine, length).to(device),
+        weight=sum(len(part) for _, part in parts) / num_tokens,
     )
+
+
+Part = tuple[int, Sequence[int]]
+"""A sequence, and its places that a micro-batch is asked for."""
+
+
+def _parts(num_micro_batches: int, places: Sequence[int], most_groups: int) -> list[Part]:
+    """One for each micro-batch of all ranks: all different as long as that goes, after that by chance, so that no half
+    of them has what the other half has.
+    """
+    num_groups = max(1, min(most_groups, len(places), -(-num_micro_batches // NUM_SEQUENCES)))
+    all_parts = [
+        (sequence, places[group::num_groups]) for group in range(num_groups) for sequence in range(NUM_SEQUENCES)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    more = torch.randint(len(all_parts), (max(0, num_micro_batches - len(all_parts)),), generator=generator).tolist()
+    return [*all_parts, *(all_parts[index] for index in more)][:num_micro_batches]
 
 
 def sequences(cell: Cell, length: int) -> Tensor:
@@ -95,7 +117,7 @@ def _lengths(cell: Cell, indices: Sequence[int]) -> list[int]:
     return [sample_length(cell, STEP, index) for index in indices]
 
 
-def _micro_batches(cell: Cell) -> list[list[int]]:
+def _micro_batches(cell: Cell) -> list[range]:
     """Indices of the samples of all ranks' micro-batches, rank by rank."""
     return [indices for rank in range(cell.sizes.world_size) for indices in sample_indices(cell, rank)]
 
@@ -105,13 +127,14 @@ def _shortest(cell: Cell) -> int:
     return min(max(_lengths(cell, indices)) for indices in _micro_batches(cell))
 
 
-def _rows(cell: Cell, rank: int) -> list[int]:
-    """In which sample of each micro-batch the sequence stands: another every time, or where they differ the longest."""
-    micro_batches = sample_indices(cell, rank)
-    if not is_padded(cell):
-        return [(rank + micro) % len(indices) for micro, indices in enumerate(micro_batches)]
-    lengths = [_lengths(cell, indices) for indices in micro_batches]
-    return [row.index(max(row)) for row in lengths]
+def _rows(cell: Cell, rank: int, length: int, *, from_end: bool) -> list[int]:
+    """In which sample of each micro-batch the sequence stands: another every time, of those that are long enough."""
+    found = []
+    for micro, indices in enumerate(sample_indices(cell, rank)):
+        rows = [row for row, own in enumerate(_lengths(cell, indices)) if own >= length]
+        place = (rank + micro) % len(rows)
+        found.append(rows[-1 - place] if from_end else rows[place])
+    return found
 
 
 def _shares(cell: Cell) -> list[float]:
@@ -122,10 +145,12 @@ def _shares(cell: Cell) -> list[float]:
     return [count * cell.sizes.world_size / sum(counts) for count in counts]
 
 
-def _counted(shares: Sequence[float], first: int) -> Tensor:
-    counts = torch.zeros(NUM_SEQUENCES)
-    for micro, share in enumerate(shares):
-        counts[(first + micro) % NUM_SEQUENCES] += share
+def _counted(shares: Sequence[float], parts: Sequence[Part], micro_batches: range, length: int) -> Tensor:
+    """[sequences, length]: what each place counts over these micro-batches, each the mean of its own places."""
+    counts = torch.zeros(NUM_SEQUENCES, length)
+    for index in micro_batches:
+        sequence, places = parts[index]
+        counts[sequence, list(places)] += shares[index] / len(places)
     return counts
 
 

@@ -17,6 +17,7 @@ from benchrunner.worker.measure.timer import make_timer
 from benchrunner.worker.measure.window import Steps, measure
 from benchrunner.worker.steps import data
 from benchrunner.worker.steps.decoding import NOT_YET, Decoding
+from benchrunner.worker.validity import checks_choice
 from benchrunner.worker.validity.checks import Check, check_inference
 from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.finding import Finding, Output, unknown
@@ -123,7 +124,7 @@ class GenerationLoop:
         """The checks of every workload on one more sample, and that of the cache, into `result`."""
         self.context.keep(result)
         facts = {"num_steps": len(self.consumed), "output": self.output(), "consumed": tuple(self.consumed)}
-        own: dict[str, Check] = {"cache": lambda facts: self.check_cache()}
+        own: dict[str, Check] = {"cache": lambda facts: self.check_cache(), "choice": checks_choice.choice}
         probe = functools.partial(self.probe, result)
         check_inference(self.context, built, result, probe, own, decoding=self.decoding, **facts)
 

@@ -1,0 +1,114 @@
+"""A model with other values for the time of a question: those that tell more than the ones it starts from.
+
+In a narrow model matrices of a small deviation leave attention uniform and activations straight, norm weights of 1 and
+biases, gates and updates of 0 hide whether they count. The formulas take their weights from the model as it is, and
+nothing else knows of the change: shapes, graphs and wrappers stay.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+from benchrunner.core.cell import Cell
+from benchrunner.worker.axes.precision.nf4 import packed_linears
+from benchrunner.worker.engines.built import Built
+from benchrunner.worker.validity.sampling import floating_parameters, local
+
+SPREAD = 1.28
+"""Of a matrix's results, at most: that of Llama-2-7B at its start."""
+AROUND = {"weight": 1.0, "scale": 1.0, "gate": 0.5}
+"""End of the name of a vector → what its values are around; others around zero."""
+DEVIATION = 0.25
+UPDATES = ("lora_b_query", "lora_b_value")
+UPDATE_DEVIATION = 0.1
+
+
+@contextmanager
+def louder(built: Built, cell: Cell) -> Iterator[None]:
+    """Inside, matrices are larger by a power of two, which is exact, and vectors and updates have values of their own.
+
+    Not for flat parameters (FSDP1), nor for scales that know the range of earlier values.
+    """
+    if not _may_change(built, cell):
+        yield
+        return
+    factor = _factor(cell)
+    kept = _start(built, factor)
+    try:
+        yield
+    finally:
+        _end(built, factor, kept)
+
+
+def _may_change(built: Built, cell: Cell) -> bool:
+    is_flat = any(isinstance(module, FullyShardedDataParallel) for module in built.model.modules())
+    return not is_flat and cell.config.precision.backend != "transformer_engine"
+
+
+def _factor(cell: Cell) -> float:
+    model = cell.config.model
+    spread = model.init_std * math.sqrt(model.d_model)
+    return 2.0 ** max(0, math.floor(math.log2(SPREAD / spread))) if spread > 0 else 1.0
+
+
+@torch.no_grad()
+def _start(built: Built, factor: float) -> dict[str, Tensor]:
+    """Change the values; returns those that no multiplication brings back."""
+    _reshard(built)
+    kept = {}
+    for name, parameter in floating_parameters(built.decoder):
+        own = local(parameter)
+        if parameter.ndim == 1 or name.endswith(UPDATES):
+            kept[name] = own.clone()
+            own.copy_(_values(name, own))
+    _scale(built, factor)
+    return kept
+
+
+@torch.no_grad()
+def _end(built: Built, factor: float, kept: dict[str, Tensor]) -> None:
+    _reshard(built)
+    _scale(built, 1 / factor)
+    for name, parameter in floating_parameters(built.decoder):
+        if name in kept:
+            local(parameter).copy_(kept[name])
+
+
+def _reshard(built: Built) -> None:
+    """Whole copies would keep the values of before."""
+    for module in built.model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def _values(name: str, own: Tensor) -> Tensor:
+    """Values that depend on the name alone, so that replicas stay alike."""
+    generator = torch.Generator(own.device).manual_seed(zlib.crc32(name.encode()))
+    drawn = torch.empty(own.shape, device=own.device).normal_(generator=generator)
+    if name.endswith(UPDATES):
+        return UPDATE_DEVIATION * drawn
+    around = next((value for end, value in AROUND.items() if name.endswith(end)), 0.0)
+    return around + DEVIATION * drawn
+
+
+def _scale(built: Built, factor: float) -> None:
+    """Every matrix of the base that multiplies: no table that is looked up, unless it is the head's too."""
+    if factor == 1:
+        return
+    for name, parameter in floating_parameters(built.decoder):
+        if parameter.ndim == 2 and name.endswith("weight") and "embedding" not in name:
+            local(parameter).mul_(factor)
+    for linear in packed_linears(built.decoder).values():
+        for scales in _scales_of(linear):
+            scales.mul_(factor)
+
+
+def _scales_of(linear: nn.Module) -> list[Tensor]:
+    """What a packed matrix is multiplied with, outermost."""
+    state = linear.quant_state
+    return [state.state2.absmax, state.offset] if state.nested else [state.absmax]  # type: ignore[union-attr,list-item]
