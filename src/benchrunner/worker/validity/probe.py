@@ -81,12 +81,14 @@ def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float], exchange: Ex
     step_s, budget_s = agreed_budget(step_times_s, exchange)
     steps, micro_steps = plan_probes(step_s, accumulation_steps, budget_s)
     probes = Probes(num_micro_steps=micro_steps)
-    for num_done, (name, probe) in enumerate(_planned(loop, probes, steps)):
-        failure = exchange.agree(name, probe)
-        if failure is not None:  # what a probe meets is no verdict on the measurement
-            probes.forget(failure, num_done)
-            loop.optimizer.zero_grad(set_to_none=True)
-            break
+    device = loop.context.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # whoever asks next draws as the run would
+        for num_done, (name, probe) in enumerate(_planned(loop, probes, steps)):
+            failure = exchange.agree(name, probe)
+            if failure is not None:  # what a probe meets is no verdict on the measurement
+                probes.forget(failure, num_done)
+                loop.optimizer.zero_grad(set_to_none=True)
+                break
     return probes
 
 
