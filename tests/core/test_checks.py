@@ -5,7 +5,7 @@ import pytest
 from benchrunner.core.checks import MINIMUM, num_decided, undecided
 from samples import make_cell
 
-EVERYWHERE = {"shape", "precision", "formats", "work", "data", "function"}
+EVERYWHERE = {"shape", "precision", "formats", "labels", "work", "data", "steps", "function"}
 TRAINING = EVERYWHERE | {"first_loss", "trains", "recompute", "optimizer"}
 
 
@@ -17,7 +17,7 @@ TRAINING = EVERYWHERE | {"first_loss", "trains", "recompute", "optimizer"}
         ({"strategy": "fsdp_stage3", "compile": "inductor"}, TRAINING | {"gradients_reduced", "sharded", "compiled"}),
         ({"workload": "lora"}, TRAINING),
         ({"workload": "forward"}, EVERYWHERE | {"logits"}),
-        ({"workload": "generate", "strategy": "ddp"}, EVERYWHERE | {"cache"}),
+        ({"workload": "generate", "strategy": "ddp"}, EVERYWHERE | {"cache", "choice"}),
         ({"workload": "parity"}, set()),
     ],
 )
@@ -34,4 +34,4 @@ def test_yes_and_no_are_decisions_and_null_is_none():
 def test_every_check_that_is_due_exists():
     from benchrunner.worker.validity.checks import CHECKS
 
-    assert set(MINIMUM) - {"logits", "cache"} <= set(CHECKS), "those two are the workloads' own"
+    assert set(MINIMUM) - {"logits", "cache", "choice"} <= set(CHECKS), "those are the workloads' own"

@@ -4,7 +4,6 @@ from benchrunner.core.faults import parse_fault
 from benchrunner.worker.axes.attention import attention_backend
 from benchrunner.worker.engines.engine import build
 from benchrunner.worker.faults.plant import planted
-from benchrunner.worker.steps.decoding import Decoding
 from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.finding import Facts
 from benchrunner.worker.validity.probe import Probes
@@ -50,4 +49,4 @@ def _ask_forward(check, context):
 
 def _ask_generation(check, context):
     with generate.inference(context) as built:
-        return check(_evidence(context, built, decoding=Decoding(built, context.cell, context.device)))
+        return check(_evidence(context, built, decoding=generate.Decoding(built, context.cell, context.device)))

@@ -30,12 +30,18 @@ def _is_compiled(cell: Cell) -> bool:
     return _is_timed(cell) and cell.axes["compile"] != "eager"
 
 
+def _chooses_in_graph(cell: Cell) -> bool:
+    config = cell.config
+    is_whole = config.generate.unit == "token" and config.compile.scope == "model"
+    return bool(is_whole and cell.axes["compile"] != "eager")
+
+
 MINIMUM: dict[str, Callable[[Cell], bool]] = {
     "shape": _is_timed,
     "first_loss": _has_gradients,
     "precision": _is_timed,
     "formats": _is_timed,
-    "labels": _is_timed,
+    "labels": lambda cell: _is_timed(cell) and cell.axes["compile"] != "thunder",
     "sharded": _is_sharded,
     "work": _is_timed,
     "data": _is_timed,
@@ -48,6 +54,7 @@ MINIMUM: dict[str, Callable[[Cell], bool]] = {
     "optimizer": _has_gradients,
     "logits": lambda cell: cell.axes["workload"] == "forward",
     "cache": lambda cell: cell.axes["workload"] == "generate",
+    "choice": lambda cell: cell.axes["workload"] == "generate" and not _chooses_in_graph(cell),
 }
 """Check → the cells in which it must decide. What `parity` says of itself has a flag of its own, `unjudged`."""
 

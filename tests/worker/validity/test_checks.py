@@ -1,10 +1,7 @@
 """Every planted lie fails the check that is there for it; healthy cells fail none."""
 
 import json
-import os
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
@@ -13,9 +10,9 @@ from benchrunner.worker.axes import activation_checkpointing
 from benchrunner.worker.validity.checks import CHECKS
 from benchrunner.worker.validity.finding import Finding
 from benchrunner.worker.workloads import train
-from cells import SUPPORT, make_cell, make_context, torchrun
+from cells import make_cell, make_context
+from judged import failed, run_job
 
-JOB = SUPPORT / "validity_job.py"
 SMALL = "model.num_layers=2 model.vocab_size=256 seq_len=32 measure.steps=2 measure.warmup_steps=1"
 ALL = "strategy=single,ddp,fsdp_stage2,fsdp_stage3"
 FSDP = "strategy=fsdp_stage2,fsdp_stage3"
@@ -56,9 +53,23 @@ LIES = {
         f"other_recipe|{SMALL} precision=fp8-torchao precision.recipe=tensorwise,rowwise",
         f"other_packing|{SMALL} workload=lora precision=nf4,nf4-dq",
     ],
-    "mode": [f"eval_mode|{SMALL} workload=train,adapter_v2", f"no_dropout|{SMALL} model.dropout=0.1"],
+    "mode": [
+        f"eval_mode|{SMALL} workload=train,adapter_v2",
+        f"no_dropout|{SMALL} model.dropout=0.1",
+        f"same_drops|{SMALL} strategy=ddp,fsdp_stage3 model.dropout=0.1",
+        f"same_drops|{SMALL} workload=lora",
+    ],
+    "labels": [f"other_mixing|{SMALL} {FSDP} precision=bf16-mixed", f"other_kernel|{SMALL} attention=math,flash"],
+    "steps": [f"fewer_steps|{SMALL} strategy=single,ddp measure.steps=4"],
+    "optimizer": [f"piled_gradients,seldom_updates|{SMALL} strategy=single,fsdp_stage3 optimizer=sgd precision=fp32"],
 }
 LIES["sharded"].append(f"one_unit|{SMALL} {FSDP}")
+LIES["gradients_reduced"].append(f"other_sync|{SMALL} strategy=ddp,fsdp_stage3 global_batch_size=8")
+LIES["data"].append(f"few_tokens,half_lengths|{SMALL} strategy=ddp workload.lengths=uniform")
+LIES["precision"].append(f"kept_weights|{SMALL} workload=lora,adapter precision=nf4")
+LIES["formats"].append(f"coarse_loss|{SMALL} strategy=single,fsdp_stage3 precision=bf16")
+LIES["work"].append(f"claimed_twice|{SMALL} strategy=single,ddp")
+LIES["recompute"].append(f"kept_products|{SMALL} activation_checkpointing=full")
 LIES["recompute"].append(f"other_checkpointing|{SMALL} activation_checkpointing=full")
 ALSO = {
     "zero_norm": {"trains", "function"},
@@ -71,21 +82,12 @@ ALSO = {
     "short_batch": {"function"},
     "other_packing": {"function"},
     "other_recipe": {"function"},
+    "no_convert": {"labels"},
+    "other_storage": {"labels"},
+    "half_lengths": {"work"},
+    "kept_weights": {"function"},
 }
 """Norms of zero are dead for other checks too, and work left out is work left out; the table names the first."""
-
-
-def run_job(cases, tmp_path_factory):
-    out = tmp_path_factory.mktemp("validity") / "rank"
-    shared = tmp_path_factory.getbasetemp().parent / "inductor"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(shared)}
-    job = subprocess.run(torchrun(JOB, str(out), *cases), env=env, capture_output=True, text=True)
-    assert job.returncode == 0, job.stderr[-3000:]
-    return [json.loads(Path(f"{out}{rank}").read_text()) for rank in (0, 1)]
-
-
-def failed(result):
-    return {name for name, check in result["checks"].items() if check["ok"] is False}
 
 
 def broken(result):

@@ -66,6 +66,11 @@ SOME = [
     ("short_window", GENERATE),
     ("wrong_adapter", ["workload=lora", "precision=nf4"]),
     ("loud_adapter", ["workload=adapter", ADAPTER, "precision=fp32"]),
+    ("sharp_attention", ["workload=forward"]),
+    ("wrong_activation", GENERATE),
+    ("other_rows", []),
+    ("half_micro_batches", ["global_batch_size=8"]),
+    ("late_cache", GENERATE),
 ]
 """One of each kind, quickly; all the others are slow."""
 ALL = [
@@ -73,8 +78,14 @@ ALL = [
     *((kind, ["workload=forward", "precision=fp32"]) for kind in ATTENTION),
     *((kind, GENERATE) for kind in ATTENTION),
     *((kind, ["workload=lora"]) for kind in ["loud_adapter", "wrong_adapter", "not_causal"]),
-    # In so small a model the prompt's attention is nearly uniform: only fp32 shows what changes its scores.
-    *((kind, ["workload=adapter", ADAPTER, "precision=fp32"]) for kind in ["wrong_adapter", "no_positions"]),
+    *(
+        (kind, ["workload=adapter", ADAPTER, precision])
+        for kind in ["wrong_adapter", "no_positions"]
+        for precision in ["precision=fp32", "precision=bf16"]
+    ),
+    *((kind, ["workload=forward"]) for kind in [*ATTENTION, "wrong_activation", "other_rows"]),
+    *((kind, GENERATE) for kind in ["sharp_attention", "other_rows"]),
+    *(("half_micro_batches", [f"global_batch_size={size}", "precision=fp32"]) for size in (16, 32, 64)),
     *((kind, ["workload=lora", "precision=nf4"]) for kind in ["loud_adapter", "wrong_adapter", "short_window"]),
 ]
 

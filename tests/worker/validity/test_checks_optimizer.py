@@ -8,7 +8,7 @@ from benchrunner.core.schema import OptimizerConfig
 from benchrunner.worker.validity.checks_optimizer import Sampled, adamw, optimizer, sgd
 
 CLIPPED = "optimizer.clip_norm=0.1"
-LIES = ["wrong_lr", "no_decay", "wrong_betas", "no_clipping", "other_optimizer"]
+LIES = ["wrong_lr", "no_decay", "wrong_betas", "no_clipping", "other_optimizer", "piled_gradients", "seldom_updates"]
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ def _inductor_settings(facts: Facts) -> Iterator[set[str]]:
     known = set().union(*MODES.values())
     for module in facts.built.model.modules():
         read = getattr(getattr(module, "_compiled_call_impl", None) or module, "get_compiler_config", None)
-        if read is not None:
-            settings: dict[str, Any] = read() or {}
+        settings: dict[str, Any] | None = None if read is None else read()
+        if settings is not None:  # under fullgraph none are kept
             yield {name for name in known if settings.get(name)}
 
 
