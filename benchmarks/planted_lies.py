@@ -95,6 +95,45 @@ CELLS: list[tuple[str, str, str]] = [
     ("same_batch", "workload=train,lora,forward,generate precision=bf16", "data"),
     ("same_batch", "engine=fabric precision=bf16 compile=eager,inductor", "data"),
     ("one_micro_batch", "global_batch_size=2 precision=bf16", "data"),
+    *((lie, "precision=bf16 compile=eager,inductor", "function") for lie in ("wrong_activation", "sharp_attention")),
+    *(
+        (lie, "precision=bf16,nf4 workload=forward,generate", "function")
+        for lie in ("wrong_activation", "sharp_attention")
+    ),
+    ("other_rows", "precision=bf16 workload=train,forward,generate micro_batch_size=2", "function"),
+    ("late_cache", f"{GENERATION} precision=bf16,nf4", "function"),
+    ("half_micro_batches", "precision=bf16 micro_batch_size=1 global_batch_size=4,8", "function"),
+    ("half_micro_batches", f"{SEVERAL} precision=bf16 micro_batch_size=1 global_batch_size=8", "function"),
+    ("fewer_steps", "workload=train,lora,forward precision=bf16", "steps"),
+    ("fewer_steps", f"{GENERATION} precision=bf16", "steps"),
+    ("claimed_twice", "workload=train,lora,forward precision=bf16", "work"),
+    *(
+        (lie, f"{GENERATION} precision=bf16,fp32 compile=eager,inductor", "choice")
+        for lie in ("greedy", "first_logits")
+    ),
+    ("no_top_k", f"{GENERATION} precision=bf16 generate.top_k=5 generate.unit=model,token", "choice"),
+    ("few_tokens", "workload=train,lora,forward,generate precision=bf16", "data"),
+    ("few_tokens", f"{SEVERAL} precision=bf16", "data"),
+    ("half_lengths", "workload=train,lora precision=bf16 workload.lengths=uniform,alpaca", "data"),
+    ("coarse_loss", "precision=bf16,fp32,fp8-torchao", "formats"),
+    ("coarse_loss", "strategy=fsdp_stage3 devices=2 precision=bf16-mixed", "formats"),
+    ("kept_weights", "workload=lora,forward,generate precision=nf4,nf4-dq", "precision"),
+    ("other_kernel", "workload=train,forward precision=bf16 attention=math,flash", "labels"),
+    ("other_engine", "engine=fabric precision=bf16 workload=train,forward", "labels"),
+    ("unfused", "precision=bf16", "labels"),
+    ("other_mixing", "strategy=fsdp_stage2,fsdp_stage3 devices=2 precision=bf16-mixed", "labels"),
+    ("other_sync", f"{SEVERAL} precision=bf16 micro_batch_size=1 global_batch_size=4", "gradients_reduced"),
+    ("head_compiled", "precision=bf16 compile=inductor compile.scope=model", "compiled"),
+    ("kept_products", "precision=bf16 activation_checkpointing=full", "recompute"),
+    ("same_drops", "precision=bf16 model.dropout=0.1 compile=eager,inductor", "mode"),
+    ("same_drops", "workload=lora precision=bf16,nf4", "mode"),
+    ("same_drops", "strategy=ddp devices=2 precision=bf16 model.dropout=0.1", "mode"),
+    ("small_weights", "workload=train,forward precision=bf16", "first_loss"),
+    ("counted_twice", "precision=bf16 model.tie_embeddings=true", "shape"),
+    *((lie, "precision=bf16,bf16-mixed", "optimizer") for lie in ("piled_gradients", "seldom_updates")),
+    ("piled_gradients", "strategy=ddp,fsdp_stage3 devices=2 precision=bf16", "optimizer"),
+    ("seldom_updates", "precision=fp32 optimizer=sgd", "optimizer"),
+    ("idle_window", "workload=train,lora precision=bf16", "trains"),
 ]
 """Lie, the cells that tell it, and the check that must say so; a cell of one device takes no `devices`."""
 IN_SMALL: list[tuple[str, str, str]] = [

@@ -43,3 +43,9 @@ def test_the_choice_is_told_by_name():
     explicit = make_cell("attention=explicit")
     with attention_backend(explicit):
         assert chosen_backend(explicit, device) == "explicit"
+
+
+def test_the_choice_is_that_of_a_call_that_drops():
+    """On a CPU no fused kernel drops values."""
+    cell, still = make_cell("model.dropout=0.1"), make_cell("workload=forward", "model.dropout=0.1")
+    assert chosen_backend(cell, torch.device("cpu")) == "math" != chosen_backend(still, torch.device("cpu"))

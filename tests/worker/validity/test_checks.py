@@ -29,7 +29,14 @@ HEALTHY = [
     f"|{SMALL} strategy=fsdp_stage3 workload=lora model.parallel_residual=true activation_checkpointing=full"
     " workload.lengths=uniform global_batch_size=8",
 ]
-MANY = f"|{SMALL} {ALL} precision=fp32,bf16,bf16-mixed,fp8-torchao activation_checkpointing=none,full,selective"
+MANY = [
+    f"|{SMALL} {ALL} precision=fp32,bf16,bf16-mixed,fp8-torchao activation_checkpointing=none,full,selective",
+    f"|{SMALL} {ALL} model.dropout=0.1 attention=auto,explicit",
+    f"|{SMALL} strategy=ddp,fsdp_stage3 global_batch_size=16 strategy.accumulation_sync=last,every",
+    f"|{SMALL} strategy=single,ddp workload=lora,adapter_v2 precision=fp8-torchao workload.adapter_start_layer=1",
+    f"|{SMALL} strategy=fsdp_stage3 precision=bf16-mixed,fp16-mixed strategy.mixed_precision_by=policy,autocast",
+    f"|{SMALL} strategy=single,ddp workload=train,lora workload.lengths=uniform,alpaca global_batch_size=16",
+]
 LIES = {
     "gradients_reduced": [f"no_reduce|{SMALL} precision=fp32 strategy=ddp,fsdp_stage3"],
     "sharded": [f"no_shard|{SMALL} precision=bf16 {FSDP}"],
@@ -114,7 +121,7 @@ def test_no_healthy_cell_fails_a_check(results):
 
 @pytest.mark.slow
 def test_no_cell_of_the_matrix_fails_a_check(tmp_path_factory):
-    assert_healthy([result for rank in run_job([MANY], tmp_path_factory) for result in rank])
+    assert_healthy([result for rank in run_job(MANY, tmp_path_factory) for result in rank])
 
 
 @pytest.mark.slow
