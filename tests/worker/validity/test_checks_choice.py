@@ -19,13 +19,22 @@ def test_the_stated_choice_passes(words):
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("greedy", []), ("greedy", [COOL, FEW]), ("no_top_k", [FEW]), ("first_logits", []), ("first_logits", [GREEDY])],
+    [
+        ("greedy", []),
+        ("no_top_k", [FEW]),
+        ("first_logits", []),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("greedy", [COOL, FEW]), ("first_logits", [GREEDY]))
+        ),
+    ],
 )
 def test_another_choice_fails(kind, words):
     found = ask(choice, kind, *GENERATE, *words)
     assert found.ok is False, found
 
 
+@pytest.mark.slow
 def test_a_choice_within_the_graph_of_a_step_is_not_judged():
     words = ["compile=inductor", "generate.unit=token", "compile.scope=model"]
     assert ask(choice, None, *GENERATE, *words).ok is None

@@ -64,20 +64,24 @@ def _likely(facts: Facts, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _drawn_places(facts: Facts, decoding: Decoding, likely: Tensor) -> Tensor:
-    """Place of each drawn token among all, from the likeliest; every sequence has an order of its own each time."""
+    """Place of each drawn token among the likely ones, from the likeliest, or how many these are if it is none of them.
+
+    Every sequence has an order of its own each time.
+    """
     vocab_size, device = facts.cell.config.model.vocab_size, facts.context.device
     batch = facts.cell.sizes.micro_batch_size
     never = NEVER * (facts.cell.config.generate.temperature or 1.0)
     generator, found = torch.Generator().manual_seed(0), []
     torch.manual_seed(0)
     for index in range(-(-NUM_DRAWS // batch)):
-        order = torch.rand(batch, vocab_size, generator=generator).argsort(-1)
-        logits = torch.full((batch, vocab_size), never, dtype=likely.dtype)
-        logits.scatter_(1, order[:, : len(likely)], likely.expand(batch, -1))
+        order = torch.stack([torch.randperm(vocab_size, generator=generator)[: len(likely)] for _ in range(batch)])
+        logits = torch.full((batch, vocab_size), never, dtype=likely.dtype, device=device)
+        logits.scatter_(1, order.to(device), likely.to(device).expand(batch, -1))
         if index % facts.cell.config.generate.new_tokens == 0:
             decoding.progress.restart()
-        decoding._take(logits[:, None].to(device))
-        found.append((order == decoding.progress.token.cpu()).nonzero()[:, 1])
+        decoding._take(logits[:, None])
+        is_it = order == decoding.progress.token.cpu()
+        found.append(torch.where(is_it.any(1), is_it.int().argmax(1), len(likely)))
     return torch.cat(found)
 
 

@@ -70,7 +70,7 @@ KNOWN_GOOD: dict[str, FunctionErrors] = {
     "bf16": _SIXTEEN_BIT,
     "bf16-mixed": _SIXTEEN_BIT,
     "fp16-mixed": FunctionErrors(
-        gradient=0.006, median=0.003, scale=0.001, loss=0.002, logits=0.003, context=0.01, cache=0.003
+        gradient=0.024, median=0.009, scale=0.0013, loss=0.002, logits=0.003, context=0.01, cache=0.003
     ),
     "fp8": _FLOAT8,
     "fp8-torchao": _FLOAT8,
@@ -80,8 +80,9 @@ KNOWN_GOOD: dict[str, FunctionErrors] = {
 """Precision → the largest errors over known-good runs of it, for models of REFERENCE_LAYERS layers.
 
 Those of Llama-2-7B's blocks, four of them and all 32, and of open_llama_3b and 7b on an H200, eager and compiled,
-single, DDP and FSDP, trained and finetuned; small models on a CPU have less, but for bf16's scale (0.0033). float16
-was seen on a CPU alone and has a margin of two. Forward passes of 8-bit formats are allowed what their gradients have.
+single, DDP and FSDP, trained and finetuned; small models on a CPU have no more (bf16's scale, 0.0033, is theirs).
+float16 was seen on a CPU alone, where what is small in its gradients has fewer bits (keys' biases of an adapter).
+Forward passes of 8-bit formats are allowed what their gradients have.
 At 32 layers those limits are near √2: there it is the scale that decides, which is 1 for a gradient of something else.
 """
 REFERENCE_LAYERS = 4
