@@ -1,9 +1,11 @@
 """The formulas agree with every healthy model and with no lying one."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from asking import SHORT, ask
-from benchrunner.worker.validity import inquiry
+from benchrunner.worker.validity import checks_function, inquiry
 from benchrunner.worker.validity.checks_function import function
 
 FAMILIES = ["gpt2-125m", "phi-1.5", "stablelm-3b", "falcon-7b"]
@@ -118,18 +120,29 @@ TRAINED = [*SHAPE, "model.num_kv_heads=4", "model=gpt2-125m", "seq_len=64", ACCU
 """Two large steps, after which all places have much the same values: what queries and keys learn is nearly nothing."""
 
 
-def test_a_gradient_that_rounding_drowns_is_no_fault():
+def test_other_values_for_the_questions_keep_gradients_from_drowning():
+    found = ask(function, None, *TRAINED, "precision=bf16-mixed")
+    assert found.ok is True and "rounding" not in found.note, found
+
+
+@pytest.fixture
+def as_it_is(monkeypatch):
+    """The questions are asked with the values that the model has."""
+    monkeypatch.setattr(checks_function, "louder", lambda *arguments: nullcontext())
+
+
+def test_a_gradient_that_rounding_drowns_is_no_fault(as_it_is):
     found = ask(function, None, *TRAINED, "precision=bf16-mixed")
     assert found.ok is True and "smaller than what rounding does" in found.note, found
 
 
 @pytest.mark.parametrize("kind", ["stopped_keys", "wrong_heads"])
-def test_a_lie_is_no_rounding(kind):
+def test_a_lie_is_no_rounding(as_it_is, kind):
     found = ask(function, kind, *TRAINED, "precision=bf16-mixed")
     assert found.ok is False, found
 
 
-def test_where_rounding_drowns_all_queries_and_keys_the_check_abstains(monkeypatch):
+def test_where_rounding_drowns_all_queries_and_keys_the_check_abstains(as_it_is, monkeypatch):
     monkeypatch.setattr(inquiry, "EXPLAINED", 1e9)
     found = ask(function, "scaled_loss", *TRAINED, "precision=bf16-mixed")
     assert found.ok is None and "queries and keys" in found.note

@@ -5,6 +5,7 @@ import torch
 
 from asking import SMALL
 from benchrunner.worker.engines.engine import build
+from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.gathering import weights_of
 from benchrunner.worker.validity.louder import louder
 from cells import make_cell, make_context
@@ -32,7 +33,7 @@ def test_values_are_larger_for_a_while_and_then_what_they_were(words):
     context = make_context(make_cell(*SMALL, "model.d_ff=128", *words))
     built = build(context)
     before = values(built)
-    with louder(built, context.cell):
+    with louder(built, context.cell, Exchange(context)):
         inside = values(built)
     after = values(built)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -48,5 +49,5 @@ def test_a_wide_model_keeps_its_matrices():
     context = make_context(make_cell(*SMALL, "model.init_std=0.2"))
     built = build(context)
     before = built.decoder.head.weight.clone()
-    with louder(built, context.cell):
+    with louder(built, context.cell, Exchange(context)):
         assert torch.equal(built.decoder.head.weight, before)

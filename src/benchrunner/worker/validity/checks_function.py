@@ -42,7 +42,7 @@ def function(facts: Facts) -> Finding:
 
 def _answers(facts: Facts, num_steps: int) -> Answers | None:
     formulas = _formulas(facts)
-    with louder(facts.built, facts.cell):
+    with louder(facts.built, facts.cell, facts.exchange):
         if facts.loop is not None:
             return Inquiry(
                 facts=facts, loop=facts.loop, formulas=formulas, limits=_limits(facts), num_steps=num_steps

@@ -17,10 +17,11 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from benchrunner.core.cell import Cell
 from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.engines.built import Built
+from benchrunner.worker.validity.exchange import Exchange
 from benchrunner.worker.validity.sampling import floating_parameters, local
 
-SPREAD = 1.28
-"""Of a matrix's results, at most: that of Llama-2-7B at its start."""
+SPREAD = 1.4
+"""Of a matrix's results, at most: Llama-2-7B has 1.28 at its start and keeps its own."""
 AROUND = {"weight": 1.0, "scale": 1.0, "gate": 0.5}
 """End of the name of a vector → what its values are around; others around zero."""
 DEVIATION = 0.25
@@ -29,7 +30,7 @@ UPDATE_DEVIATION = 0.1
 
 
 @contextmanager
-def louder(built: Built, cell: Cell) -> Iterator[None]:
+def louder(built: Built, cell: Cell, exchange: Exchange) -> Iterator[None]:
     """Inside, matrices are larger by a power of two, which is exact, and vectors and updates have values of their own.
 
     Not for flat parameters (FSDP1), nor for scales that know the range of earlier values.
@@ -37,7 +38,7 @@ def louder(built: Built, cell: Cell) -> Iterator[None]:
     if not _may_change(built, cell):
         yield
         return
-    factor = _factor(cell)
+    factor = _factor(built, cell, exchange)
     kept = _start(built, factor)
     try:
         yield
@@ -50,10 +51,27 @@ def _may_change(built: Built, cell: Cell) -> bool:
     return not is_flat and cell.config.precision.backend != "transformer_engine"
 
 
-def _factor(cell: Cell) -> float:
+def _factor(built: Built, cell: Cell, exchange: Exchange) -> float:
+    """The same on every rank, whatever part of the matrices it has."""
     model = cell.config.model
-    spread = model.init_std * math.sqrt(model.d_model)
+    (deviation,) = exchange.most(_deviation(built))
+    spread = (deviation or model.init_std) * math.sqrt(model.d_model)
     return 2.0 ** max(0, math.floor(math.log2(SPREAD / spread))) if spread > 0 else 1.0
+
+
+def _deviation(built: Built) -> float:
+    """Of this rank's matrices as they are, all together; 0 where all are packed."""
+    matrices = [local(matrix) for matrix in _matrices(built)]
+    count = sum(matrix.numel() for matrix in matrices)
+    square = sum(float(torch.linalg.vector_norm(matrix, dtype=torch.float32)) ** 2 for matrix in matrices)
+    return math.sqrt(square / max(1, count))
+
+
+def _matrices(built: Built) -> Iterator[nn.Parameter]:
+    """Those of the base that multiply: no table that is looked up, even if it is the head's too."""
+    for name, parameter in floating_parameters(built.decoder):
+        if parameter.ndim == 2 and name.endswith("weight") and "embedding" not in name:
+            yield parameter
 
 
 @torch.no_grad()
@@ -97,12 +115,10 @@ def _values(name: str, own: Tensor) -> Tensor:
 
 
 def _scale(built: Built, factor: float) -> None:
-    """Every matrix of the base that multiplies: no table that is looked up, unless it is the head's too."""
     if factor == 1:
         return
-    for name, parameter in floating_parameters(built.decoder):
-        if parameter.ndim == 2 and name.endswith("weight") and "embedding" not in name:
-            local(parameter).mul_(factor)
+    for matrix in _matrices(built):
+        local(matrix).mul_(factor)
     for linear in packed_linears(built.decoder).values():
         for scales in _scales_of(linear):
             scales.mul_(factor)
