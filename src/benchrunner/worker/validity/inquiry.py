@@ -29,6 +29,8 @@ EXPLAINED = 6.0
 """Times what rounding alone does to a gradient: healthy cells have up to 4.0 in fp32 and 2.7 in bf16, in any part."""
 MIN_ELEMENTS = 64
 """Of a gradient that says something of the scale of all."""
+FEW_PARTS = 8
+"""Of fewer a median is less sure."""
 Parts = dict[str, tuple[float, float, int]]
 """Part of a parameter → relative error of its gradient, error of its projection, elements."""
 MOST_TRIES = 10
@@ -158,7 +160,7 @@ class Inquiry:
             FunctionErrors(
                 gradient=error,
                 median=statistics.median([error for error, _, _ in parts.values()] or [0.0]),
-                scale=statistics.median(_large(parts) or [0.0]),
+                scale=_scale(parts),
             )
         )
 
@@ -213,6 +215,12 @@ def _part_errors(
             yield prefix + part, (finite(error), finite(scale), theirs.numel())
         elif norm == 0 and bool(ours.any()):
             yield prefix + part, (MOST_ERROR, MOST_ERROR, theirs.numel())
+
+
+def _scale(parts: Parts) -> float:
+    """The median error of scale, less of it where few parts make it (an adapter has two)."""
+    scales = _large(parts) or [0.0]
+    return statistics.median(scales) * min(1.0, math.sqrt(len(scales) / FEW_PARTS))
 
 
 def _large(parts: Parts) -> list[float]:
