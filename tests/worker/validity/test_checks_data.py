@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from benchrunner.core.lengths import count_lengths
 from benchrunner.worker.steps import data
 from benchrunner.worker.validity import expected_data
 from benchrunner.worker.validity.checks_data import MIN_STEPS, fills, fingerprints, period_of, two_kinds
@@ -70,7 +71,7 @@ def test_the_seed_means_what_is_drawn(lengths):
         for (tokens, targets), batch in zip(meant, drawn, strict=True):
             theirs = data.inputs_and_targets(cell, batch)
             assert torch.equal(tokens, theirs[0]) and torch.equal(targets, theirs[1])
-    real, padded = data.count_lengths(cell, range(3))
+    real, padded = count_lengths(cell, range(3))
     assert expected_data.count_tokens(cell, range(3)) == (sum(real.elements()), sum(padded.elements()))
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.lengths import sample_length
 from benchrunner.worker.steps import data
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.workloads.forward import ForwardLoop
@@ -71,4 +72,4 @@ def half_length(cell: Cell, step: int, index: int) -> int:
     return max(1, LENGTH(cell, step, index) // 2)
 
 
-DRAW, LENGTH = data.draw_sample, data.sample_length
+DRAW, LENGTH = data.draw_sample, sample_length

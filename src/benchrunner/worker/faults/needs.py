@@ -71,7 +71,7 @@ SHARES = Need("micro-steps to divide by", _divides)
 GATED = Need("gated MLP", lambda context: context.cell.config.model.mlp == "swiglu")
 SAMPLES = Need("second sample in a micro-batch", lambda context: context.cell.sizes.micro_batch_size > 1)
 MANY_MICRO_STEPS = Need("third micro-step", lambda context: context.cell.sizes.accumulation_steps > 2)
-PADDED = Need("sample of another length", lambda context: data.is_padded(context.cell))
+PADDED = Need("sample of another length", lambda context: is_padded(context.cell))
 WHOLE_COMPILED = Need("model compiled as a whole", lambda context: context.cell.config.compile.scope == "model")
 NAMED_KERNEL = Need(
     "attention kernel that is named", lambda context: context.cell.config.attention not in ("auto", "explicit")
