@@ -2,8 +2,8 @@
 
 Every measured cell is predicted anew by this version, for the device that it ran on: peak memory by the dry run where
 it can be had (`--method analytic`: by arithmetic alone), step time by the calibration in conf/hardware.
-`--calibrate-on N` fits the times to N cells first, chosen evenly, and judges the others. Prints median and largest
-error, coverage by method, how often the 90 % intervals hold, and the cells that miss.
+`--calibrate-on N` fits the times to N cells of all directories first, chosen evenly, and judges the others. Prints
+median and largest error, coverage by method, how often the 90 % intervals hold, and the cells that miss.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchrunner.machine.hardware import Hardware, as_filed
 from benchrunner.plan import predict
 from benchrunner.plan.calibrate import Sample, calibrate
 from benchrunner.plan.dry_runs import apply_dry_runs
-from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.report.columns import predicted_peak_bytes
 from benchrunner.store.plan_file import load_plan
 from benchrunner.store.records import read_records
@@ -50,25 +50,42 @@ class Compared:
         return seconds / measured - 1 if seconds and measured else None
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A directory's plan and the records of its measured cells."""
+
+    directory: str
+    plan: Plan
+    measured: list[tuple[PlannedCell, Record]]
+    problems: list[str]
+
+
 def main() -> None:
     """Compare and print: each directory, and all of several together."""
     arguments = _arguments()
+    sweeps = [_load(directory) for directory in arguments.directories]
+    every = [(one, record) for sweep in sweeps for one, record in sweep.measured]
+    fitted = every[:: max(1, len(every) // arguments.calibrate_on)] if arguments.calibrate_on else []
+    samples = [Sample(cell=one.cell, record=record) for one, record in fitted[: arguments.calibrate_on]]
+    used = {id(sample.record) for sample in samples}
     together: list[Compared] = []
-    for directory in arguments.directories:
-        plan = load_plan(directory)
-        records, problems = read_records(plan.cells, SweepPaths(Path(directory)))
-        machine = as_filed(plan.hardware)
-        cells = [one for one in plan.cells if (found := records.get(one.cell.slug)) and found.status == "ok"]
-        fitted = cells[:: max(1, len(cells) // arguments.calibrate_on)] if arguments.calibrate_on else []
-        fitted = fitted[: arguments.calibrate_on]
-        if fitted:
-            samples = [Sample(cell=one.cell, record=records[one.cell.slug]) for one in fitted]
+    for sweep in sweeps:
+        machine = as_filed(sweep.plan.hardware)
+        if samples:
             machine = replace(machine, calibration={**machine.calibration, **calibrate(samples, machine)})
-        compared = [Compared(one, records[one.cell.slug]) for one in _predicted(cells, machine, arguments.method)]
-        _print(directory, compared, {one.cell.slug for one in fitted}, [*problems])
-        together += [one for one in compared if one.planned.cell.slug not in {used.cell.slug for used in fitted}]
-    if len(arguments.directories) > 1:
-        _print(f"all {len(arguments.directories)} directories", together, set(), [])
+        predicted = _predicted([one for one, _ in sweep.measured], machine, arguments.method)
+        compared = [Compared(one, record) for one, (_, record) in zip(predicted, sweep.measured, strict=True)]
+        _print(sweep.directory, compared, used, sweep.problems)
+        together += compared
+    if len(sweeps) > 1:
+        _print(f"all {len(sweeps)} directories", together, used, [])
+
+
+def _load(directory: str) -> Sweep:
+    plan = load_plan(directory)
+    records, problems = read_records(plan.cells, SweepPaths(Path(directory)))
+    found = [(one, records[one.cell.slug]) for one in plan.cells if one.cell.slug in records]
+    return Sweep(directory, plan, [(one, record) for one, record in found if record.status == "ok"], [*problems])
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,8 +105,9 @@ def _predicted(cells: Sequence[PlannedCell], machine: Hardware, method: str) -> 
     return apply_dry_runs(asked, machine)
 
 
-def _print(directory: str, compared: Sequence[Compared], fitted: set[str], problems: Iterable[str]) -> None:
-    print(f"\n{directory}: {len(compared)} measured cells, times fitted to {len(fitted)} of them")
+def _print(directory: str, compared: Sequence[Compared], fitted: set[int], problems: Iterable[str]) -> None:
+    num_fitted = sum(id(one.record) in fitted for one in compared)
+    print(f"\n{directory}: {len(compared)} measured cells, times fitted to {num_fitted} of them")
     for problem in problems:
         print(f"! {problem}")
     groups: dict[tuple[str, ...], list[Compared]] = defaultdict(list)
@@ -102,18 +120,16 @@ def _print(directory: str, compared: Sequence[Compared], fitted: set[str], probl
     for one in compared:
         methods[(one.planned.predicted or {}).get("method", "none")] += 1
     print("coverage: " + ", ".join(f"{count} by {method}" for method, count in sorted(methods.items())))
-    others = [one for one in compared if one.planned.cell.slug not in fitted and one.time_error() is not None]
+    others = [one for one in compared if id(one.record) not in fitted and one.time_error() is not None]
     held = [_holds(one) for one in others]
     if held:
         print(f"90 % intervals hold {sum(held)} of {len(held)} step times")
     _print_misses(compared, fitted)
 
 
-def _line(members: Sequence[Compared], fitted: set[str]) -> str:
+def _line(members: Sequence[Compared], fitted: set[int]) -> str:
     memory = [abs(error) for one in members if (error := one.memory_error()) is not None]
-    times = [
-        abs(error) for one in members if one.planned.cell.slug not in fitted and (error := one.time_error()) is not None
-    ]
+    times = [abs(error) for one in members if id(one.record) not in fitted and (error := one.time_error()) is not None]
     return f"memory {errors_text(memory)}   time {errors_text(times)}"
 
 
@@ -130,9 +146,9 @@ def _holds(one: Compared) -> bool:
     return low is not None and high is not None and low <= measured <= high
 
 
-def _print_misses(compared: Sequence[Compared], fitted: set[str]) -> None:
+def _print_misses(compared: Sequence[Compared], fitted: set[int]) -> None:
     for one in compared:
-        memory, time = one.memory_error(), one.time_error() if one.planned.cell.slug not in fitted else None
+        memory, time = one.memory_error(), one.time_error() if id(one.record) not in fitted else None
         if abs(memory or 0.0) > MISSES["memory"]:
             peak = (one.planned.predicted or {}).get("peak_memory_bytes", 0) / GIB
             print(f"misses memory by {memory:+.1%} ({peak:.2f} GiB): {one.planned.cell.slug}")

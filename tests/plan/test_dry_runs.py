@@ -80,3 +80,9 @@ def test_only_cells_that_run_and_ask_are_asked(answered):
 def test_what_cannot_change_the_answer_is_not_asked():
     one, other = (planned(leaves={"measure.steps": steps, "seed": steps}).cell for steps in (3, 4))
     assert dry_runs.question_of(one) == dry_runs.question_of(other)
+
+
+def test_the_longest_micro_batch_is_what_is_asked():
+    lengths = {"workload.lengths": "alpaca", "workload.longest": 70, "seq_len": 120}
+    assert dry_runs.question_of(make_cell(leaves=lengths))["sizes"]["seq_len"] == 70
+    assert dry_runs.question_of(make_cell())["sizes"]["seq_len"] == 128

@@ -123,3 +123,10 @@ def test_a_tape_counts_storages_once_until_they_die_or_are_resized():
         del x, y
     assert tape.total == before and tape.peak - before == 8000
     assert torch.UntypedStorage.resize_ is tape._resize
+
+
+def test_a_mask_of_dropout_is_a_byte_an_element():
+    module, x = nn.Dropout(0.1), torch.zeros(4, 8, dtype=torch.bfloat16, requires_grad=True)
+    kept = fake_kernels.dropout(module, x).grad_fn.saved_tensors
+    assert [(mask.dtype, mask.shape) for mask in kept] == [(torch.bool, x.shape)]
+    assert fake_kernels.dropout(module.eval(), x) is x
