@@ -189,7 +189,21 @@ def test_only_what_may_fail_is_run_again_unless_asked(tmp_path, planned):
     found = compared(tmp_path, planned, base, [times(1.05), times(0.9), times(1.0295), times()])
     assert [cell.verdict for cell in found.cells] == ["FAIL", "PASS", "INCONCLUSIVE", "PASS"]
     assert [pair.slug for pair in to_run_again(found, undecided=False)] == [planned[0].cell.slug]
-    assert len(to_run_again(found, undecided=True)) == 3
+    assert [pair.slug for pair in to_run_again(found, undecided=True)] == [one.cell.slug for one in planned[:3]]
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "reason"),
+    [
+        (OOM, ("ok",), "works now: oom (oom.device) → ok"),
+        (OOM, OOM, "oom (oom.device)"),
+        (OOM, ("oom", "oom.host", "the host"), "fails differently: oom (oom.device) → oom (oom.host): the host"),
+        (LATER, ("ok",), "skipped (skipped.budget) → ok"),
+    ],
+)
+def test_what_is_said_of_a_status(tmp_path, planned, base, new, reason):
+    sides = [make_side(tmp_path / name, [(planned[0], one)]) for name, one in (("b", base), ("n", new))]
+    assert compare(pair_cells(*sides), GateOptions()).cells[0].reason == reason
 
 
 def test_memory_is_compared_as_well(tmp_path, planned):

@@ -25,6 +25,8 @@ def held(tmp_path, before, after, planned=None):
 def test_the_same_verdicts_pass(tmp_path):
     found = held(tmp_path, [OK, OOM, REFUSED], [OK, OOM, REFUSED])
     assert (found.has_passed, found.deviations, found.num_as_expected) == (True, [], 3)
+    assert verify_report.to_document(found)["verdict"] == "PASS"
+    assert found.headline.startswith("PASS: 3 of 3 cells of ")
 
 
 @pytest.mark.parametrize(
