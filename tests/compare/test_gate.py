@@ -297,6 +297,20 @@ def test_what_came_and_went_is_a_suspect_and_so_is_the_other_order(tmp_path, pla
     ]
 
 
+def test_sweeps_that_ran_beside_each_other_or_at_no_known_time_are_no_suspects(tmp_path, planned):
+    def side(name, *starts):
+        records = [record for start in starts for record in timed(planned[0].cell, TIGHT[:1], started_at=start)]
+        made = [replace(record, repeat=number) for number, record in enumerate(records, start=1)]
+        return timed_side(tmp_path / name, [(planned[0], made)])
+
+    def said(before, after):
+        return compare(pair_cells(side("b", *before), side("n", *after)), GateOptions()).suspects
+
+    assert said(["1", "3"], ["2", "4"]) == said([None], ["2"]) == said(["2"], [None]) == said(["1", "2"], ["2"]) == []
+    assert said(["2", "1"], ["4", "3"])[0].startswith("new was measured after base, from 3:")
+    assert said(["4", "3"], ["1", "2"])[0].startswith("base was measured after new, from 3:")
+
+
 def test_versions_devices_and_the_order_of_runs_are_suspects(tmp_path, planned):
     gpu = {"name": "NVIDIA H200", "uuid": "GPU-1", "power_limit_w": 700.0, "sm_clock_mhz": 345}
     before = ENVIRONMENT | {"gpus": [gpu], "git": {"commit": "abc", "is_dirty": True}}
