@@ -206,6 +206,29 @@ def test_what_is_said_of_a_status(tmp_path, planned, base, new, reason):
     assert compare(pair_cells(*sides), GateOptions()).cells[0].reason == reason
 
 
+def test_a_cell_of_another_size_is_not_decided_and_one_that_passes_is_not_explained(tmp_path, planned):
+    base, new = (
+        timed_side(
+            tmp_path / name,
+            [(one, timed(one.cell, TIGHT, metrics={"sm_clock_mhz_mean": clock})) for one in planned[:2]],
+        )
+        for name, clock in (("b", 1900.0), ("n", 1000.0))
+    )
+    odd = new.cells[planned[0].cell.cell_id]
+    cell = replace(odd.planned.cell, sizes=replace(odd.planned.cell.sizes, seq_len=7))
+    new.cells[cell.cell_id] = replace(odd, planned=replace(odd.planned, cell=cell))
+    other, same = compare(pair_cells(base, new), GateOptions()).cells
+    assert (other.verdict, other.reason) == ("INCONCLUSIVE", "another size: seq_len 128 → 7")
+    assert (other.pair.new.planned.cell, other.effect) == (cell, None)
+    assert (same.verdict, same.attribution) == ("PASS", ())
+
+
+def test_a_cell_that_works_no_more_says_what_else_changed(tmp_path, planned):
+    failed = make_record(planned[0].cell, "oom", "oom.device", "full", flags=["odd"])
+    found = compared(tmp_path, planned[:1], [times()], [[failed]])
+    assert (found.verdict, found.cells[0].attribution) == ("FAIL", ["flag odd: new"])
+
+
 def test_memory_is_compared_as_well(tmp_path, planned):
     records = [
         [timed(one.cell, TIGHT, metrics={"peak_memory_allocated_bytes": peak}) for one in planned[:2]]
