@@ -181,6 +181,7 @@ def test_the_whole_markdown_and_its_cases(small):
     assert text[4].endswith("| processes | why |") and text[5] == "| --- " * 8 + "|"
     assert text[6].endswith("| 3 pairs | it is; clock: odd |")
     assert text[9:12] == ["## Suspects", "", "- python 3 → 4"] and text[13] == "## How sure this is"
+    assert text[15].startswith("- vanished") and report.to_markdown(small).endswith("(12.5 %).\n")
     assert "## Suspects" not in report.to_markdown(replace(small, suspects=[]))
     suite = ElementTree.fromstring(report.to_xml(small)).find("testsuite")
     skipped, failed = suite.iter("testcase")
@@ -195,6 +196,19 @@ def test_what_is_slower_stands_above_what_is_less_slow(small):
     less = replace(slower, effect=replace(slower.effect, log_ratio=0.04), num_pairs=0)
     lines = report.to_text(replace(small, cells=[less, slower])).splitlines()
     assert ["+10.0 %" in lines[1], "+4.1 %" in lines[2], lines[2].endswith("2 + 2")] == [True] * 3
+
+
+def test_of_cells_that_pass_only_those_that_are_faster_are_explained(small):
+    slower = small.cells[1]
+    cells = [
+        replace(slower, verdict="PASS", change="same", reason="no difference", attribution=[]),
+        replace(slower, verdict="PASS", change="faster", reason="it is faster", attribution=[]),
+        replace(slower, verdict="INCONCLUSIVE", change="undecided", reason="who knows", attribution=[]),
+    ]
+    lines = report.to_text(replace(small, cells=cells)).splitlines()
+    slug = slower.pair.slug
+    assert [line for line in lines if line.startswith(f"{slug}: ")] == [f"{slug}: who knows", f"{slug}: it is faster"]
+    assert lines[-1].startswith("INCONCLUSIVE: 1 INCONCLUSIVE, 2 PASS of 3 cells, time of ")
 
 
 def test_a_factor_beyond_all_measure_is_shown():

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchrunner.compare.decisions import decide, decide_pairs
+from benchrunner.compare.decisions import _doubt, decide, decide_pairs
 from benchrunner.compare.effect import Effect
 
 NUM_CELLS = 20
@@ -51,6 +51,15 @@ def test_without_a_drift_they_are_believed():
     found = decide(cells, 0.03)
     assert (found.num_alarms, found.num_alarm_tests) == (0, 18)
     assert {one.decision for one in found.cells.values()} == {"slower"}
+
+
+@pytest.mark.parametrize(
+    ("own", "alarms", "tests", "where"),
+    [(0, 1, 20, None), (0, 2, 39, "in 2 of 39 cases"), (0, 2, 40, None), (1, 1, 100, "of this cell"), (0, 0, 0, None)],
+)
+def test_as_many_alarms_as_chance_makes_are_no_doubt(own, alarms, tests, where):
+    doubt = _doubt(own, alarms, tests)
+    assert doubt is None if where is None else f"the halves of one side {where} differ as much" in doubt
 
 
 def test_pairs_are_corrected_for_cells_and_looks():

@@ -189,7 +189,44 @@ def test_only_what_may_fail_is_run_again_unless_asked(tmp_path, planned):
     found = compared(tmp_path, planned, base, [times(1.05), times(0.9), times(1.0295), times()])
     assert [cell.verdict for cell in found.cells] == ["FAIL", "PASS", "INCONCLUSIVE", "PASS"]
     assert [pair.slug for pair in to_run_again(found, undecided=False)] == [planned[0].cell.slug]
-    assert len(to_run_again(found, undecided=True)) == 3
+    assert [pair.slug for pair in to_run_again(found, undecided=True)] == [one.cell.slug for one in planned[:3]]
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "reason"),
+    [
+        (OOM, ("ok",), "works now: oom (oom.device) → ok"),
+        (OOM, OOM, "oom (oom.device)"),
+        (OOM, ("oom", "oom.host", "the host"), "fails differently: oom (oom.device) → oom (oom.host): the host"),
+        (LATER, ("ok",), "skipped (skipped.budget) → ok"),
+    ],
+)
+def test_what_is_said_of_a_status(tmp_path, planned, base, new, reason):
+    sides = [make_side(tmp_path / name, [(planned[0], one)]) for name, one in (("b", base), ("n", new))]
+    assert compare(pair_cells(*sides), GateOptions()).cells[0].reason == reason
+
+
+def test_a_cell_of_another_size_is_not_decided_and_one_that_passes_is_not_explained(tmp_path, planned):
+    base, new = (
+        timed_side(
+            tmp_path / name,
+            [(one, timed(one.cell, TIGHT, metrics={"sm_clock_mhz_mean": clock})) for one in planned[:2]],
+        )
+        for name, clock in (("b", 1900.0), ("n", 1000.0))
+    )
+    odd = new.cells[planned[0].cell.cell_id]
+    cell = replace(odd.planned.cell, sizes=replace(odd.planned.cell.sizes, seq_len=7))
+    new.cells[cell.cell_id] = replace(odd, planned=replace(odd.planned, cell=cell))
+    other, same = compare(pair_cells(base, new), GateOptions()).cells
+    assert (other.verdict, other.reason) == ("INCONCLUSIVE", "another size: seq_len 128 → 7")
+    assert (other.pair.new.planned.cell, other.effect) == (cell, None)
+    assert (same.verdict, same.attribution) == ("PASS", ())
+
+
+def test_a_cell_that_works_no_more_says_what_else_changed(tmp_path, planned):
+    failed = make_record(planned[0].cell, "oom", "oom.device", "full", flags=["odd"])
+    found = compared(tmp_path, planned[:1], [times()], [[failed]])
+    assert (found.verdict, found.cells[0].attribution) == ("FAIL", ["flag odd: new"])
 
 
 def test_memory_is_compared_as_well(tmp_path, planned):
@@ -281,6 +318,20 @@ def test_what_came_and_went_is_a_suspect_and_so_is_the_other_order(tmp_path, pla
         "variables.B none → 2",
         "base was measured after new, from 2026-11-23: what drifts with time looks like a difference",
     ]
+
+
+def test_sweeps_that_ran_beside_each_other_or_at_no_known_time_are_no_suspects(tmp_path, planned):
+    def side(name, *starts):
+        records = [record for start in starts for record in timed(planned[0].cell, TIGHT[:1], started_at=start)]
+        made = [replace(record, repeat=number) for number, record in enumerate(records, start=1)]
+        return timed_side(tmp_path / name, [(planned[0], made)])
+
+    def said(before, after):
+        return compare(pair_cells(side("b", *before), side("n", *after)), GateOptions()).suspects
+
+    assert said(["1", "3"], ["2", "4"]) == said([None], ["2"]) == said(["2"], [None]) == said(["1", "2"], ["2"]) == []
+    assert said(["2", "1"], ["4", "3"])[0].startswith("new was measured after base, from 3:")
+    assert said(["4", "3"], ["1", "2"])[0].startswith("base was measured after new, from 3:")
 
 
 def test_versions_devices_and_the_order_of_runs_are_suspects(tmp_path, planned):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchrunner.compare import history
 from benchrunner.compare.history import Point, change_points, history_csv, history_text, make_tracks, sparkline
 from benchrunner.compare.metric import METRICS
 from fake_sweeps import ENVIRONMENT, cells
@@ -98,7 +99,8 @@ def test_tracks_that_changed_come_first_and_unknown_commits_are_said(sides):
     lines = history_text([calm, nameless], TIME).splitlines()
     assert lines[1].endswith(track.slug) and lines[3].endswith("calm")
     assert "commits unknown..unknown" in lines[2]
-    assert ",unknown,time," in history_csv([nameless], TIME)
+    text = history_csv([nameless], TIME)
+    assert ",unknown,time," in text and "\r" not in text and ",2,\n" in text
 
 
 def test_a_course_is_drawn_between_its_lowest_and_highest():
@@ -107,6 +109,7 @@ def test_a_course_is_drawn_between_its_lowest_and_highest():
 
     assert course(0.0, 0.35, 0.7) == "▁▅█"
     assert course(5.0, 5.0) == "▁▁", "nothing moved"
+    assert course(5.7, 5.0) == "█▁"
     assert course(0.0, 0.015) == "▁▅", "half of what is of interest"
 
 
@@ -120,3 +123,35 @@ def test_three_sweeps_of_the_same_device_make_a_history(sides):
 def test_two_sweeps_on_either_side_of_a_change_are_enough():
     assert change_points([0.0, 0.0001, 0.06, 0.0601], 0.03, 0.05) == [2]
     assert change_points([0.0, 0.06, 0.0601], 0.03, 0.05) == []
+
+
+@pytest.mark.parametrize("level", [0.0, 5.0, -5.0])
+@pytest.mark.parametrize(("shift", "found"), [(0.1213, []), (0.1221, [2]), (-0.1213, []), (-0.1221, [2])])
+def test_a_change_is_one_beyond_the_quantile_of_its_t(level, shift, found):
+    """Of four values with a spread of s, t is shift ÷ (s · √2), and 4.3027 its quantile."""
+    assert change_points([level, level + 0.04, level + shift, level + shift + 0.04], 0.03, 0.05) == found
+
+
+def test_a_change_after_a_larger_one_is_found_where_it_is():
+    noise = [0.0, 0.001, 0.0005, 0.0]
+    values = [level + one for level in (5.0, 6.0, 6.1) for one in noise]
+    assert change_points(values, 0.03, 0.05) == [4, 8]
+    assert change_points(values, 0.2, 0.05) == [4]
+
+
+def test_the_levels_around_each_change_are_those_between_changes(sides):
+    values = [0.0, 0.001, 1.0, 1.001, 1.1, 1.101]
+    points = [Point(sweep="", created_at="", commit=None, log_value=value, num_processes=1) for value in values]
+    [first, second] = history._changes(points, 0.03, 0.05)
+    assert (first.index, second.index) == (2, 4)
+    assert (first.log_ratio, second.log_ratio) == (pytest.approx(1.0), pytest.approx(0.1))
+
+
+def test_the_test_is_corrected_for_the_number_of_histories(sides, monkeypatch):
+    asked = []
+    monkeypatch.setattr(history, "_changes", lambda points, effect, alpha: asked.append((effect, alpha)) or [])
+    make_tracks(sides, TIME)
+    monkeypatch.setattr(history, "LEAST_SWEEPS", 2)
+    make_tracks(sides, TIME, 0.1)
+    assert asked == [(0.03, 0.05), (0.1, 0.025), (0.1, 0.025)]
+    assert make_tracks([], TIME) == []

@@ -27,7 +27,9 @@ def side(tmp_path):
 
 def test_a_cell_is_a_line_that_reads_back(side, tmp_path):
     path = tmp_path / "x.lock"
-    assert write_lock(path, lock_of(side)) != []
+    shown = write_lock(path, lock_of(side))
+    assert shown[:2] == [f"--- {path} before", f"+++ {path} now"]
+    assert [line[1:] for line in shown[2:]] == path.read_text().splitlines()
     assert read_lock(path) == lock_of(side)
     first, second = (one.planned.cell for one in side.cells.values())
     assert path.read_text().splitlines()[-2:] == [
@@ -75,7 +77,7 @@ def test_a_sweep_that_is_not_finished_has_no_lock(tmp_path):
     ("text", "message"),
     [
         ("", "schema_version None"),
-        ("a: [", "not YAML"),
+        ("a: [", r"x.lock: not YAML: while parsing"),
         ("\ufffe", "not YAML"),
         ("schema_version: 2\nsweep: x\nhardware: x\ncells: []", "schema_version 2"),
         ("schema_version: 1\nsweep: x\nhardware: x\ncells: [1]", "not a lock: cells.0"),

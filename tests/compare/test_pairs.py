@@ -29,6 +29,7 @@ def run(pairing, times, told=None, **plan):
     calls = []
 
     def rerun(side, cell, metric):
+        assert metric is OPTIONS.metric
         name = "base" if side is pairing.base else "new"
         place = [pair.slug for pair in pairing.pairs].index(cell.slug)
         calls.append((name, place))
@@ -49,13 +50,16 @@ def test_who_begins_alternates_and_decided_cells_are_not_run_on(pairing):
 
 
 def test_the_difference_is_new_against_base_whoever_began(pairing):
-    differences, _ = run(pairing, lambda name, place, n: 2.0 if name == "new" else 1.0)
-    assert all(value == pytest.approx(0.6931, abs=1e-4) for one in differences for value in one)
+    differences, _ = run(pairing, lambda name, place, n: 2.0 if name == "new" else 4.0)
+    assert all(value == pytest.approx(-0.6931, abs=1e-4) for one in differences for value in one)
 
 
 def test_a_process_that_is_not_ok_makes_no_pair(pairing):
     differences, _ = run(pairing, lambda name, place, n: None if place == 0 else 1.0)
     assert [len(one) for one in differences] == [0, 3, 3, 3]
+    for bad in ("base", "new"):
+        differences, _ = run(pairing, lambda name, place, n, bad=bad: None if name == bad else 1.0)
+        assert differences == [[], [], [], []]
 
 
 def test_no_pair_begins_when_the_time_is_out(pairing):

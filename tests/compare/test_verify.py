@@ -25,6 +25,8 @@ def held(tmp_path, before, after, planned=None):
 def test_the_same_verdicts_pass(tmp_path):
     found = held(tmp_path, [OK, OOM, REFUSED], [OK, OOM, REFUSED])
     assert (found.has_passed, found.deviations, found.num_as_expected) == (True, [], 3)
+    assert verify_report.to_document(found)["verdict"] == "PASS"
+    assert found.headline.startswith("PASS: 3 of 3 cells of ")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,10 @@ def test_what_passed_or_is_gone_has_no_reason(tmp_path):
         make_side(tmp_path / "more", [(one, OK) for one in planned]), lock | {"cells": lock["cells"][:1]}, "x"
     ).deviations
     assert more.line == f"not in the lock: {planned[1].cell.slug}: expected nothing, found ok"
+    [bad] = verify(
+        make_side(tmp_path / "bad", [(planned[0], OK), (planned[1], OOM)]), lock | {"cells": lock["cells"][:1]}, "x"
+    ).deviations
+    assert bad.line.endswith("found oom (oom.device): rank 0 ran out of memory")
 
 
 def test_a_slug_that_is_worded_anew_is_the_same_cell(tmp_path):

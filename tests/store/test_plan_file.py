@@ -75,6 +75,11 @@ def test_latest_is_a_relative_link_that_is_moved_on(plan, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cli", "latest"]
 
 
+def test_the_notes_of_a_plan_are_kept(plan, tmp_path):
+    noted = replace(plan, notes=("odd",))
+    assert load_plan(write_plan(noted, tmp_path)) == noted
+
+
 def test_a_directory_of_the_users_own_that_is_called_latest_stays(plan, tmp_path):
     (tmp_path / "latest").mkdir()
     write_plan(plan, tmp_path)
