@@ -43,8 +43,17 @@ def test_what_it_takes_to_fail_is_found_by_few_cells(tmp_path, run):
     assert tried == ["with strategy=single: ok", "with activation_checkpointing=none: still failed.exception",
                      "with the default of seed: still failed.exception"]  # fmt: skip
     assert "strategy=ddp" in command and "seed" not in command and command.endswith("measure.steps=2")
-    assert [cell.axes["strategy"] for cell in run] == ["ddp", "ddp"], "the sweep has run the other one itself"
+    assert [cell.axes["strategy"] for cell in run] == ["ddp"] * 3, "the sweep has run the other one itself"
+    assert run[0] == row.planned.cell, "first, whether it still fails"
     assert all(cell.config.measure.steps == 2 for cell in run)
+
+
+def test_a_failure_that_does_not_come_again_is_not_blamed_on_any_value(tmp_path, run):
+    row = failed(strategy="single")
+    assert isolation_lines(row, [row, worked(strategy="ddp")], SweepPaths(tmp_path)) == [
+        "run again here it is ok, not failed.exception: there is no failure to isolate"
+    ]
+    assert len(run) == 1
 
 
 def test_a_rule_answers_without_a_run(tmp_path, run):

@@ -17,7 +17,7 @@ def results(*measured):
 def test_the_fastest_and_the_smallest_and_how_they_compare():
     assert best_cells(results((100.0, 4 * 2**30), (200.0, 4 * 2**30), (50.0, 2**30)), 3) == [
         "ddp · world 2, 200.0 tokens/s/device in 4.00 GiB a device, 2.00 × single · world 1; the smallest is "
-        "fsdp_stage2 · world 2 in 1.00 GiB (0.25 ×) at 0.25 × its speed."
+        "fsdp_stage2 in 1.00 GiB (0.25 ×) at 0.25 × its speed."
     ]
 
 

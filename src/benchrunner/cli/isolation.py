@@ -63,10 +63,12 @@ class Asker:
 def isolation_lines(row: "Row", rows: "Sequence[Row]", paths: SweepPaths) -> list[str]:
     """The smallest combination of the cell's values that still fails, and how that was found.
 
+    The cell is run again first: the failure may be of another machine, have been mended, or have been a coincidence.
+
     Raises:
         UsageError: the cell did not fail, or somebody interrupted.
     """
-    from benchrunner.run.isolate import differing, isolate, settings_of_the_run, values_of
+    from benchrunner.run.isolate import differing, isolate, overrides_of, settings_of_the_run, values_of
 
     if row.status not in ISOLATED:
         raise UsageError(f"{row.planned.cell.slug} is {row.status}: there is no failure to isolate")
@@ -75,7 +77,9 @@ def isolation_lines(row: "Row", rows: "Sequence[Row]", paths: SweepPaths) -> lis
     working = [values_of(other.planned.cell) for other in rows if other.status == "ok"]
     nearest = sorted(working, key=lambda values: len(differing(failing, values)))[:1]
     settings = settings_of_the_run(cell)
-    ask = Asker(paths, rows, cell.slug, settings)
+    ask = Asker(paths, [other for other in rows if other is not row], cell.slug, settings)
+    if (now := ask(overrides_of(failing))) != row.reason_code:
+        return [f"run again here it is {now}, not {row.reason_code}: there is no failure to isolate"]
     return _lines(isolate(failing, [_usual(), *nearest], row.reason_code, ask), row.reason_code, settings)
 
 

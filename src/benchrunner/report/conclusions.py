@@ -75,7 +75,7 @@ def _against_first(part: pd.DataFrame, best: pd.Series) -> str:
     first = part.iloc[0]
     if first["slug"] == best["slug"] or not float(first[SPEED]):
         return ""
-    return f", {float(best[SPEED]) / float(first[SPEED]):.2f} × {first['label']}"
+    return f", {float(best[SPEED]) / float(first[SPEED]):.2f} × {_differing(first['label'], best['label'])}"
 
 
 def _smallest(part: pd.DataFrame, best: pd.Series) -> str:
@@ -87,8 +87,15 @@ def _smallest(part: pd.DataFrame, best: pd.Series) -> str:
         return ", which is the smallest, too"
     memory = f"{least[PEAK] / GIB:.2f} GiB ({float(least[PEAK]) / float(best[PEAK]):.2f} ×)"
     return (
-        f"; the smallest is {least['label']} in {memory} at {float(least[SPEED]) / float(best[SPEED]):.2f} × its speed"
+        f"; the smallest is {_differing(least['label'], best['label'])} in {memory} "
+        f"at {float(least[SPEED]) / float(best[SPEED]):.2f} × its speed"
     )
+
+
+def _differing(label: str, named: str) -> str:
+    """What of a label the one that was named before does not say."""
+    words = [word for word in label.split(" · ") if word not in named.split(" · ")]
+    return " · ".join(words) or label
 
 
 def _extreme(part: pd.DataFrame, name: str, *, largest: bool) -> pd.Series:
