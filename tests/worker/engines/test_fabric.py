@@ -112,7 +112,8 @@ def test_a_strategy_that_does_not_reduce_is_found_out(ran):
     lied = [result for result in ran if result.get("fault")]
     assert [result["axes"]["strategy"] for result in lied] == ["ddp", "fsdp_stage2", "fsdp_stage3", "fsdp_stage3"]
     for result in lied:
-        assert [name for name, check in result["checks"].items() if check["ok"] is False] == ["gradients_reduced"]
+        failed = {name for name, check in result["checks"].items() if check["ok"] is False}
+        assert "gradients_reduced" in failed and failed <= {"gradients_reduced", "function"}
 
 
 def test_no_check_fails_where_a_rank_holds_nothing_of_a_parameter(ran):
