@@ -1,24 +1,30 @@
 """Is a cell that lies caught: every planted lie through `bench`, the verdict, and the check that named it.
 
-    python benchmarks/planted_lies.py                on all visible GPUs, two to a sweep: about 3 minutes on 4 × H200
-    python benchmarks/planted_lies.py --out FILE     into a file too, after every sweep
+    python benchmarks/planted_lies.py                on all visible GPUs, two or more
+    python benchmarks/planted_lies.py --out FILE     into a file too
+    python benchmarks/planted_lies.py --budget 8m    as many as that time has room for
     python benchmarks/planted_lies.py --cpu          the same with small cells on 2 CPU ranks
 
 A lie runs to its end and prints plausible numbers (`bench doctor --faults` lists them). Caught: every cell is `invalid`
-and the check which is there for the lie says no. That healthy cells pass is what sweeps show.
+and the check which is there for the lie says no. That healthy cells pass is what sweeps show. All are cells of one
+sweep, each with a fault of its own, so that devices are kept busy and torch is imported once.
 """
 
 import argparse
+import json
+import os
+import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fault_table
-from faults import prepare
-from victim import new_sweep, visible_devices
+import yaml
+from victim import BENCH, new_sweep, visible_devices
 
 from benchrunner.core.faults import LIES
 
@@ -26,7 +32,7 @@ WIDE = ["model=llama2-7b", "model.num_layers=2", "measure.warmup_steps=2", "meas
 """The full width, embedding and head: tolerances are tried at real sizes."""
 SMALL = ["model.num_layers=2", "model.vocab_size=256", "seq_len=32", "measure.steps=2", "measure.warmup_steps=1"]
 PARITY = ["workload=parity", "model=debug", "measure.steps=1"]
-COMMON = ["brake=null", "compile.cache=shared"]
+SEED = re.compile(r"\bseed=(\d+)")
 
 NAMED = ("workload", "strategy", "precision", "compile", "activation_checkpointing")
 USUAL = ("train", "eager", "none")
@@ -162,28 +168,52 @@ class Caught:
         return self.reason_code.startswith("validity.") and self.check in self.failed
 
     def is_out(self) -> bool:
-        """Whether the cell cannot be here, by a rule or a library's word: it measured nothing, so it told no lie."""
-        return self.reason_code.startswith(("rule.", "missing.", "runtime."))
+        """Whether the cell cannot be here, by a rule or a library's word, or had no time: it told no lie."""
+        return self.reason_code.startswith(("rule.", "missing.", "runtime.", "skipped."))
 
 
-def observe(lie: str, words: list[str], check: str) -> list[Caught]:
-    """Every cell of one sweep under the lie."""
+Case = tuple[str, list[str], str]
+"""Lie, the words of its cells, and the check that must say so."""
+
+
+def observe(cases: Sequence[Case], budget: str | None) -> list[Caught]:
+    """Every lying cell, all in one sweep; those that a budget left no time for are `skipped`."""
     with new_sweep() as sweep:
-        sweep.run(["-m", *words, *COMMON], lie)
-        found = [
-            Caught(
-                lie,
-                _label(record),
-                check,
-                record["reason_code"] or record["status"],
-                record["reason"] or "",
-                tuple(name for name, said in record["checks"].items() if said["ok"] is False),
-            )
-            for _, record in sorted(sweep.records().items())
-        ]
-        if not found:
-            sys.exit(f"{lie}: no cell has a record\n{(sweep.out / 'bench.log').read_text()[-4000:]}")
-        return found
+        path = sweep.out / "lies.yaml"
+        path.write_text("# @package _global_\n" + yaml.safe_dump(_matrix(cases)))
+        case_of = {slug: cases[seed - 1] for slug, seed in _planned(path).items()}
+        faults = ",".join(f"{case[0]}/{slug}" for slug, case in case_of.items())
+        sweep.run([str(path), *(["--budget", budget] if budget else [])], faults)
+        records = sweep.records()
+        if not records:
+            sys.exit(f"no cell has a record\n{sweep.said()[-4000:]}")
+        order = {id(case): number for number, case in enumerate(cases)}
+        slugs = sorted(records, key=lambda slug: (order[id(case_of[slug])], slug))
+        return [_caught(case_of[slug], records[slug]) for slug in slugs]
+
+
+def _matrix(cases: Sequence[Case]) -> dict[str, Any]:
+    """A row a case; its seed is its number from 1, so that no two have a cell in common."""
+    rows = [
+        dict(word.split("=", 1) for word in words) | {"seed": str(seed)} for seed, (_, words, _) in enumerate(cases, 1)
+    ]
+    return {"hydra": {"mode": "MULTIRUN"}, "brake": None, "compile": {"cache": "shared"}, "sweep": {"include": rows}}
+
+
+def _planned(path: Path) -> dict[str, int]:
+    """Slug of every cell → its seed."""
+    job = subprocess.run([*BENCH, "plan", str(path), "--json"], capture_output=True, text=True)
+    if job.returncode:
+        sys.exit(job.stderr)
+    cells = json.loads(job.stdout)["cells"]
+    return {cell["slug"]: int(SEED.search(cell["overrides"])[1]) for cell in cells}
+
+
+def _caught(case: Case, record: dict[str, Any]) -> Caught:
+    lie, _, check = case
+    failed = tuple(name for name, said in record["checks"].items() if said["ok"] is False)
+    code = record["reason_code"] or record["status"]
+    return Caught(lie, _label(record), check, code, record["reason"] or "", failed)
 
 
 def _label(record: dict) -> str:
@@ -191,8 +221,8 @@ def _label(record: dict) -> str:
     return ", ".join(str(record["axes"][name]) for name in NAMED if record["axes"][name] not in USUAL)
 
 
-def told(*, cpu: bool, only: set[str]) -> Iterator[tuple[str, list[str], str]]:
-    """Lie, words, check."""
+def told(*, cpu: bool, only: set[str]) -> Iterator[Case]:
+    """Every case, in the order of the document."""
     for scale, cells in ((SMALL if cpu else WIDE, CELLS), (PARITY, IN_SMALL)):
         for lie, words, check in cells:
             if not only or lie in only:
@@ -212,20 +242,13 @@ def document(found: list[Caught], *, cpu: bool) -> str:
 
 def main() -> int:
     options = _parse()
-    num_devices = len(visible_devices())
-    if not options.cpu and num_devices < 2:
+    if not options.cpu and len(visible_devices()) < 2:
         sys.exit("needs two visible CUDA devices or more; --cpu tries it without")
-    jobs = 1 if options.cpu else num_devices // 2
-    prepare(gpu=not options.cpu, jobs=jobs, devices=2)
-    found: list[Caught] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        for caught in pool.map(lambda case: observe(*case), told(cpu=options.cpu, only=options.only)):
-            found += caught
-            for seen in caught:
-                print(seen, file=sys.stderr, flush=True)
-            text = document(found, cpu=options.cpu)
-            if options.out:
-                options.out.write_text(text)
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if options.cpu else {}
+    found = observe(list(told(cpu=options.cpu, only=options.only)), options.budget)
+    text = document(found, cpu=options.cpu)
+    if options.out:
+        options.out.write_text(text)
     print(text)
     return 0 if all(seen.holds() or seen.is_out() for seen in found) else 3
 
@@ -234,7 +257,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help=f"lies, comma-separated: {', '.join(LIES)}")
     parser.add_argument("--cpu", action="store_true", help="2 CPU ranks and small cells")
-    parser.add_argument("--out", type=Path, help="write the document here too, after every sweep")
+    parser.add_argument("--out", type=Path, help="write the document here too")
+    parser.add_argument("--budget", help="time for the cells, as 8m; those that it leaves out are not run")
     options = parser.parse_args()
     options.only = set(filter(None, options.only.split(",")))
     if unknown := options.only - set(LIES):
