@@ -187,7 +187,8 @@ def test_deaths(tmp_path, forked, kind, rank):
 
 
 @pytest.mark.parametrize(
-    "phase", [pytest.param(phase, marks=[pytest.mark.slow] if phase == "check" else []) for phase in PHASES]
+    "phase",
+    [pytest.param(phase, marks=[] if phase in ("build", "measure") else [pytest.mark.slow]) for phase in PHASES],
 )
 def test_hangs(tmp_path, forked, phase):
     rank = PHASES.index(phase) % 2
@@ -216,8 +217,14 @@ def test_deaths_in_every_phase(tmp_path, forked, kind, phase):
         assert f"in phase {phase}" in record["reason"]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize(
+    ("kind", "rank"),
+    [
+        pytest.param(kind, rank, marks=[] if index % 2 == rank else [pytest.mark.slow])
+        for index, kind in enumerate(HARMLESS)
+        for rank in (0, 1)
+    ],
+)
 def test_what_is_survived(tmp_path, forked, kind, rank):
     check_survivor(run_fault(tmp_path, f"{kind}@{rank}", forked))
 
