@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from predictions import MISSES
+
 from benchrunner.cli.overrides import plan_overrides
 from benchrunner.core.cell import Cell
 from benchrunner.core.units import GIB
@@ -98,8 +100,6 @@ VALUES = {
 """Field of a page → what it says of the cell, where that is no option's name."""
 
 MEASURED = ("step ms", "decode tokens/s")
-MISSES = {"memory": 0.03, "time": 0.12}
-"""Errors beyond these are printed cell by cell with --misses."""
 NUM_BEST = 3
 
 SIX = (

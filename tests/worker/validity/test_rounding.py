@@ -1,11 +1,14 @@
 """The estimate of what rounding does to a gradient, by sums that are known."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
+from benchrunner.worker.validity import inquiry
+from benchrunner.worker.validity.function_tolerances import FunctionErrors
 from benchrunner.worker.validity.rounding import DTYPES, Rounded, unit_roundoff
 from cells import make_cell
 
@@ -42,3 +45,12 @@ def test_without_rounding_it_is_the_formula():
     exact = attended(rounded(0.0))
     plain = torch.softmax(torch.zeros(2), 0)  # every place counts the same where nothing tells them apart
     assert exact[0].mean() == pytest.approx(2 * float(plain[0]), abs=0.01)
+
+
+def test_a_gradient_where_there_should_be_none_is_explained_by_no_rounding(monkeypatch):
+    monkeypatch.setattr(inquiry, "_moved_by_rounding", lambda *asked: {})  # what is 0 stays so, however it is rounded
+    facts = SimpleNamespace(exchange=SimpleNamespace(most=lambda *values: values))
+    limits = FunctionErrors(gradient=0.1)
+    asked = inquiry.Inquiry(facts=facts, loop=None, formulas=None, limits=limits, num_steps=1)
+    parts = {"blocks.0.attention.qkv.lora_a (query)": (inquiry.MOST_ERROR, inquiry.MOST_ERROR, 64)}
+    assert asked._unexplained(None, parts) == parts

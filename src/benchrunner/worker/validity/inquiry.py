@@ -144,7 +144,7 @@ class Inquiry:
             return parts
         most = self.limits.gradient
         moved = _moved_by_rounding(self.facts, self.formulas, question)
-        kept = {name: part for name, part in parts.items() if not most < part[0] <= EXPLAINED * moved[name]}
+        kept = {name: part for name, part in parts.items() if not most < part[0] <= EXPLAINED * moved.get(name, 0.0)}
         if vague := parts.keys() - kept.keys():
             self.answers.notes.append(
                 f"{len(vague)} of {len(parts)} gradients are smaller than what rounding does to them"
