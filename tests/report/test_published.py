@@ -195,6 +195,13 @@ def test_a_remark_stands_below_a_cell_that_has_numbers_and_below_no_other():
         assert sum("it fits here" in note for note in table.notes) == number
 
 
+@pytest.mark.parametrize("name", layout_names())
+def test_every_remark_is_about_a_cell_of_its_sweep(name):
+    cells = [one.cell for one in planned(name)]
+    remarks = [remark for table in load_layout(name).tables for remark in table.remarks]
+    assert all(any(meant.has(cell, H200) for cell in cells) for meant, _ in remarks)
+
+
 def test_the_published_law_gives_the_published_memory_of_inference():
     records = {one.cell.cell_id: make_record(one.cell) for one in planned("litgpt-resources-inference")}
     rows = rows_of("litgpt-resources-inference", records)
