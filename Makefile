@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help bench nightly test test-all test-gpu test-slurm mutants lint bench-plan bench-overhead bench-faults bench-scheduler bench-page pictures schema structure clean
+.PHONY: help bench nightly test test-all test-oldest test-gpu test-slurm mutants lint bench-plan bench-overhead bench-faults bench-scheduler bench-page pictures schema structure clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,15 @@ test: $(VENV)/.dev lint  ## install, run all checks (about 12 minutes on 2 cores
 
 test-all: $(VENV)/.dev lint  ## the slower suites too
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-oldest:  ## all but the GPU suites with the oldest torch that pyproject.toml allows, in an environment of its own
+	$(MAKE) VENV=.venv-oldest .venv-oldest/.oldest
+	.venv-oldest/bin/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
+
+.venv-oldest/.oldest: pyproject.toml | .venv-oldest/bin/python
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
+		"torch==$$(sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml).*"
+	@touch $@
 
 test-gpu: $(VENV)/.dev  ## the suites that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
@@ -84,4 +93,4 @@ structure: $(VENV)/.dev  ## rewrite the rooms of docs/structure.md from the docs
 	$(BIN)/python docs/make_structure.py
 
 clean:  ## remove the environment and caches; outputs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .mutants
+	rm -rf $(VENV) .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .mutants

@@ -169,6 +169,8 @@ class Check(TypedDict):
     note: NotRequired[str]
     errors: NotRequired[dict[str, float]]
     """What was measured against a tolerance: known-good runs fill its table."""
+    seconds: NotRequired[float]
+    """What it took, after the probes that all checks read."""
 
 
 Checks = dict[str, Check]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchrunner.worker.validity import reference
 from benchrunner.worker.validity.reference import (
     NORMAL_FLOAT,
     Formulas,
@@ -63,3 +64,15 @@ def test_gradients_are_the_slopes_of_the_losses():
             moved = losses(formulas, source, question).sum() - before
             weights[unit][name] = weights[unit][name] - step
             assert float(moved) == pytest.approx(float((slope * step).sum()), rel=0.1, abs=2e-4), (unit, name)
+
+
+def test_heads_attend_alike_one_by_one_and_together(monkeypatch):
+    config = make_cell("model.d_model=32", "model.num_heads=4", "model.num_kv_heads=2", "workload=adapter").config
+    formulas = Formulas(model=config.model, workload=config.workload)
+    torch.manual_seed(0)
+    sizes = {"qkv.weight": (64, 32), "out.weight": (32, 32), "adapter_prompt": (3, 32), "adapter_gate": (4,)}
+    weights = {f"attention.{name}": torch.randn(size) for name, size in sizes.items()}
+    x = torch.randn(2, 5, 32)
+    together = formulas.attention(x, weights)
+    monkeypatch.setattr(reference, "MOST_SCORES", 1)
+    torch.testing.assert_close(formulas.attention(x, weights), together, rtol=1e-4, atol=1e-4)

@@ -47,6 +47,7 @@ def test_a_step_counts_all_ranks(runs, workload, strategy, tokens):
     assert result["tokens_per_step"] == tokens
     assert result["samples_per_step"] == 2
     assert not [name for name, check in result["checks"].items() if check["ok"] is False]
+    assert result["checks"]["function"]["ok"], result["checks"]["function"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ A check that fails makes the cell invalid (`outcome/judge.py`). One that raises 
 status: a mistake of ours must not take a measurement away. The result is in the rank file before they begin.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,9 @@ def ask_all(checks: Mapping[str, Check], facts: Facts) -> None:
     """Every check's word on the facts, in the rank file as soon as it is said."""
     said = facts.result["checks"] = {}
     for name, check in checks.items():
-        said[name] = _ask(name, check, facts).as_dict()
+        asked_at = time.monotonic()
+        finding = _ask(name, check, facts).as_dict()
+        said[name] = {**finding, "seconds": round(time.monotonic() - asked_at, 3)}
         facts.context.save()
         with facts.exchange.topic(f"the end of {name}"):  # nobody enters a collective that another rank is not in
             facts.exchange.gather(None)

@@ -71,8 +71,12 @@ def gradients_of(built: Built, unit: int | None, scale: float) -> dict[str, Tens
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor."""
-    held: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """All of a tensor.
+
+    In inference mode torch 2.11 detaches what it gathered in place, by an operator that its DTensor has no rule for.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        held: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return held.detach()
 
 

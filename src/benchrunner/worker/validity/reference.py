@@ -20,6 +20,9 @@ from benchrunner.core.schema import ModelConfig, WorkloadConfig
 Weights = Mapping[str, Tensor]
 """Name within the unit → whole tensor, fp32."""
 
+MOST_SCORES = 2**24
+"""Of attention at a time: a head's alone may be more. A kernel a head would be thousands of small ones."""
+
 Source = Callable[[int | None], AbstractContextManager[tuple[Weights, frozenset[str]]]]
 """Unit (a block's index, or None for what is outside of blocks) → its weights, and the names of those that train."""
 
@@ -95,18 +98,19 @@ class Formulas:
         seen = positions[None, :] <= positions[:, None]
         prompt = self._prompt(weights)
         groups, attended = self.model.num_heads // self.model.num_kv_heads, []
-        for head in range(self.model.num_heads):
-            own, shared = query[:, head], head // groups
+        at_once = max(1, MOST_SCORES // (len(x) * len(positions) ** 2))
+        for heads in torch.split(torch.arange(self.model.num_heads, device=x.device), at_once):
+            own, shared = query[:, heads], heads // groups
             result = self.attend(own, key[:, shared], value[:, shared], seen)
             if prompt is not None:
                 keys, values = (part[shared] for part in prompt)
-                share = (own @ keys.T / math.sqrt(self.head_size)).softmax(-1)
-                result = result + weights["attention.adapter_gate"][head] * (share @ values)
+                share = (own @ keys.mT / math.sqrt(self.head_size)).softmax(-1)
+                result = result + weights["attention.adapter_gate"][heads][:, None, None] * (share @ values)
             attended.append(result)
-        return self.linear(torch.cat(attended, -1), weights, "attention.out")
+        return self.linear(torch.cat(attended, 1).transpose(1, 2).flatten(-2), weights, "attention.out")
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
-        """A head's softmax(QKᵀ / √n)·V, each [batch, length, head size], of what is seen [query, key]."""
+        """softmax(QKᵀ / √n)·V of some heads, each [batch, heads, length, head size], of what is seen [query, key]."""
         scores = (query @ key.mT / math.sqrt(self.head_size)).masked_fill(~seen, -math.inf)
         return scores.softmax(-1) @ value
 
