@@ -103,7 +103,7 @@ def open_browser() -> Iterator[Page]:
     to_us, from_browser = os.pipe()
     # The protocol is spoken on descriptors 3 and 4; a shell puts them there, whatever numbers the pipes have.
     command = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         arguments = ["bash", "-c", command, browser, *OPTIONS, f"--user-data-dir={profile}"]
         process = subprocess.Popen(arguments, pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL)
         os.close(to_browser)

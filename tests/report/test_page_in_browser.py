@@ -47,6 +47,19 @@ def test_the_script_runs_and_filters(page):
     assert page.errors() == []
 
 
+def test_a_limit_of_memory_holds_for_cells_and_heat_map(page):
+    def limit(value):
+        page.evaluate(f"document.getElementById('most').value = '{value}'")
+        page.evaluate("document.getElementById('most').dispatchEvent(new Event('input'))")
+        return page.evaluate(SHOWN), page.evaluate("document.querySelectorAll('#heat td.ok').length")
+
+    (few, squares), (none, no_squares), (every, all_squares) = limit("0.7"), limit("0.1"), limit("")
+    assert few and set(few) == {"✓ ok"} and squares > 0
+    assert (none, no_squares) == ([], 0)
+    assert len(every) == len(make_every_status()) and all_squares == squares
+    assert page.errors() == []
+
+
 def test_a_cell_opens_with_links_to_its_files(page):
     page.evaluate(OPENED)
     slug = make_cell().slug

@@ -10,6 +10,7 @@ from benchrunner.core.record import PHASES, Record
 from benchrunner.core.text import indented_line, single_line
 from benchrunner.core.units import GIB
 from benchrunner.report.columns import command_of
+from benchrunner.report.flags import explained
 from benchrunner.report.row import Row
 
 MOST_SAMPLES = 200
@@ -48,7 +49,7 @@ def details_of(row: Row, root: str, with_samples: bool, expected: Sequence[str] 
         "slug": row.planned.cell.slug,
         "code": row.reason_code if row.status != "ok" else None,
         "reason": single_line(row.reason) if row.status != "ok" or row.planned.cell.search else None,
-        "flags": row.flags,
+        "flags": explained(row),
         "expected": [single_line(sentence) for sentence in expected],
         "command": command_of(row),
         **_of_prediction(row.planned.predicted or {}),

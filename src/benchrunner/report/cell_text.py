@@ -10,6 +10,7 @@ from benchrunner.core.text import plain, single_line
 from benchrunner.report import formatting
 from benchrunner.report.cell_details import details_of
 from benchrunner.report.columns import command_of
+from benchrunner.report.flags import explained
 from benchrunner.report.row import Row
 
 TAIL_LINES = 15
@@ -24,10 +25,11 @@ Section = tuple[str, list[str]]
 
 
 def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths, expected: Sequence[str] = ()) -> list[Section]:
-    """Verdict, expectations, numbers, evidence, checks, phases, ends of logs, command, the nearest cell that works."""
+    """Verdict, flags, expectations, numbers, evidence, checks, phases, logs, command, the nearest cell that works."""
     record = row.record
     sections = [
         ("Cell", _verdict(row)),
+        ("Flags", explained(row)),
         ("Expected of it", [*expected]),
         *(_of_record(row, record, paths) if record else []),
     ]
@@ -40,9 +42,8 @@ def cell_sections(row: Row, rows: Sequence[Row], paths: SweepPaths, expected: Se
 def _verdict(row: Row) -> list[str]:
     why = [] if row.status == "ok" else [f"{row.reason_code}: {single_line(row.reason)}"]
     why += [single_line(row.reason)] if row.status == "ok" and row.planned.cell.search else []
-    flags = [f"flags: {' '.join(row.flags)}"] if row.flags else []
     left_out = [f"does not read: {' '.join(row.planned.left_out)}"] if row.planned.left_out else []
-    return [row.planned.cell.slug, row.status, *why, *flags, *left_out]
+    return [row.planned.cell.slug, row.status, *why, *left_out]
 
 
 def _of_record(row: Row, record: Record, paths: SweepPaths) -> list[Section]:

@@ -104,11 +104,19 @@ def _extreme(part: pd.DataFrame, name: str, *, largest: bool) -> pd.Series:
 
 
 def broke(results: pd.DataFrame, most: int = 5) -> str:
-    """How many cells are no result and why, the most frequent reasons first."""
-    groups = [group for group in unmeasured(results) if group.status != "skipped"]
-    if not groups:
-        return "Nothing: every cell that was run is ok."
-    groups.sort(key=lambda group: -group.num_cells)
+    """How many cells are no result and why, the most frequent reasons first; apart from them those that cannot be."""
+    found = sorted(unmeasured(results), key=lambda group: -group.num_cells)
+    ran = [group for group in found if group.status not in ("skipped", "unsupported")]
+    said = f"{_num_cells(ran)} of {len(results)} cells: {_reasons(ran, most)}." if ran else "Nothing that was run."
+    impossible = [group for group in found if group.status == "unsupported"]
+    return said + (f" What cannot be: {_reasons(impossible, most)}." if impossible else "")
+
+
+def _num_cells(groups: list[Unmeasured]) -> int:
+    return sum(group.num_cells for group in groups)
+
+
+def _reasons(groups: list[Unmeasured], most: int) -> str:
     parts = [f"{group.num_cells} {group.status} ({group.code})" for group in groups[:most]]
-    more = f" and {len(groups) - most} more reasons" if len(groups) > most else ""
-    return f"{sum(group.num_cells for group in groups)} of {len(results)} cells: {', '.join(parts)}{more}."
+    more = len(groups) - most
+    return ", ".join(parts) + (f" and {more} more reason{'s' * (more > 1)}" if more > 0 else "")

@@ -36,9 +36,9 @@ MOST_GROUPS = 3
 
 STEP = "step_time_median_s"
 SHOWN = (
-    STEP, SPEED, "decode_tokens_per_second", "time_to_first_token_s", "bandwidth_utilization",
-    "model_flops_per_second_per_device", "mfu", PEAK, "num_alloc_retries", "compile_time_s", "parity_gradient_error",
-    "parity_curve_error",
+    STEP, SPEED, PEAK, "mfu", "decode_tokens_per_second", "time_to_first_token_s", "bandwidth_utilization",
+    "num_alloc_retries", "compile_time_s", "parity_gradient_error", "parity_curve_error",
+    "model_flops_per_second_per_device",
 )  # fmt: skip
 """Columns of results.csv that the page has, in this order."""
 

@@ -33,10 +33,15 @@
     return row.node;
   };
   const number = (text) => { const value = parseFloat(text.replace(/,/g, "")); return Number.isNaN(value) ? null : value; };
-  const state = { statuses: new Set(), words: [], picked: new Map(), sort: null, down: false, limit: PAGE };
+  const state = { statuses: new Set(), words: [], picked: new Map(), sort: null, down: false, limit: PAGE, most: null };
   let found = rows;
 
-  const fits = (row) => (!state.statuses.size || state.statuses.has(row.status))
+  const peak = headings.indexOf("peak GiB");
+  const isSmall = (row) => {
+    const value = state.most === null ? null : number(row.texts[peak]);
+    return state.most === null || (value !== null && value <= state.most);
+  };
+  const fits = (row) => isSmall(row) && (!state.statuses.size || state.statuses.has(row.status))
     && state.words.every((word) => row.all.includes(word))
     && [...state.picked].every(([column, value]) => row.texts[column] === value);
 
@@ -95,12 +100,24 @@
     pickers.set(column, select);
     get("tools").append(select);
   }
+  let redraw = () => {};
+  let limit = null;
+  if (peak > 0) {
+    const label = make("label", "peak GiB at most ");
+    limit = make("input");
+    limit.type = "number"; limit.min = 0; limit.step = "any"; limit.id = "most";
+    limit.addEventListener("input", () => { state.most = limit.value === "" ? null : +limit.value; update(); redraw(); });
+    label.append(limit);
+    get("tools").append(label);
+  }
   const reset = make("button", "all cells");
   reset.addEventListener("click", () => {
-    state.statuses.clear(); state.words = []; state.picked.clear(); state.sort = null; get("search").value = "";
+    state.statuses.clear(); state.words = []; state.picked.clear(); state.sort = null; state.most = null; get("search").value = "";
+    if (limit) limit.value = "";
     for (const select of pickers.values()) select.value = "";
     for (const chip of get("chips").children) { chip.setAttribute("aria-pressed", "false"); chip.classList.remove("muted"); }
     update();
+    redraw();
   });
   get("tools").append(reset);
   [...table.tHead.rows[0].cells].forEach((cell, column) => {
@@ -135,7 +152,7 @@
     const draw = () => {
       const [a, b, at] = [+pick.row.value, +pick.column.value, +pick.measure.value];
       const groups = new Map(), key = (one, other) => JSON.stringify([one, other]);
-      for (const row of rows) {
+      for (const row of rows.filter(isSmall)) {
         const name = key(row.texts[a], b < 0 ? "all" : row.texts[b]);
         groups.has(name) ? groups.get(name).push(row) : groups.set(name, [row]);
       }
@@ -190,7 +207,8 @@
       }
       heat.tHead.replaceChildren(head);
       heat.tBodies[0].replaceChildren(...lines);
-      get("heat-title").textContent = `${headings[at]}: ${at ? "the best cell of each combination" : "how many cells"}`;
+      const within = state.most === null ? "" : ` in at most ${state.most} GiB`;
+      get("heat-title").textContent = `${headings[at]}: ${at ? "the best cell of each combination" : "how many cells"}${within}`;
     };
     for (const [name, select] of Object.entries(pick)) {
       const label = make("label", `${name} `);
@@ -199,6 +217,7 @@
       get("heat-tools").append(label);
     }
     draw();
+    redraw = draw;
   }
 
   // --- one cell
@@ -248,7 +267,7 @@
     close.addEventListener("click", () => dialog.close());
     dialog.append(close, make("h2", cell.slug), make("p", row.texts[0], row.status));
     if (cell.reason) dialog.append(make("p", `${cell.code}: ${cell.reason}`));
-    if (cell.flags) dialog.append(make("p", `flags: ${cell.flags.join(" ")}`, "quiet"));
+    for (const flag of cell.flags || []) dialog.append(make("p", `⚑ ${flag}`));
     const files = make("p"), home = `${cell.folder}${cell.slug}/`;
     if (cell.folder !== undefined) files.append(link(`${home}record.json`, "record.json"), " ");
     if (cell.attempt) files.append(link(`${home}attempt-${cell.attempt}/`, "logs"), " ");

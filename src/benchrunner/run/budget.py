@@ -94,4 +94,9 @@ class Budget(Policy):
         """At the end: cells drop out one by one."""
         if not at_end or not num_refused:
             return None
-        return f"{num_refused} cells were not started, because they do not fit the budget"
+        which = (
+            "1 cell was not started, because it does"
+            if num_refused == 1
+            else f"{num_refused} cells were not started, because they do"
+        )
+        return f"{which} not fit the budget"
