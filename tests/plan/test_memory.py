@@ -46,6 +46,32 @@ def test_published_peaks(strategy, precision, compile, checkpointing, measured_g
     assert predicted == pytest.approx(measured_gib, rel=0.01)
 
 
+GPT2 = {
+    "model.num_layers": 12, "model.d_model": 768, "model.d_ff": 3072, "model.num_heads": 12, "model.num_kv_heads": 12,
+    "model.vocab_size": 50257, "model.max_seq_len": 1024, "model.norm": "layernorm", "model.mlp": "gelu_tanh",
+    "model.positions": "learned", "model.tie_embeddings": True, "model.bias": True, "seq_len": 1024,
+    "micro_batch_size": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision", "compile", "measured_gib"),
+    [
+        ("single", "bf16-mixed", "eager", 9.36),
+        ("ddp", "bf16-mixed", "eager", 9.83),
+        ("fsdp_stage3", "bf16-mixed", "inductor", 4.24),
+        ("single", "fp8", "eager", 7.74),
+        ("single", "fp8", "inductor", 3.98),
+        ("ddp", "fp8", "inductor", 4.21),
+    ],
+)
+def test_published_peaks_with_accumulation_and_a_tied_head(strategy, precision, compile, measured_gib):
+    devices = 1 if strategy == "single" else 2
+    leaves = GPT2 | {"global_batch_size": 64 * devices}
+    predicted = peak_gib(devices, leaves, strategy=strategy, precision=precision, compile=compile)
+    assert predicted == pytest.approx(measured_gib, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("workload", "precision", "measured_gib"),
     [

@@ -60,8 +60,8 @@ def _rest(model: Model, tape: Tape) -> None:
     trained = arithmetic.num_trainable_parameters(config.model, config.workload)
     state = arithmetic.optimizer_state_bytes_per_parameter(config.optimizer, model.width.stored, on_device=True)
     tape.take("optimizer", trained * state / model.ranks)
-    if model.has_buckets:
-        tape.take("gradients", trained * model.width.stored)
+    if model.has_buckets:  # the micro-steps that reduce nothing keep gradients of their own beside the buckets
+        tape.take("gradients", trained * model.width.stored * (2 if model.accumulates else 1))
     elif model.accumulates:
         tape.take("gradients", trained * model.width.stored / model.ranks)
 
