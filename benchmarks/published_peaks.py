@@ -79,6 +79,8 @@ PAGES = (
             (f"{GRAPHS} model.num_layers=8",),
         ),
     ),
+    Page("2026-11-29-h200-front-page", (("+sweeps=front-page",),)),
+    Page("2026-11-29-h200-llm-train-bench", (("+sweeps=llm-train-bench",), ("+sweeps=llm-train-bench-examples",))),
 )
 
 COLUMNS = {
