@@ -14,19 +14,21 @@ SMALL = ["model.num_layers=2", "model.vocab_size=256", "seq_len=32", "micro_batc
 SHORT = ["generate.prompt_length=16", "generate.new_tokens=6"]
 
 
-def ask(check, fault, *words):
-    """What `check` finds in a cell of these words that tells the lie."""
+def ask(check, fault, *words, step_s=1e-3):
+    """What `check` finds in a cell of these words that tells the lie, and whose one step took so long."""
     context = make_context(make_cell(*SMALL, *words))
     with planted(parse_fault(fault), context), attention_backend(context.cell):
         workload = context.cell.axes["workload"]
-        return {"forward": _ask_forward, "generate": _ask_generation}.get(workload, _ask_training)(check, context)
+        return {"forward": _ask_forward, "generate": _ask_generation}.get(workload, _ask_training)(
+            check, context, step_s
+        )
 
 
-def _evidence(context, built, **more):
+def _evidence(context, built, step_s, **more):
     return Facts(
         context=context,
         built=built,
-        result={"step_times_s": [1e-3]},
+        result={"step_times_s": [step_s]},
         probes=Probes(),
         rest_bytes=0,
         exchange=Exchange(context),
@@ -34,19 +36,19 @@ def _evidence(context, built, **more):
     )
 
 
-def _ask_training(check, context):
+def _ask_training(check, context, step_s):
     loop = train.TrainingLoop(context, build(context))
     loop.prepare(range(2))
     for step in range(2):
         loop.step(step)
-    return check(_evidence(context, loop.built, loop=loop, optimizer=loop.optimizer, num_steps=2))
+    return check(_evidence(context, loop.built, step_s, loop=loop, optimizer=loop.optimizer, num_steps=2))
 
 
-def _ask_forward(check, context):
+def _ask_forward(check, context, step_s):
     with forward.inference(context) as built:
-        return check(_evidence(context, built, logits=forward.ForwardLoop(context, built).logits))
+        return check(_evidence(context, built, step_s, logits=forward.ForwardLoop(context, built).logits))
 
 
-def _ask_generation(check, context):
+def _ask_generation(check, context, step_s):
     with generate.inference(context) as built:
-        return check(_evidence(context, built, decoding=generate.Decoding(built, context.cell, context.device)))
+        return check(_evidence(context, built, step_s, decoding=generate.Decoding(built, context.cell, context.device)))

@@ -163,6 +163,22 @@ def test_what_is_wrong_is_said(fault, words, observed):
     assert observed in ask(function, fault, "precision=fp32", *words).observed
 
 
+LONG = ["global_batch_size=64", "precision=bf16"]
+"""32 micro-batches a step: where a step takes 20 s, the budget has room for eight."""
+
+
+def test_a_step_that_is_too_long_is_asked_in_part():
+    found = ask(function, None, *LONG, step_s=20.0)
+    assert found.ok is True and "with 2 of 32 micro-batches" in found.note, found
+    assert ask(function, None, "precision=bf16", step_s=20.0).note == "the budget has no room for a step"
+    assert "micro-batches" not in ask(function, None, *LONG).note
+
+
+@pytest.mark.parametrize("kind", ["no_positions", "half_mlp", "stopped_keys", "scaled_loss", "undivided_loss"])
+def test_a_lie_fails_where_a_part_of_a_step_is_asked(kind):
+    assert ask(function, kind, *LONG, step_s=20.0).ok is False
+
+
 def test_dropout_in_a_graph_is_a_reason_to_abstain():
     found = ask(function, None, "model.dropout=0.1", "compile=inductor", "precision=fp32")
     assert found.ok is None and "model.dropout=0.1" in found.note

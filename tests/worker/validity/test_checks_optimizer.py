@@ -43,6 +43,13 @@ def test_another_rule_fails(kind, words):
     assert found.ok is False, found
 
 
+def test_an_update_that_is_too_long_is_made_of_fewer_micro_batches():
+    long = ["global_batch_size=64", "precision=fp32", CLIPPED]
+    assert ask(optimizer, None, *long, step_s=20.0).ok is True
+    assert ask(optimizer, "wrong_lr", *long, step_s=20.0).ok is False
+    assert ask(optimizer, None, "precision=fp32", step_s=20.0).note == "the budget has no room for a step"
+
+
 def test_a_workload_without_updates_is_not_judged():
     assert ask(optimizer, None, "workload=forward").ok is None
 

@@ -55,19 +55,20 @@ class TrainingLoop:
         self._losses.append(self.accumulate(self._batches.pop(step), shares=self._shares.pop(step)))
 
     def ask(self, step: int, batches: list[torch.Tensor], weight: float = 1.0) -> float:
-        """This rank's loss of a step with other batches in the place of its own; the gradients are left in place.
+        """This rank's loss of a step with other batches in the place of its first; the gradients are left in place.
 
         They are `weight` times those of the loss.
         """
         self.prepare(range(step, step + 1))
         self._batches[step] = batches
-        self._shares[step] = [share * weight for share in self._shares[step]]
+        self._shares[step] = [share * weight for share in self._shares[step][: len(batches)]]
         self.backward(step)
         return float(self._losses.pop()) / weight
 
-    def gradients_of_own_data(self, step: int) -> None:
-        """The gradients of a step's own batches, left in place."""
+    def gradients_of_own_data(self, step: int, num_micro: int) -> None:
+        """The gradients of a step's own first micro-batches, left in place."""
         self.prepare(range(step, step + 1))
+        self._batches[step], self._shares[step] = self._batches[step][:num_micro], self._shares[step][:num_micro]
         self.backward(step)
         self._losses.pop()
 

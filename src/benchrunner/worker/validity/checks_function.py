@@ -16,7 +16,7 @@ from benchrunner.worker.validity.gathering import own_parameters, weights_of
 from benchrunner.worker.validity.inference_questions import Judge, forward_errors, generation_errors
 from benchrunner.worker.validity.inquiry import Answers, Inquiry, finite, forward_s
 from benchrunner.worker.validity.louder import louder
-from benchrunner.worker.validity.questions import NUM_SEQUENCES, affordable_steps, budget_s
+from benchrunner.worker.validity.questions import NUM_QUESTIONS, NUM_SEQUENCES, affordable, budget_s
 from benchrunner.worker.validity.reference import Formulas
 
 MEASURED = {
@@ -31,21 +31,26 @@ def function(facts: Facts) -> Finding:
     """Losses and gradients of the measured step agree with the formulas of the model family."""
     if why := _unasked(facts):
         return unknown(why)
-    num_steps = affordable_steps(facts)
+    num_steps, num_micro = affordable(facts, NUM_QUESTIONS)
     if num_steps < 1:
         return unknown("the budget has no room for a step")
     if foreign := _foreign_names(facts):
         return Finding(ok=False, expected="the parameters of the model family", observed=foreign)
-    answers = _answers(facts, num_steps)
+    answers = _answers(facts, num_steps, num_micro)
     return unknown("this workload has nothing that can be asked") if answers is None else _finding(facts, answers)
 
 
-def _answers(facts: Facts, num_steps: int) -> Answers | None:
+def _answers(facts: Facts, num_steps: int, num_micro: int) -> Answers | None:
     formulas = _formulas(facts)
     with louder(facts.built, facts.cell, facts.exchange):
         if facts.loop is not None:
             return Inquiry(
-                facts=facts, loop=facts.loop, formulas=formulas, limits=_limits(facts), num_steps=num_steps
+                facts=facts,
+                loop=facts.loop,
+                formulas=formulas,
+                limits=_limits(facts),
+                num_steps=num_steps,
+                num_micro=num_micro,
             ).run()
         judge = Judge(formulas=formulas, source=weights_of(facts.built))
         if facts.decoding is not None:

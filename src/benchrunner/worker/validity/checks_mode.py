@@ -11,7 +11,7 @@ from benchrunner.worker.model.layers import Attention
 from benchrunner.worker.steps import data
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
-from benchrunner.worker.validity.questions import STEP, affordable_steps
+from benchrunner.worker.validity.questions import STEP, affordable
 from benchrunner.worker.validity.sampling import sample_gradients
 
 NUM_ASKED = 2
@@ -95,10 +95,11 @@ def _same_drops(facts: Facts) -> str | None:
     Gradients tell: a mask of probability p gives each value a spread of √(p / (1 − p)).
     """
     most, loop = max(_told_dropouts(facts)), facts.loop
-    if not most or loop is None or affordable_steps(facts) < NUM_ASKED:
+    num_steps, num_micro = affordable(facts, NUM_ASKED)
+    if not most or loop is None or num_steps < NUM_ASKED:
         return None
     num_consumed = len(loop.consumed)
-    answers = [_answer(facts, loop) for _ in range(NUM_ASKED)]
+    answers = [_answer(facts, loop, num_micro) for _ in range(NUM_ASKED)]
     del loop.consumed[num_consumed:]
     (loss, first), (_, second) = answers
     apart = math.dist(first, second) / max(math.hypot(*first), LEAST)
@@ -112,9 +113,9 @@ def _same_drops(facts: Facts) -> str | None:
     return None
 
 
-def _answer(facts: Facts, loop: TrainingLoop) -> tuple[float, list[float]]:
-    """This rank's loss of the first rank's batches, and some elements of all gradients."""
-    batches = data.draw_step(facts.cell, STEP, 0, facts.context.device)
+def _answer(facts: Facts, loop: TrainingLoop, num_micro: int) -> tuple[float, list[float]]:
+    """This rank's loss of the first rank's first batches, and some elements of all gradients."""
+    batches = data.draw_step(facts.cell, STEP, 0, facts.context.device)[:num_micro]
     loss = float(loop.accumulate(batches))
     gradients = sample_gradients(facts.built.decoder)
     loop.optimizer.zero_grad(set_to_none=True)

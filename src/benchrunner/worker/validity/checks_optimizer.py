@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchrunner.core.schema import OptimizerConfig
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
-from benchrunner.worker.validity.questions import STEP, affordable_steps
+from benchrunner.worker.validity.questions import STEP, affordable
 from benchrunner.worker.validity.sampling import floating_parameters, local, sample
 
 TOLERANCE = 5e-4
@@ -80,12 +80,12 @@ def optimizer(facts: Facts) -> Finding:
         return unknown("this workload does not train")
     if name not in RULES:
         return unknown(f"the rule of optimizer={name} is not known here")
-    num_steps = min(affordable_steps(facts), MOST_STEPS)
+    num_steps, num_micro = affordable(facts, JUDGED_STEPS)
     if num_steps < 1:
         return unknown("the budget has no room for a step")
     judged: list[Errors] = []
-    for _ in range(num_steps):
-        loop.gradients_of_own_data(STEP)
+    for _ in range(min(num_steps, MOST_STEPS)):
+        loop.gradients_of_own_data(STEP, num_micro)
         before = _sampled(facts, loop)
         loop.apply()
         if before is not None:

@@ -67,11 +67,17 @@ class Inquiry:
     """None where there are none for the precision."""
     num_steps: int
     """What the budget has room for."""
+    num_micro: int
+    """Micro-batches that a question is asked with: those of a step, or fewer where the budget has no room for one."""
     answers: Answers = field(default_factory=Answers)
 
     def run(self) -> Answers:
         """Ask what the budget has room for; the loop is left without gradients and with its own counts."""
-        num_consumed = len(self.loop.consumed)
+        num_consumed, num_all = len(self.loop.consumed), self.facts.cell.sizes.accumulation_steps
+        if self.num_micro < num_all:
+            self.answers.notes.append(
+                f"asked with {self.num_micro} of {num_all} micro-batches: the budget has no room for a whole step"
+            )
         with _undropped(self.facts):
             self._ask_early()
             self._ask_late()
@@ -80,7 +86,7 @@ class Inquiry:
         return self.answers
 
     def _ask_early(self) -> None:
-        asked = early(self.loop.context)
+        asked = early(self.loop.context, self.num_micro)
         before = self._answer(asked)
         self._compare(asked, before)
         if self.num_steps < 2:
@@ -88,11 +94,11 @@ class Inquiry:
                 "not asked again with other tokens behind: the budget has no room for a second step"
             )
             return
-        after = self._answer(early(self.loop.context, behind=1))
-        self.answers.moved = abs(after - before)
+        after = self._answer(early(self.loop.context, self.num_micro, behind=1))
+        self.answers.moved = abs(after - before) / _counted(asked)
 
     def _ask_late(self) -> None:
-        asked = late(self.loop.context)
+        asked = late(self.loop.context, self.num_micro)
         tokens = asked.question.tokens.numel()
         late_s, room_s = forward_s(self.facts, tokens), budget_s(self.facts) / 2
         if self.num_steps < 3 or late_s > room_s:
@@ -127,7 +133,9 @@ class Inquiry:
     def _compare(self, asked: Asked, loss: float, *, with_gradients: bool = True) -> None:
         formulas, source = self.formulas, weights_of(self.facts.built)
         right = float(losses(formulas, source, replace(asked.question, weights=asked.own)).sum())
-        self.answers.errors = self.answers.errors.worst(FunctionErrors(loss=finite(abs(loss - right))))
+        self.answers.errors = self.answers.errors.worst(
+            FunctionErrors(loss=finite(abs(loss - right) / _counted(asked)))
+        )
         if not with_gradients:
             return
         parts: Parts = {}
@@ -163,6 +171,11 @@ class Inquiry:
                 scale=_scale(parts),
             )
         )
+
+
+def _counted(asked: Asked) -> float:
+    """What the places asked for count in this rank's loss: 1, or less where not all micro-batches were asked."""
+    return float(asked.own.sum())
 
 
 def _largest(parts: Parts) -> float:

@@ -1,8 +1,9 @@
 """What a training loop is asked: a step's batches in which a few targets count, and how the formulas see the same."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,8 @@ PREFIX = 48
 """Tokens that decide an early question: enough for heads, positions and windows to show."""
 NUM_SEQUENCES = 2
 """Different ones over all micro-batches and ranks: whoever keeps its own, or one for all, differs from their mean."""
+NUM_QUESTIONS = 3
+"""To a training loop: early places, the same with other tokens behind, late ones."""
 NUM_GROUPS = 4
 """Parts of an early question's places, of which a micro-batch is asked for one where there are more micro-batches than
 sequences: whoever leaves some out, and counts others more, differs from the mean of all."""
@@ -45,38 +48,49 @@ class Asked:
     only the range of earlier gradients (delayed scaling) have no room for the few large ones of a few targets."""
 
 
-def early(context: Context, *, behind: int = 0) -> Asked:
-    """The second half of a prefix is asked for; every token that is not the prefix's goes `behind` further."""
+def early(context: Context, num_micro: int, *, behind: int = 0) -> Asked:
+    """The second half of a prefix is asked for, by the first `num_micro` micro-batches; every token that is not the
+    prefix's goes `behind` further.
+    """
     length = max(1, min(PREFIX, _shortest(context.cell) // 2))
-    return _asked(context, length, range(length // 2, length), NUM_GROUPS, behind)
+    return _asked(context, num_micro, length, range(length // 2, length), NUM_GROUPS, behind)
 
 
-def late(context: Context) -> Asked:
+def late(context: Context, num_micro: int) -> Asked:
     """Places up to the end of every micro-batch's longest sample (of the shortest among these) are asked for."""
     length = _shortest(context.cell)
-    return _asked(context, length, sorted({length * part // 4 - 1 for part in (2, 3, 4)}), 1, 0, from_end=True)
+    places = sorted({length * part // 4 - 1 for part in (2, 3, 4)})
+    return _asked(context, num_micro, length, places, 1, 0, from_end=True)
 
 
 def _asked(
-    context: Context, length: int, places: Sequence[int], most_groups: int, behind: int, *, from_end: bool = False
+    context: Context,
+    num_micro: int,
+    length: int,
+    places: Sequence[int],
+    most_groups: int,
+    behind: int,
+    *,
+    from_end: bool = False,
 ) -> Asked:
     cell, device = context.cell, context.device
     chosen, shares = sequences(cell, length + 1).to(device), _shares(cell)
     parts = _parts(len(shares), places, most_groups)
     drawn = data.draw_step(cell, STEP, context.rank, device)
-    mine = range(context.rank * len(drawn), (context.rank + 1) * len(drawn))
+    asked = [range(first, first + num_micro) for first in range(0, len(shares), len(drawn))]
+    rows = _rows(cell, context.rank, length, from_end=from_end)
     num_tokens = sum(sum(_lengths(cell, one)) for one in _micro_batches(cell))
     return Asked(
         batches=[
             _batch(cell, batch, chosen[parts[index][0]], row, parts[index][1], behind)
-            for index, batch, row in zip(mine, drawn, _rows(cell, context.rank, length, from_end=from_end), strict=True)
+            for index, batch, row in zip(asked[context.rank], drawn, rows, strict=False)
         ],
         question=Question(
             tokens=chosen[:, :-1],
             targets=chosen[:, 1:],
-            weights=_counted(shares, parts, range(len(shares)), length).to(device) / cell.sizes.world_size,
+            weights=_counted(shares, parts, chain(*asked), length).to(device) / cell.sizes.world_size,
         ),
-        own=_counted(shares, parts, mine, length).to(device),
+        own=_counted(shares, parts, asked[context.rank], length).to(device),
         weight=sum(len(part) for _, part in parts) / num_tokens,
     )
 
@@ -145,7 +159,7 @@ def _shares(cell: Cell) -> list[float]:
     return [count * cell.sizes.world_size / sum(counts) for count in counts]
 
 
-def _counted(shares: Sequence[float], parts: Sequence[Part], micro_batches: range, length: int) -> Tensor:
+def _counted(shares: Sequence[float], parts: Sequence[Part], micro_batches: Iterable[int], length: int) -> Tensor:
     """[sequences, length]: what each place counts over these micro-batches, each the mean of its own places."""
     counts = torch.zeros(NUM_SEQUENCES, length)
     for index in micro_batches:
@@ -154,10 +168,21 @@ def _counted(shares: Sequence[float], parts: Sequence[Part], micro_batches: rang
     return counts
 
 
-def affordable_steps(facts: "Facts") -> int:
-    """Whole steps that a fifth of the window's time, or 5 s, has room for; the same on every rank."""
+def affordable(facts: "Facts", most_steps: int) -> tuple[int, int]:
+    """Steps that the budget has room for, and micro-batches of each: all, or where not one whole step fits, as many as
+    leave room for `most_steps`.
+    """
+    steps, micro = affordable_steps(facts), facts.cell.sizes.accumulation_steps
+    if steps or micro == 1:
+        return steps, micro
+    room = affordable_steps(facts, micro)
+    return min(room, most_steps), max(1, room // most_steps)
+
+
+def affordable_steps(facts: "Facts", num_parts: int = 1) -> int:
+    """Whole steps, or equal parts of them, that the budget has room for; the same on every rank."""
     times_s = facts.result["step_times_s"] or [0.0]
-    return int(min(facts.exchange.gather(budget_s(facts) / max(statistics.median(times_s), 1e-6))))
+    return int(min(facts.exchange.gather(num_parts * budget_s(facts) / max(statistics.median(times_s), 1e-6))))
 
 
 def budget_s(facts: "Facts") -> float:
