@@ -105,6 +105,20 @@ def test_print_plan(width, monkeypatch, capsys):
     snapshot.check(f"plan-{width}.txt", out)
 
 
+def test_a_narrow_plan_has_labels_then_numbers_then_the_reason(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    peak = {"peak_memory_bytes": 3 * 2**30, "margin": 0.04, "bound": "estimate", "fit": "fits"}
+    cells = [
+        plan_cell(make_cell(strategy="ddp", workload="lora", compile="inductor")),
+        plan_cell(make_cell(precision="nf4"), "unsupported", "rule.nf4_train", "it cannot train"),
+    ]
+    terminal.print_plan(make_plan([replace(cell, predicted=peak) for cell in cells]))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first, second = (next(n for n, line in enumerate(lines) if line[:1] == [word]) for word in ("run", "unsupported"))
+    assert "".join(lines[first]).startswith("run·lora·ddp") and ["3.00", "±", "4%", "fits"] in lines[first:second]
+    assert lines[-2][:1] == ["3.00"] and lines[-1] == ["rule.nf4_train:", "it", "cannot", "train"]
+
+
 def test_a_plan_says_a_reason_once_and_can_show_a_verdict_alone(capsys):
     ruled = [plan_cell(make_cell(leaves={"seed": n}), "unsupported", "rule.x", "it cannot") for n in range(3)]
     terminal.print_plan(make_plan([plan_cell(make_cell()), *ruled]))

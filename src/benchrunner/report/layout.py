@@ -75,13 +75,24 @@ def numbers_by_label(frame: pd.DataFrame, num_labels: int, width: int) -> list[s
     shown, missing = narrowed(frame, width)
     if side_by_side(shown, width) is not None:
         return [*aligned(shown, width), *left_out(missing, width)]
+    lines = below_labels(frame.assign(more=""), num_labels, width)
+    return aligned(frame, width) if lines is None else lines
+
+
+def below_labels(frame: pd.DataFrame, num_labels: int, width: int) -> list[str] | None:
+    """Each row's labels, below them its numbers and the last column's text; None where numbers find no place."""
+    below, frame = frame.iloc[:, -1], frame.iloc[:, :-1]
     numbers, missing = narrowed(frame.iloc[:, num_labels:], width - len(INDENT))
     lines = side_by_side(numbers, width - len(INDENT))
-    if lines is None or not num_labels:
-        return aligned(frame, width)
+    if not lines or not num_labels:
+        return None
     head, body = lines[: -len(frame)], lines[-len(frame) :]
-    named = zip(formatting.row_labels(frame.iloc[:, :num_labels]), body, strict=True)
-    rows = [line for label, text in named for line in (*paragraph(label, width), INDENT + text)]
+    named = zip(formatting.row_labels(frame.iloc[:, :num_labels]), body, below, strict=True)
+    rows = [
+        line
+        for label, text, more in named
+        for line in (*paragraph(label, width), INDENT + text, *wrapped(single_line(more), width))
+    ]
     return [*(INDENT + line for line in head), *rows, *left_out(missing, width)]
 
 

@@ -16,6 +16,11 @@ from benchrunner.report.results import results_table
 from benchrunner.report.row import NONE, Row
 from benchrunner.report.shared_settings import IDENTIFYING
 
+NUMBERS = (
+    "first probe", "peak GiB", "fit", "step ms", "tokens/s/device", "MFU %", "limited by", "predicted by", "flags",
+)  # fmt: skip
+"""Columns of a plan that no cell is told apart by."""
+
 
 def plan_table(plan: Plan) -> pd.DataFrame:
     """The plan as text: verdict, labels, prediction, reason."""
@@ -33,7 +38,8 @@ def plan_table(plan: Plan) -> pd.DataFrame:
         "predicted by": _methods(predicted),
         "flags": [" ".join(planned.flags) or NONE for planned in plan.cells],
     }
-    for name, texts in optional.items():
+    for name in NUMBERS:
+        texts = optional[name]
         if set(texts) - {formatting.UNKNOWN, NONE}:
             frame[name] = texts
     frame["reason"] = [_verdict_reason(planned.reason_code, planned.reason) for planned in plan.cells]

@@ -18,6 +18,7 @@ from benchrunner.report.content import Tables
 from benchrunner.report.expectations import expectations_table
 from benchrunner.report.layout import (
     aligned,
+    below_labels,
     in_pieces,
     left_out,
     matrix_lines,
@@ -25,11 +26,12 @@ from benchrunner.report.layout import (
     numbers_by_label,
     pairs,
     paragraph,
+    side_by_side,
     unmeasured_lines,
     with_reasons,
 )
 from benchrunner.report.markdown import LEGEND
-from benchrunner.report.plan_text import folded, peak_text, plan_counts, plan_shared, plan_table
+from benchrunner.report.plan_text import NUMBERS, folded, peak_text, plan_counts, plan_shared, plan_table
 
 STYLES = {
     "PARTIAL:": "bold yellow",
@@ -89,7 +91,13 @@ def print_plan(plan: Plan, only: Collection[str] = ("run", "unsupported", "skipp
     _print([""])
     shown, missing = narrowed(frame[frame["verdict"].isin(list(only))].drop(columns="reason"), width)
     reasons = frame["reason"][shown.index]
-    _print([*with_reasons(folded(shown.assign(reason=reasons)), width), *left_out(missing, width)])
+    table = folded(shown.assign(reason=reasons))
+    labels = [name for name in shown.columns if name not in NUMBERS]
+    numbers = [name for name in shown.columns if name in NUMBERS]
+    lines = None
+    if side_by_side(shown, width) is None:
+        lines = below_labels(table[[*labels, *numbers, "reason"]], len(labels), width)
+    _print([*with_reasons(table, width), *left_out(missing, width)] if lines is None else lines)
 
 
 def print_explanation(planned: PlannedCell, found: Explanation) -> None:
