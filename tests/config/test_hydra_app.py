@@ -274,6 +274,7 @@ def test_a_missing_sweep_file_is_named(tmp_path):
         ("micro_batch_size=[1,2]", "a list is no sweep"),
         ("strategy={stage:2}", "name an option"),
         ("strategy=", "has no value; write strategy=VALUE"),
+        ("out_dir=~/runs", r"write out_dir=\$HOME/runs"),
         ("seq_len=interval(1,2)", r"interval\(\) names no values"),
         ("seq_len=glob(*)", "matches nothing"),
         ("model=glob(zz*)", "matches nothing"),

@@ -259,5 +259,5 @@ def test_a_published_table_is_printed_first_where_a_layout_is_named(sweep, capsy
     forms = every_form(tables, capsys)
     for name in ("terminal", "results.md", "report.html"):
         text = forms[name]
-        assert "20.3" in text and "Lit-GPT" in text and "not in this sweep" in text
+        assert "20.3" in text and "Lit-GPT" in text and "bench +sweeps=litgpt-train has it" in text
     assert not write_report([sweep]).published

@@ -134,7 +134,7 @@ def published_tables(
     above = " ".join(
         [above, *_other_models(rows), *dict.fromkeys(_leaves_out(row) for row in rows if row.is_prediction)]
     )
-    return [_fill(table, above, rows, hardware, sweeps or {}) for table in layout.tables]
+    return [_fill(layout.name, table, above, rows, hardware, sweeps or {}) for table in layout.tables]
 
 
 def _other_models(rows: Sequence[Row]) -> list[str]:
@@ -199,14 +199,15 @@ def _read_line(line: list[Any], num_labels: int, num_columns: int, common: Mappi
 
 
 def _fill(
-    table: TableLayout, above: str, rows: Sequence[Row], hardware: Hardware, sweeps: Mapping[str, str]
+    name: str, table: TableLayout, above: str, rows: Sequence[Row], hardware: Hardware, sweeps: Mapping[str, str]
 ) -> PublishedTable:
     texts, notes = [], []
     for line in _lines_of(table, rows, hardware):
         meant = [row for row in rows if line.cells.has(row.planned.cell, hardware)]
         of_columns = [_of_column(column, meant, hardware) for column in table.columns]
         texts.append([*line.labels, *_fields(table, line, of_columns)])
-        notes += [f"{_place(line, names)}: {why}" for why, names in _reasons(table.columns, of_columns, sweeps).items()]
+        reasons = _reasons(name, table.columns, of_columns, sweeps)
+        notes += [f"{_place(line, names)}: {why}" for why, names in reasons.items()]
         said = [*filter(None, map(_executors, meant)), *_remarks(table, meant, hardware)]
         notes += [f"{_place(line, ())}: {words}" for words in dict.fromkeys(said)]
     headings = [*table.labels, *(heading for column in table.columns for heading in _headings(column))]
@@ -321,10 +322,10 @@ def _claim(claimed: Any, meant: Sequence[Row]) -> list[str]:
 
 
 def _reasons(
-    columns: Sequence[Column], of_columns: Sequence[Sequence[Row]], sweeps: Mapping[str, str]
+    layout: str, columns: Sequence[Column], of_columns: Sequence[Sequence[Row]], sweeps: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Why columns of a line have no number of ours → their names; none where a reason holds for the whole line."""
-    whys = [_why_not(column, meant, sweeps) for column, meant in zip(columns, of_columns, strict=True)]
+    whys = [_why_not(layout, column, meant, sweeps) for column, meant in zip(columns, of_columns, strict=True)]
     named: dict[str, list[str]] = {}
     for column, why in zip(columns, whys, strict=True):
         if why is not None:
@@ -332,10 +333,10 @@ def _reasons(
     return {why: [] if len(names) == len(columns) else names for why, names in named.items()}
 
 
-def _why_not(column: Column, meant: Sequence[Row], sweeps: Mapping[str, str]) -> str | None:
+def _why_not(layout: str, column: Column, meant: Sequence[Row], sweeps: Mapping[str, str]) -> str | None:
     """Why a field has no number of ours, and what fills it; None where it has one."""
     if not meant:
-        return "not in this sweep"
+        return f"not in this sweep; bench +sweeps={layout} has it"
     answered = _answered(meant)
     if answered:
         is_known = column.quantity == CLAIM or QUANTITIES[column.quantity](answered[0]) is not None

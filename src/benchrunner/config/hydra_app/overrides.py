@@ -59,6 +59,8 @@ def _refuse_accidents(texts: Sequence[str]) -> None:
             )
         if key != key.strip() or value != value.strip():
             raise ConfigError(key.strip(), f"{text!r} has spaces around it; write {key.strip()}={value.strip()}")
+        if value == "~" or value.startswith("~/"):
+            raise ConfigError(key, f"the shell expands no ~ behind '='; write {key}=$HOME{value[1:]}")
         if "=" in text and not value and not text.startswith("~"):
             raise ConfigError(key, f"{text!r} has no value; write {key}=VALUE")
 
