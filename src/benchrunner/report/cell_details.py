@@ -14,8 +14,8 @@ from benchrunner.report.flags import explained
 from benchrunner.report.row import Row
 
 MOST_SAMPLES = 200
-MOST_CELLS_WITH_SAMPLES = 2000
-"""Samples are what compresses least; of a larger sweep they are in the records alone."""
+MOST_CELLS_IN_DETAIL = 2000
+"""Samples and the sentences of flags are what compresses least; of a larger sweep `bench show` has them."""
 
 MOST_LINES = 20
 LONGEST_LINE = 400
@@ -31,15 +31,15 @@ def packed_details(
         roots: sweep → its directory as seen from the page; a sweep that is not named is where the page is.
         expected: cell → what the sweep expects of it, in sentences.
     """
-    with_samples, said = len(rows) <= MOST_CELLS_WITH_SAMPLES, expected or {}
+    in_detail, said = len(rows) <= MOST_CELLS_IN_DETAIL, expected or {}
     details = [
-        details_of(row, roots.get(row.sweep, ""), with_samples, said.get(row.planned.cell.cell_id, ())) for row in rows
+        details_of(row, roots.get(row.sweep, ""), in_detail, said.get(row.planned.cell.cell_id, ())) for row in rows
     ]
     text = json.dumps(details, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode("ascii")
 
 
-def details_of(row: Row, root: str, with_samples: bool, expected: Sequence[str] = ()) -> dict[str, Any]:
+def details_of(row: Row, root: str, in_detail: bool, expected: Sequence[str] = ()) -> dict[str, Any]:
     """One cell: verdict, what is expected, checks, samples, phases, files, command; what is unknown is left out.
 
     Of its files there is what the page makes links of: `folder` where it has a record, and the last `attempt` in it.
@@ -49,11 +49,11 @@ def details_of(row: Row, root: str, with_samples: bool, expected: Sequence[str] 
         "slug": row.planned.cell.slug,
         "code": row.reason_code if row.status != "ok" else None,
         "reason": single_line(row.reason) if row.status != "ok" or row.planned.cell.search else None,
-        "flags": explained(row),
+        "flags": explained(row) if in_detail else row.flags,
         "expected": [single_line(sentence) for sentence in expected],
         "command": command_of(row),
         **_of_prediction(row.planned.predicted or {}),
-        **(_of_record(row, record, root, with_samples) if record else {}),
+        **(_of_record(row, record, root, in_detail) if record else {}),
     }
     return {key: value for key, value in known.items() if value not in (None, [], {})}
 
@@ -66,7 +66,7 @@ def _of_prediction(predicted: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_record(row: Row, record: Record, root: str, with_samples: bool) -> dict[str, Any]:
+def _of_record(row: Row, record: Record, root: str, in_detail: bool) -> dict[str, Any]:
     return {
         "folder": f"{root}cells/",
         "attempt": record.attempt,
@@ -75,7 +75,7 @@ def _of_record(row: Row, record: Record, root: str, with_samples: bool) -> dict[
         "wall_s": None if record.wall_s is None else round(record.wall_s, 1),
         "measured_gib": _measured_gib(row),
         "measured_ms": _ms(row.metrics.get("step_time_median_s")),
-        "samples_ms": _samples_ms(record) if with_samples and row.metrics else None,
+        "samples_ms": _samples_ms(record) if in_detail and row.metrics else None,
         "evidence": _evidence(record),
         "earlier": [f"{one['attempt']}: {one['status']} {one['reason_code']}" for one in record.earlier_attempts],
         "started": record.started_at,
