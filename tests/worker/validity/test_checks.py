@@ -72,7 +72,7 @@ LIES = {
 LIES["sharded"].append(f"one_unit|{SMALL} {FSDP}")
 LIES["gradients_reduced"].append(f"other_sync|{SMALL} strategy=ddp,fsdp_stage3 global_batch_size=8")
 LIES["data"].append(f"few_tokens,half_lengths|{SMALL} strategy=ddp workload.lengths=uniform")
-LIES["precision"].append(f"kept_weights|{SMALL} workload=lora,adapter precision=nf4")
+LIES["precision"].append(f"kept_weights|{SMALL} workload=lora,adapter workload.adapter_start_layer=1 precision=nf4")
 LIES["formats"].append(f"coarse_loss|{SMALL} strategy=single,fsdp_stage3 precision=bf16")
 LIES["work"].append(f"claimed_twice|{SMALL} strategy=single,ddp")
 LIES["recompute"].append(f"kept_products|{SMALL} activation_checkpointing=full")

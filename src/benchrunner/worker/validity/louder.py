@@ -25,8 +25,10 @@ SPREAD = 1.4
 AROUND = {"weight": 1.0, "scale": 1.0, "gate": 0.5}
 """End of the name of a vector → what its values are around; others around zero."""
 DEVIATION = 0.25
-UPDATES = ("lora_b_query", "lora_b_value")
-UPDATE_DEVIATION = 0.1
+DEVIATIONS = {"lora_b_query": 0.1, "lora_b_value": 0.1, "adapter_prompt": 1.0}
+"""End of the name of a matrix of a finetuning method → the deviation of its values: a prompt's are those of tokens that a
+norm has passed; small ones are looked at alike, wherever they stand.
+"""
 
 
 @contextmanager
@@ -81,7 +83,7 @@ def _start(built: Built, factor: float) -> dict[str, Tensor]:
     kept = {}
     for name, parameter in floating_parameters(built.decoder):
         own = local(parameter)
-        if parameter.ndim == 1 or name.endswith(UPDATES):
+        if parameter.ndim == 1 or _deviation_of(name):
             kept[name] = own.clone()
             own.copy_(_values(name, own))
     _scale(built, factor)
@@ -108,10 +110,14 @@ def _values(name: str, own: Tensor) -> Tensor:
     """Values that depend on the name alone, so that replicas stay alike."""
     generator = torch.Generator(own.device).manual_seed(zlib.crc32(name.encode()))
     drawn = torch.empty(own.shape, device=own.device).normal_(generator=generator)
-    if name.endswith(UPDATES):
-        return UPDATE_DEVIATION * drawn
+    if deviation := _deviation_of(name):
+        return deviation * drawn
     around = next((value for end, value in AROUND.items() if name.endswith(end)), 0.0)
     return around + DEVIATION * drawn
+
+
+def _deviation_of(name: str) -> float | None:
+    return next((value for end, value in DEVIATIONS.items() if name.endswith(end)), None)
 
 
 def _scale(built: Built, factor: float) -> None:
