@@ -14,14 +14,16 @@ SMALL = ["model.num_layers=2", "model.vocab_size=256", "seq_len=32", "micro_batc
 SHORT = ["generate.prompt_length=16", "generate.new_tokens=6"]
 
 
-def ask(check, fault, *words, step_s=1e-3):
-    """What `check` finds in a cell of these words that tells the lie, and whose one step took so long."""
+def ask(check, fault, *words, step_s=1e-3, num_steps=2):
+    """What `check` finds in a cell of these words that tells the lie, after so many steps, each said to have taken so
+    long.
+    """
     context = make_context(make_cell(*SMALL, *words))
     with planted(parse_fault(fault), context), attention_backend(context.cell):
         workload = context.cell.axes["workload"]
-        return {"forward": _ask_forward, "generate": _ask_generation}.get(workload, _ask_training)(
-            check, context, step_s
-        )
+        if workload in ("forward", "generate"):
+            return {"forward": _ask_forward, "generate": _ask_generation}[workload](check, context, step_s)
+        return _ask_training(check, context, step_s, num_steps)
 
 
 def _evidence(context, built, step_s, **more):
@@ -36,12 +38,12 @@ def _evidence(context, built, step_s, **more):
     )
 
 
-def _ask_training(check, context, step_s):
+def _ask_training(check, context, step_s, num_steps):
     loop = train.TrainingLoop(context, build(context))
-    loop.prepare(range(2))
-    for step in range(2):
+    loop.prepare(range(num_steps))
+    for step in range(num_steps):
         loop.step(step)
-    return check(_evidence(context, loop.built, step_s, loop=loop, optimizer=loop.optimizer, num_steps=2))
+    return check(_evidence(context, loop.built, step_s, loop=loop, optimizer=loop.optimizer, num_steps=num_steps))
 
 
 def _ask_forward(check, context, step_s):

@@ -180,5 +180,5 @@ def test_a_lie_fails_where_a_part_of_a_step_is_asked(kind):
 
 
 def test_dropout_in_a_graph_is_a_reason_to_abstain():
-    found = ask(function, None, "model.dropout=0.1", "compile=inductor", "precision=fp32")
+    found = ask(function, None, "model.dropout=0.1", "compile=inductor", "precision=fp32", num_steps=0)
     assert found.ok is None and "model.dropout=0.1" in found.note
