@@ -26,8 +26,8 @@ AROUND = {"weight": 1.0, "scale": 1.0, "gate": 0.5}
 """End of the name of a vector → what its values are around; others around zero."""
 DEVIATION = 0.25
 DEVIATIONS = {"lora_b_query": 0.1, "lora_b_value": 0.1, "adapter_prompt": 1.0}
-"""End of the name of a matrix of a finetuning method → the deviation of its values: a prompt's are those of tokens that a
-norm has passed; small ones are looked at alike, wherever they stand.
+"""End of the name of a finetuning method's matrix → the deviation of its values: a prompt's are those of normed tokens;
+small ones are looked at alike, wherever they stand.
 """
 
 
