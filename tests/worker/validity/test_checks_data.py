@@ -8,7 +8,7 @@ import torch
 from benchrunner.core.lengths import count_lengths
 from benchrunner.worker.steps import data
 from benchrunner.worker.validity import expected_data
-from benchrunner.worker.validity.checks_data import MIN_STEPS, fills, fingerprints, period_of, two_kinds
+from benchrunner.worker.validity.checks_data import MIN_STEPS, fills, fingerprints, kinds_by_rule, period_of, two_kinds
 from cells import make_cell
 
 STEPS = 20
@@ -40,6 +40,22 @@ def test_steps_that_leave_work_out_by_a_rule_are_two_kinds(pattern):
 )
 def test_a_healthy_window_is_of_one_kind(times):
     assert two_kinds(times) is None
+
+
+@pytest.mark.parametrize("period", [2, 3, 4])
+def test_a_rule_is_seen_through_what_a_busy_machine_adds(period):
+    fast, slow = [1.0, 5.0, 1.2, 0.9, 7.0, 3.0, 2.0, 1.1], [9.0, 20.0, 14.0, 17.5, 11.0, 12.5, 30.0]
+    times = [slow[step % 7] if step % period else fast[step // period % 8] for step in range(STEPS)]
+    assert two_kinds(times) is None
+    kinds = kinds_by_rule(times)
+    assert kinds and period_of([time in kinds[0] for time in times]) == period
+    assert kinds_by_rule(times[::-1]) and kinds_by_rule(times[:MIN_STEPS]) is None, "few steps are so by chance"
+
+
+def test_times_that_lie_anywhere_follow_no_rule():
+    generator = random.Random(0)
+    windows = [[generator.lognormvariate(0, 1.2) for _ in range(STEPS)] for _ in range(2000)]
+    assert sum(kinds_by_rule(times) is not None for times in windows) <= 4
 
 
 def test_a_busy_neighbour_has_no_period():
