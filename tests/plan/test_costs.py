@@ -41,6 +41,12 @@ def test_more_work_is_expected_to_take_longer(leaves, axes, phase):
     assert expected_cell_s(more, "cpu") > expected_cell_s(planned(), "cpu")
 
 
+def test_parity_takes_as_long_for_any_model_since_it_makes_it_small():
+    large = {"model.num_layers": 80, "model.d_model": 8192, "model.d_ff": 28672, "seq_len": 4096}
+    costs_s = [expected_cell_s(planned(workload="parity", leaves=leaves), "cpu") for leaves in ({}, large)]
+    assert costs_s[1] < 1.5 * costs_s[0] < 120
+
+
 def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes():
     compiled = {
         name: compiler_s(make_cell(compile="inductor", leaves=leaves))

@@ -6,6 +6,7 @@ docs/.
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.core.parity_cell import small_scale
 from benchrunner.plan.micro_batches import typical_sizes
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.window import num_steps
@@ -72,11 +73,12 @@ def expected_row_s(planned: PlannedCell, device_type: str) -> float:
 def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float]:
     """Phase → seconds."""
     cell, a_step_s = planned.cell, step_s(planned, device_type)
+    parameters = arithmetic.num_parameters(_as_built(cell).config.model)
     warmup, measured = num_steps(cell)
     checked = 1 if cell.axes["workload"] == "generate" else NUM_CHECK_STEPS
     return {
         "start": START_S,
-        "build": BUILD_S + _optional_imports_s(cell) + arithmetic.num_parameters(cell.config.model) / PARAMETERS_PER_S,
+        "build": BUILD_S + _optional_imports_s(cell) + parameters / PARAMETERS_PER_S,
         "compile": FIRST_STEP_S + a_step_s + compiler_s(cell),
         "warmup": a_step_s * warmup,
         "measure": a_step_s * measured,
@@ -111,8 +113,14 @@ def step_s(planned: PlannedCell, device_type: str) -> float:
     seconds = predicted.get("step_time_s")
     if seconds is not None:
         return (BOUND_FACTOR if predicted.get("bound") == "lower" else 1.0) * float(seconds)
-    flops = arithmetic.hardware_flops_per_step(cell.config, typical_sizes(cell))
+    built = _as_built(cell)
+    flops = arithmetic.hardware_flops_per_step(built.config, typical_sizes(built))
     return flops / (FLOPS_PER_S[device_type] * cell.sizes.world_size) + _decoding_s(cell, device_type)
+
+
+def _as_built(cell: Cell) -> Cell:
+    """Parity makes the model small."""
+    return small_scale(cell) if cell.axes["workload"] == "parity" else cell
 
 
 def _decoding_s(cell: Cell, device_type: str) -> float:
