@@ -93,3 +93,14 @@ def test_a_rank_that_never_comes_is_given_up(ranks, monkeypatch):
 def test_alone_there_is_nobody_to_wait_for():
     talk = Exchange(SimpleNamespace(rank=0, world_size=1))
     assert talk.gather(7) == [7] and talk.agree("the probe", lambda: None) is None
+
+
+def test_what_fails_on_one_rank_is_made_on_none(ranks):
+    def act(talk, rank):
+        with talk.topic("a question"):
+            made = talk.together(lambda: rank)
+            with pytest.raises(RuntimeError, match="rank 2: ZeroDivisionError"):
+                talk.together(lambda: 1 / (rank - 2))
+            return made, talk.gather(rank)
+
+    assert ranks(act) == [(rank, [0, 1, 2]) for rank in range(3)]

@@ -9,11 +9,13 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed.distributed_c10d as c10d
 
 from benchrunner.worker.context import Context
+
+Made = TypeVar("Made")
 
 PATIENCE_S = 55.0
 """A peer that says nothing for so long is stuck or gone. Less than the limit of the phase: see `run/limits.py`."""
@@ -81,6 +83,23 @@ class Exchange:
             except Exception as error:
                 failure = f"{what} failed on rank {self.rank}: {_said(error)}"
             return next((said for said in self.gather(failure) if said is not None), None)
+
+    def together(self, make: Callable[[], Made]) -> Made:
+        """What `make` returns on this rank, where it succeeds on all: no rank enters a collective alone.
+
+        Raises:
+            RuntimeError: it failed on some rank; the same on every rank.
+        """
+        made: list[Made] = []
+        failure = None
+        try:
+            made.append(make())
+        except Exception as error:
+            failure = f"rank {self.rank}: {_said(error)}"
+        for said in self.gather(failure):
+            if said is not None:
+                raise RuntimeError(said)
+        return made[0]
 
     def _hear(self, key: str, rank: int) -> Any:
         assert self._store is not None

@@ -7,7 +7,7 @@ different; asked the last time, the places are late and the formulas go to the e
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 
@@ -86,7 +86,7 @@ class Inquiry:
         return self.answers
 
     def _ask_early(self) -> None:
-        asked = early(self.loop.context, self.num_micro)
+        asked = self._made(lambda: early(self.loop.context, self.num_micro))
         before = self._answer(asked)
         self._compare(asked, before)
         if self.num_steps < 2:
@@ -94,11 +94,11 @@ class Inquiry:
                 "not asked again with other tokens behind: the budget has no room for a second step"
             )
             return
-        after = self._answer(early(self.loop.context, self.num_micro, behind=1))
+        after = self._answer(self._made(lambda: early(self.loop.context, self.num_micro, behind=1)))
         self.answers.moved = abs(after - before) / _counted(asked)
 
     def _ask_late(self) -> None:
-        asked = late(self.loop.context, self.num_micro)
+        asked = self._made(lambda: late(self.loop.context, self.num_micro))
         tokens = asked.question.tokens.numel()
         late_s, room_s = forward_s(self.facts, tokens), budget_s(self.facts) / 2
         if self.num_steps < 3 or late_s > room_s:
@@ -106,6 +106,10 @@ class Inquiry:
             return
         answer = self._answer(asked)
         self._compare(asked, answer, with_gradients=4 * late_s <= room_s)
+
+    def _made(self, make: Callable[[], Asked]) -> Asked:
+        """A question, where every rank has one: data that a rank does not expect have no place for it."""
+        return self.facts.exchange.together(make)
 
     def _answer(self, asked: Asked) -> float:
         """This rank's loss; its gradients are left in place.
