@@ -1,8 +1,10 @@
+import re
+
 import pytest
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.schema import LauncherConfig
-from benchrunner.launch import launchers
+from benchrunner.launch import conformance, launchers
 from benchrunner.launch.conformance import CHECKS, main
 from benchrunner.launch.local_allocator import LocalAllocator
 
@@ -32,6 +34,7 @@ def test_the_checks_see_a_launcher_that_lies(tmp_path):
     [
         ([], "NAME"),
         (["local"], "no cluster's"),
+        (["partition=x"], "NAME"),
         (["slurm", "partitoin=x"], "launcher.partitoin: no such key"),
         (["slurm", "/no/where"], "/no/where is no folder"),
         (["lsf"], "no package brings a launcher named 'lsf'"),
@@ -42,15 +45,59 @@ def test_a_wrong_word_is_one_line(words, said):
         main(words)
 
 
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """What `main` asks, of which launcher and where, when there are two checks of which one fails."""
+    asked, launcher = [], LocalAllocator()
+
+    def passes(allocator, sweep):
+        assert allocator is launcher and sweep.parent == tmp_path and sweep.is_dir()
+
+    def fails(allocator, sweep):
+        asked.append(sweep.name)
+        raise AssertionError("it lies")
+
+    monkeypatch.setattr(conformance, "CHECKS", {"passes": passes, "fails": fails})
+    monkeypatch.setattr(conformance, "allocator_for", lambda config: asked.append(config) or launcher)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("slurm", {"name": "slurm"}), ("detached", {"name": "detached"}), ("pbs", {"name": "plugin", "plugin": "pbs"}),
+    ],
+)  # fmt: skip
+def test_every_check_is_made_in_a_folder_of_its_own_and_those_that_fail_are_counted(
+    tmp_path, asked, capsys, name, config
+):
+    assert main([name, str(tmp_path), "partition=a=b"]) == 1
+    assert asked[0] == LauncherConfig(**config, partition="a=b")
+    assert re.fullmatch("bench-conformance-.+", asked[1]) and not list(tmp_path.iterdir())
+    assert re.sub(" +", " ", capsys.readouterr().out) == "passes ok\nfails FAILED: it lies\n"
+
+
 def test_a_launcher_of_another_package_is_found_by_its_entry_point(monkeypatch):
+    called = []
+
     class Point:
         name = "pbs"
 
         def load(self):
-            return lambda config: LocalAllocator()
+            return lambda config: called.append(config) or LocalAllocator()
 
     monkeypatch.setattr(launchers, "entry_points", lambda group: [Point()] if group == launchers.GROUP else [])
     found = launchers.allocator_for(LauncherConfig(name="plugin", plugin="pbs"))
-    assert isinstance(found, LocalAllocator)
+    assert isinstance(found, LocalAllocator) and called == [LauncherConfig(name="plugin", plugin="pbs")]
     with pytest.raises(UsageError, match=r"launcher.plugin: no package brings .*'lsf'; installed: pbs"):
         launchers.allocator_for(LauncherConfig(name="plugin", plugin="lsf"))
+    monkeypatch.setattr(launchers, "entry_points", lambda group: [])
+    with pytest.raises(UsageError, match="'lsf'; none is installed"):
+        launchers.allocator_for(LauncherConfig(name="plugin", plugin="lsf"))
+
+
+def test_the_log_of_a_process_is_text_and_empty_where_there_is_none(tmp_path):
+    assert LocalAllocator().logs(tmp_path, "7") == ""
+    (tmp_path / "allocations").mkdir()
+    (tmp_path / "allocations" / "7.log").write_bytes(b"said \xff")
+    assert LocalAllocator().logs(tmp_path, "7") == "said \ufffd"

@@ -105,6 +105,11 @@ def test_what_was_answered_before_the_time_was_up_counts(ask, monkeypatch):
     assert answers == [{"peak_memory_bytes": 7}, {"refused": late}]
 
 
+@pytest.mark.parametrize(("output", "text"), [(None, ""), (b"a\xff", "a\ufffd"), ("a", "a")])
+def test_what_was_written_is_text(output, text):
+    assert dry_runs._text(output) == text
+
+
 def test_a_damaged_answer_is_refused_by_name(ask):
     ask(1)
     [kept] = dry_runs.cache_dir().glob("*.json")

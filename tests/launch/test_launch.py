@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from benchrunner.core.faults import Fault
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch import launchers, local, processes, variables
+from benchrunner.launch.allocation import Request
 from benchrunner.launch.job import Job, rank_pids, write_job
 from samples import CPU, H200, make_cell
 
@@ -148,6 +150,10 @@ def test_other_cells_share_the_users_cache_with_those_of_their_attention(tmp_pat
     assert caches[2] != caches[0]
 
 
+def test_there_need_be_no_cache_to_drop(tmp_path):
+    variables.drop_cold_cache(make_job(tmp_path).paths)
+
+
 def test_the_local_launcher_is_the_default():
     assert launchers.allocator_for(LauncherConfig(name="local")) is None
     for environ in ({}, {"SLURM_JOB_NODELIST": "a1"}):
@@ -159,11 +165,65 @@ def test_the_local_launcher_is_the_default():
 def test_an_allocation_of_several_nodes_runs_steps():
     made = launchers.job_launcher(LauncherConfig(name="slurm"), {"SLURM_JOB_NODELIST": "a[1-3]"})
     assert (type(made).__name__, made.num_nodes) == ("StepLauncher", 3)
+    assert launchers.job_launcher(LauncherConfig(name="slurm"), {"SLURM_JOB_NODELIST": "a[1-2]"}).num_nodes == 2
 
 
 @pytest.mark.parametrize(("name", "kind"), [("slurm", "SlurmAllocator"), ("detached", "LocalAllocator")])
 def test_a_cluster_is_asked_through_its_allocator(name, kind):
     assert type(launchers.allocator_for(LauncherConfig(name=name))).__name__ == kind
+
+
+def test_slurm_is_asked_as_the_keys_say(tmp_path):
+    asked = launchers.allocator_for(LauncherConfig(name="slurm", partition="gpu"))
+    assert "--partition=gpu" in asked.options(Request(name="bench", command=["true"]), tmp_path)
+
+
+def test_the_whole_call_of_an_agent(tmp_path, monkeypatch):
+    monkeypatch.setattr(local.subprocess, "Popen", lambda command, **how: (command, how))
+    job = make_job(tmp_path, make_cell(strategy="ddp"))
+    command, how = local._start_agent(job, {"A": "1"}, 7)
+    assert command == [sys.executable, "-m", "benchrunner.worker.agent", str(job.paths.root), "2"]
+    assert how == {
+        "stdin": subprocess.DEVNULL,
+        "stdout": 7,
+        "stderr": subprocess.STDOUT,
+        "env": {"A": "1", "BENCH_PARENT_PID": str(os.getpid())},
+        "start_new_session": True,
+    }
+
+
+@pytest.fixture
+def silent(tmp_path):
+    """What makes a handle of an agent that says nothing and stays."""
+
+    class Agent:
+        stdout = io.BytesIO()
+
+        def poll(self):
+            return None
+
+    return lambda: local.LocalHandle(make_job(tmp_path), Agent())
+
+
+def test_only_ranks_of_the_job_that_wrote_their_file_say_where_they_are(monkeypatch, silent):
+    told = []
+    handle = silent()
+    handle._job.paths.root.mkdir()
+    for rank, pid in enumerate((11, 12)):
+        handle._job.paths.rank(rank).write_text(f'{{"rank": {rank}, "pid": {pid}}}')
+    monkeypatch.setattr(local, "marked_pids", {handle._job.marker: [10, 11]}.__getitem__)
+    monkeypatch.setattr(local, "send_signal", lambda pids, signum: told.append((pids, signum)))
+    handle.dump_stacks()
+    assert told == [({11}, signal.SIGUSR1)] and not handle.is_waiting()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"), [(3, 5, 2), (3, 3, 0), (3, None, 0), (None, 5, 0), (None, None, 0)]
+)
+def test_kills_for_memory_are_counted_since_the_job_began(monkeypatch, silent, before, now, found):
+    counts = iter([before, now])
+    monkeypatch.setattr(local, "num_oom_kills", lambda: next(counts))
+    assert silent().num_oom_kills() == found
 
 
 def sleeper(marker, code="import time; time.sleep(60)"):

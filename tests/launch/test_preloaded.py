@@ -182,6 +182,29 @@ def test_told_to_end_an_agent_ends(tmp_path, launcher, stand_in):
     assert ended(handle) == -signal.SIGTERM and handle.pids() == []
 
 
+@pytest.mark.parametrize(("code", "told"), [(None, [(1234, signal.SIGTERM)]), (0, [])])
+def test_an_agent_that_has_ended_is_not_told_again(tmp_path, monkeypatch, code, told):
+    """Its process id may be another's by then."""
+
+    class Process:
+        def ask(self, job, variables, log):
+            os.close(log)
+            return 5
+
+        def pid(self, number):
+            return {5: 1234}.get(number)
+
+        def code(self, number):
+            return {5: code}.get(number)
+
+    asked = []
+    monkeypatch.setattr(preloaded.os, "kill", lambda *how: asked.append(how))
+    agent = preloaded.ForkedAgent(Process(), make_job(tmp_path), {}, None)
+    agent.terminate()
+    agent.stdout.close()
+    assert asked == told
+
+
 def test_requests_fit_their_buffer(tmp_path):
     """A path and three variables of at most 4 KiB each."""
     request = {"attempt_dir": "x" * 4096, "variables": dict.fromkeys(preloaded.READ_LATE, "x" * 4096)}
