@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,17 +193,57 @@ def test_the_whole_call_of_an_agent(tmp_path, monkeypatch):
     }
 
 
+class Agent:
+    """Says nothing and stays, or has ended with a code."""
+
+    def __init__(self, told, code=None):
+        self.stdout, self._told, self._code = io.BytesIO(), told, code
+
+    def poll(self):
+        return self._code
+
+    def terminate(self):
+        self._told.append("end")
+
+
 @pytest.fixture
 def silent(tmp_path):
-    """What makes a handle of an agent that says nothing and stays."""
+    """What makes a handle of such an agent."""
+    return lambda *about: local.LocalHandle(make_job(tmp_path), Agent(*(about or [[]])))
 
-    class Agent:
-        stdout = io.BytesIO()
 
-        def poll(self):
-            return None
+@pytest.fixture
+def stuck(monkeypatch):
+    """A process of every job that no kill ends; whose jobs are killed, and the time."""
+    told, now = [], [100.0]
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(local, "marked_pids", lambda marker: [10])
+    monkeypatch.setattr(local, "kill_marked", told.append)
+    return told, now
 
-    return lambda: local.LocalHandle(make_job(tmp_path), Agent())
+
+def test_a_job_has_seconds_to_end_and_what_outlives_being_killed_is_given_up(silent, stuck):
+    told, now = stuck
+    handle = silent(told)
+    assert handle.poll() is None and told == []
+    handle.terminate()
+    now[0] += local.GRACE_S - 1
+    handle.terminate()
+    assert handle.poll() is None and told == ["end"]
+    now[0] += 1
+    assert handle.poll() is None and told == ["end", handle._job.marker]
+    now[0] += local.DRAIN_S - 1
+    assert handle.poll() is None
+    now[0] += 1
+    assert handle.poll() == -signal.SIGKILL and set(told[1:]) == {handle._job.marker}
+
+
+def test_what_outlives_an_agent_and_being_killed_is_given_up(silent, stuck):
+    told, now = stuck
+    handle = silent(told, 3)
+    assert handle.poll() is None and told == [handle._job.marker]
+    now[0] += local.DRAIN_S
+    assert handle.poll() == 3
 
 
 def test_only_ranks_of_the_job_that_wrote_their_file_say_where_they_are(monkeypatch, silent):
