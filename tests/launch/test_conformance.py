@@ -1,10 +1,12 @@
 import re
+import subprocess
 
 import pytest
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.schema import LauncherConfig
-from benchrunner.launch import conformance, launchers
+from benchrunner.launch import conformance, launchers, local_allocator
+from benchrunner.launch.allocation import JobState, Request
 from benchrunner.launch.conformance import CHECKS, main
 from benchrunner.launch.local_allocator import LocalAllocator
 
@@ -94,6 +96,35 @@ def test_a_launcher_of_another_package_is_found_by_its_entry_point(monkeypatch):
     monkeypatch.setattr(launchers, "entry_points", lambda group: [])
     with pytest.raises(UsageError, match="'lsf'; none is installed"):
         launchers.allocator_for(LauncherConfig(name="plugin", plugin="lsf"))
+
+
+def test_a_process_outlives_who_starts_it_and_reads_nothing(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        local_allocator.subprocess, "Popen", lambda command, **how: called.append((command, how)) or Started()
+    )
+    request = Request(name="bench", command=["python", "-m", "a b"])
+    assert LocalAllocator().submit(tmp_path / "sweep", request) == "12"
+    command = ["bash", "-c", local_allocator.SCRIPT, str(tmp_path / "sweep" / "allocations"), "python", "-m", "a b"]
+    assert called == [(command, {"stdin": subprocess.DEVNULL, "start_new_session": True})]
+
+
+class Started:
+    pid = 12
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    ("code", "end"), [("0\n", "completed"), ("143\n", "cancelled"), ("3\n", "failed"), ("", "unknown"), (None, None)]
+)
+def test_a_process_has_ended_once_it_left_its_code_or_is_gone(tmp_path, monkeypatch, is_there, code, end):
+    monkeypatch.setattr(local_allocator, "_is_there", {7: is_there}.__getitem__)
+    (tmp_path / "allocations").mkdir()
+    if code is not None:
+        (tmp_path / "allocations" / "7.code").write_text(code)
+    ended = JobState(phase="ended", end=end or "unknown")
+    expected = JobState(phase="running") if is_there and code is None else ended
+    assert LocalAllocator().poll(tmp_path, ["7"]) == {"7": expected}
 
 
 def test_the_log_of_a_process_is_text_and_empty_where_there_is_none(tmp_path):

@@ -198,7 +198,12 @@ def test_an_agent_that_has_ended_is_not_told_again(tmp_path, monkeypatch, code, 
             return {5: code}.get(number)
 
     asked = []
-    monkeypatch.setattr(preloaded.os, "kill", lambda *how: asked.append(how))
+
+    def kill(*how):
+        asked.append(how)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(preloaded.os, "kill", kill)
     agent = preloaded.ForkedAgent(Process(), make_job(tmp_path), {}, None)
     agent.terminate()
     agent.stdout.close()
