@@ -31,6 +31,50 @@ def test_the_checks_see_a_launcher_that_lies(tmp_path):
         CHECKS["tells_a_failure"](Forgetful(), tmp_path)
 
 
+class Scripted:
+    """Jobs that have ended when they are asked about: as they should, but for what a test says."""
+
+    def __init__(self, end="completed", log="", later=None, ids="789", of_none=()):
+        self._end, self._log, self._later, self._ids, self._of_none = end, log, later or end, list(ids), of_none
+
+    def submit(self, sweep, request):
+        return self._ids.pop(0)
+
+    def poll(self, sweep, jobs):
+        return {job: JobState(phase="ended", end=self._end) for job in jobs or self._of_none}
+
+    def cancel(self, sweep, jobs):
+        self._end = self._later
+
+    def logs(self, sweep, job):
+        return self._log
+
+
+@pytest.mark.parametrize(
+    ("check", "launcher", "said"),
+    [
+        ("runs_the_command", Scripted("failed"), "it ended as failed in place of completed"),
+        ("runs_the_command", Scripted(), "the command was told 'nothing'"),
+        ("tells_a_failure", Scripted(), "it ended as completed in place of failed"),
+        ("tells_a_failure", Scripted("failed", "on stdout"), "the log says 'on stdout'"),
+        ("tells_a_failure", Scripted("failed", "on stderr"), "the log says 'on stderr'"),
+        ("tells_a_failure", Scripted("failed", "on stdout on stderr"), None),
+        ("answers_about_several", Scripted(), None),
+        ("answers_about_several", Scripted(later="unknown"), None),
+        ("answers_about_several", Scripted(later="cancelled"), "an end has changed"),
+        ("answers_about_several", Scripted(ids="787"), r"ids are not unique: \['7', '8', '7'\]"),
+        ("answers_about_several", Scripted(of_none="7"), "of no job there is something to say"),
+    ],
+)
+def test_the_checks_say_what_a_launcher_does_otherwise(tmp_path, check, launcher, said):
+    (tmp_path / "out").write_text("nothing")
+    if said is None:
+        CHECKS[check](launcher, tmp_path)
+    else:
+        with pytest.raises(AssertionError, match=f"^{said}$"):
+            CHECKS[check](launcher, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -111,6 +155,19 @@ def test_a_process_outlives_who_starts_it_and_reads_nothing(tmp_path, monkeypatc
 
 class Started:
     pid = 12
+
+
+@pytest.mark.parametrize(("error", "is_there"), [(None, True), (ProcessLookupError, False)])
+def test_whether_a_process_is_there_is_asked_without_a_signal(monkeypatch, error, is_there):
+    asked = []
+
+    def kill(*how):
+        asked.append(how)
+        if error:
+            raise error
+
+    monkeypatch.setattr(local_allocator.os, "kill", kill)
+    assert local_allocator._is_there(1) is is_there and asked == [(1, 0)]
 
 
 @pytest.mark.parametrize("is_there", [True, False])
