@@ -387,3 +387,16 @@ def test_what_is_asked_of_predictions_tells_them_apart():
     ids = {identity(row.axes, row.overrides) for row in rows}
     elsewhere = hydra_app.expand(["hardware=a100-sxm-80gb", *words[1:]], multirun=True).rows
     assert len(ids | {identity(row.axes, row.overrides) for row in elsewhere}) == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("model:debug", "model=debug"), ("2:x", None), ("smoke", "+sweeps=smoke"), ("ddp", "strategy=ddp"),
+        ("zero2", "strategy=fsdp_stage2"), ("qlora", "workload=lora precision=nf4"), ("nothing", None),
+        ("none", "activation_checkpointing=none"), ("model", "model=VALUE"), ("optim", "optimizer=VALUE"),
+        ("false", "strategy=single or compile=eager"),
+    ],
+)  # fmt: skip
+def test_what_a_bare_word_means(word, meant):
+    assert hydra_app.meant_by_bare_word(word) == (f" (did you mean {meant}?)" if meant else "")
