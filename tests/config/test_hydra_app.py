@@ -1,18 +1,21 @@
 import random
+import sys
 from dataclasses import asdict, replace
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import hydra_app, keys
-from benchrunner.config.hydra_app.loader import store_schema
+from benchrunner.config.hydra_app.loader import explained, first_lines, schema_defaults, store_schema
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value, identity
 from benchrunner.core.errors import ConfigError, UsageError
 from benchrunner.core.schema import SweepConfig
-from samples import make_config
+from samples import make_config, read_yaml
 
 AXIS_VALUES = {
     "model": ["debug", "gpt2-125m", "llama2-7b"],
@@ -308,8 +311,10 @@ def test_a_wrong_word_is_one_message(word, message):
 
 @pytest.mark.parametrize("word", ["strategy=fsdp,ddp", "seq_len=1,2", "seq_len=range(1,3)", "model=glob(*)"])
 def test_a_list_needs_multirun(word):
-    with pytest.raises(ConfigError, match="add -m"):
+    with pytest.raises(ConfigError, match=rf"^{word.partition('=')[0]}: \d+ values make a matrix; add -m"):
         expand(word, multirun=False)
+    with pytest.raises(ConfigError, match="add -m"):
+        hydra_app.read_values([word])
 
 
 def test_no_warmup_is_allowed():
@@ -352,13 +357,59 @@ def test_every_option_has_a_description():
             assert option.description, (group, option.name)
 
 
+def test_a_description_is_the_option_files():
+    described = {option.name: option.description for option in hydra_app.list_options("strategy")}
+    assert described["ddp"] == read_yaml("strategy/ddp")["description"]
+
+
+def test_values_are_read_without_a_composition():
+    assert hydra_app.read_values(["timeout_s=60", "launcher.partition=x"]) == {
+        "timeout_s": 60.0,
+        "launcher.partition": "x",
+    }
+
+
+def test_the_section_of_an_option_that_nothing_touches():
+    assert hydra_app.untouched_section("model", "gpt2-125m")["num_layers"] == 12
+    assert hydra_app.untouched_section("limits", "")["start_s"] == schema_defaults()["limits"]["start_s"]
+
+
+def test_hydra_answers_about_what_is_composed(tmp_path, capsys, monkeypatch):
+    words = ["program", "kept"]
+    monkeypatch.setattr("sys.argv", words)
+    assert hydra_app.pass_through(["--cfg", "job", "model=gpt2-125m"]) == 0
+    assert "name: gpt2-125m" in capsys.readouterr().out
+    sweep = write_sweep(tmp_path / "mine.yaml", "seq_len: 77\n")
+    assert hydra_app.pass_through(["--cfg", "job"], sweep) == 0
+    assert "seq_len: 77" in capsys.readouterr().out
+    assert hydra_app.pass_through(["--cfg", "job", "model=nothing"]) == 1
+    assert sys.argv is words
+
+
+def test_what_is_wrong_is_said_without_the_lines_of_internals():
+    text = "In 'config': odd\n\nthe first\n full_key: a\nobject_type=B\n\nSee https://x\nreference_type=C\n the rest \n"
+    assert first_lines(text) == "the first; the rest"
+
+
+def test_what_omegaconf_raises_is_one_message_with_the_key_of_any_of_its_causes():
+    inner = OmegaConfBaseException("inner")
+    inner.full_key, inner.msg = "a.b", "In 'x'\nwhy"
+    with pytest.raises(ConfigError, match=r"^a.b: why$"), explained():
+        try:
+            raise inner
+        except OmegaConfBaseException as error:
+            raise HydraException("outer\nfull_key: a.b") from error
+    with pytest.raises(ConfigError, match=r"^c: outer$"), explained():
+        raise HydraException("outer\nfull_key: c")
+
+
 def test_aliases_say_what_they_mean():
     [alias] = [option for option in hydra_app.list_options("strategy") if option.name == "fsdp"]
     assert alias.alias_of == "fsdp_stage3"
 
 
 def test_an_unknown_group_is_named():
-    with pytest.raises(ConfigError, match=r"did you mean strategy\?"):
+    with pytest.raises(ConfigError, match=r"^stratgy: no such group \(did you mean strategy\?\); allowed: model, "):
         hydra_app.list_options("stratgy")
 
 
@@ -367,6 +418,16 @@ def test_completion_strips_the_subcommand_and_completes_after_the_last_comma():
     assert hydra_app.complete("bench -m strategy=ddp,sin", ["plan"]) == ["strategy=ddp,single"]
     assert hydra_app.complete("bench pl", ["plan", "list"]) == ["plan"]
     assert "model.num_layers=" in hydra_app.complete("bench plan --json model.num_l", ["plan"])
+    found = hydra_app.complete("bench -m strategy=ddp,single,fsdp_", [])
+    assert found == ["strategy=ddp,single,fsdp_stage2", "strategy=ddp,single,fsdp_stage3"]
+    assert hydra_app.complete("bench model=gpt2-125m model.num_layers=", []) == ["model.num_layers=12"]
+
+
+def test_completion_begins_with_groups_and_commands_and_hides_what_is_not_written():
+    for line, commands in (("bench", ["plan"]), ("bench ", ["plan"]), ("bench strategy=ddp ", [])):
+        found = hydra_app.complete(line, ["plan"])
+        assert {"model=", "seq_len="} <= set(found) and found[-len(commands) :] == (commands or found)
+    assert hydra_app.complete("bench hyd", []) == hydra_app.complete("bench swee", []) == []
 
 
 def test_the_schemas_sections_are_what_is_composed():

@@ -30,7 +30,7 @@ def test_another_key_is_named_with_its_neighbours(key, message):
 
 
 def test_rules_about_values_are_found_beside_their_keys():
-    allowed = keys.allowed_values()
+    allowed = keys.allowed_values.__wrapped__()
     assert allowed.keys() <= keys.leaf_types().keys() and keys.EVERY in keys.leaf_types()
     assert allowed["compat"].choices == ("enforce", "probe") and allowed["model.d_model"].above == 0
     assert (allowed["model.dropout"].least, allowed["model.dropout"].below) == (0, 1)
@@ -55,7 +55,7 @@ def test_wrong_values_are_told_what_is_allowed(key, value, message):
     [
         ("micro_batch_size", "an integer, max or best"), ("seq_len", "an integer or null"), ("timeout_s", "a number"),
         ("model.bias", "true or false"), ("compile.dynamic", "true or false or null"), ("out_dir", "text"),
-        ("sweep.include", "a list"), ("hardware.peak_flops", "a mapping"),
+        ("sweep.include", "a list"), ("hardware.peak_flops", "a mapping"), ("hardware.peak_flops.bf16", "a number"),
     ],
 )  # fmt: skip
 def test_types_have_names(key, name):
