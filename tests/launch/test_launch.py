@@ -119,10 +119,11 @@ def test_a_cold_cell_has_a_cache_of_its_own(tmp_path):
     assert not cold.paths.cache.exists()
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyError])
 @pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent/home", "/proc/1"])
-def test_a_user_without_a_home_has_a_cache_in_the_temporary_directory(tmp_path, monkeypatch, home):
+def test_a_user_without_a_home_has_a_cache_in_the_temporary_directory(tmp_path, monkeypatch, home, error):
     def no_home():
-        raise RuntimeError("Could not determine home directory.")
+        raise error("Could not determine home directory.")
 
     monkeypatch.setattr(variables.Path, "home", staticmethod(no_home))
     monkeypatch.setattr(variables.tempfile, "gettempdir", lambda: str(tmp_path))
