@@ -1,3 +1,4 @@
+import os
 import random
 import sys
 from dataclasses import asdict, replace
@@ -9,7 +10,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import hydra_app, keys
+from benchrunner.config.hydra_app import options
 from benchrunner.config.hydra_app.loader import explained, first_lines, schema_defaults, store_schema
+from benchrunner.config.hydra_app.sweeps import override_of
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value, identity
@@ -227,7 +230,7 @@ def test_declared_sweeps_have_a_description():
         ("hydra: {sweeper: {params: {strategy: 'ddp,sngle'}}}\n", r"sngle.*did you mean single\?"),
         ("- a\n", "not a sweep"),
         ("", "not a sweep"),
-        ("a: [\n", "not YAML"),
+        ("a: [\n", r"wrong\.yaml: not YAML: while parsing a flow node"),
     ],
 )
 def test_a_wrong_sweep_file_is_one_message(tmp_path, text, message):
@@ -240,6 +243,12 @@ def test_a_sweep_file_of_another_encoding_is_named(tmp_path):
     path.write_bytes(SWEEP.encode("utf-16"))
     with pytest.raises(UsageError, match=r"mine\.yaml: not YAML: its text is not UTF-8"):
         expand(sweep_file=path)
+
+
+def test_a_pipe_is_no_sweep_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UsageError, match=r"pipe\.yaml: a pipe, and no file$"):
+        expand(sweep_file=tmp_path / "pipe.yaml")
 
 
 def test_a_missing_sweep_file_is_named(tmp_path):
@@ -372,6 +381,38 @@ def test_values_are_read_without_a_composition():
 def test_the_section_of_an_option_that_nothing_touches():
     assert hydra_app.untouched_section("model", "gpt2-125m")["num_layers"] == 12
     assert hydra_app.untouched_section("limits", "")["start_s"] == schema_defaults()["limits"]["start_s"]
+
+
+def test_what_an_option_was_before_the_overrides():
+    expansion = hydra_app.expand(["model=gpt2-125m", "model.num_layers=3"], multirun=False)
+    assert expansion.rows[0].config.model.num_layers == 3
+    assert [expansion.untouched("model", name)["num_layers"] for name in ("gpt2-125m", "debug")] == [12, 4]
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ("_self_", None),
+        ({"/model": "debug"}, None),
+        ({"override /model": "debug"}, ("model", "debug")),
+        ({"override  model": "debug"}, ("model", "debug")),
+    ],
+)
+def test_an_override_of_a_defaults_list(entry, found):
+    assert override_of(entry) == found
+
+
+@pytest.mark.parametrize(
+    ("body", "sections"),
+    [
+        ({"model": {}}, {"model"}),
+        ({"defaults": ["_self_", {"override /model": "debug"}], "optimizer": {}}, {"defaults", "optimizer"}),
+        ({"defaults": ["smoke", "_self_"], "optimizer": {}}, set(GROUPS)),
+    ],
+)
+def test_a_sweep_that_builds_on_another_may_change_every_section(monkeypatch, body, sections):
+    monkeypatch.setattr(options, "sweep_body", {"mine": body}.__getitem__)
+    assert options._sections_of("mine") == sections
 
 
 def test_hydra_answers_about_what_is_composed(tmp_path, capsys, monkeypatch):

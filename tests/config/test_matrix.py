@@ -1,6 +1,6 @@
 import pytest
 
-from benchrunner.config.matrix import Matrix, Pieces, build_rows
+from benchrunner.config.matrix import Matrix, Pieces, _with, build_rows
 from benchrunner.core.errors import ConfigError
 from samples import make_tree
 
@@ -75,5 +75,11 @@ def test_excluded_rows_stay_with_their_reason(match, struck):
     "entry", [{"match": {"strategy": "x"}}, {"match": "x", "reason": "y"}, {"match": {}, "reason": "y"}]
 )
 def test_an_entry_without_match_or_reason_is_refused(entry):
-    with pytest.raises(ConfigError, match=r"sweep\.exclude"):
+    with pytest.raises(ConfigError, match=r"^sweep\.exclude: "):
         rows_of({}, exclude=[entry])
+
+
+def test_one_leaf_of_a_tree_is_another_in_a_copy():
+    tree = {"a": {"b": {"c": 1, "d": 2}, "e": 3}, "f": 4}
+    assert _with(tree, ["a", "b", "c"], 5) == {"a": {"b": {"c": 5, "d": 2}, "e": 3}, "f": 4}
+    assert tree["a"]["b"]["c"] == 1

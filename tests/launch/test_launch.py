@@ -239,12 +239,40 @@ def test_a_job_has_seconds_to_end_and_what_outlives_being_killed_is_given_up(sil
     assert handle.poll() == -signal.SIGKILL and set(told[1:]) == {handle._job.marker}
 
 
-def test_what_outlives_an_agent_and_being_killed_is_given_up(silent, stuck):
+def test_what_outlives_an_agent_and_being_killed_is_given_up_with_what_it_might_say(silent, stuck):
     told, now = stuck
     handle = silent(told, 3)
+    assert handle._log.daemon
+    handle._log = SimpleNamespace(join=lambda timeout: told.append(timeout))
     assert handle.poll() is None and told == [handle._job.marker]
     now[0] += local.DRAIN_S
-    assert handle.poll() == 3
+    assert handle.poll() == 3 and told[-1] == 1.0
+
+
+class Said(io.BytesIO):
+    """What an agent said, and how it was asked for."""
+
+    def __init__(self):
+        super().__init__(b"\xff\n\x1b[1mlast\n")
+        self.asked = []
+
+    def readline(self, size=-1):
+        self.asked.append(size)
+        return super().readline(size)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_an_agent_says_is_read_to_its_end_although_the_disk_is_full(tmp_path, monkeypatch, is_full):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(local, "open", full if is_full else open, raising=False)
+    job, agent = make_job(tmp_path), Agent([])
+    agent.stdout = Said()
+    job.paths.root.mkdir()
+    local.LocalHandle(job, agent)._log.join()
+    assert agent.stdout.asked == [local.LONGEST_LINE_BYTES] * 3 and agent.stdout.closed
+    assert is_full or job.paths.agent_log.read_text() == "\ufffd\nlast\n"
 
 
 def test_only_ranks_of_the_job_that_wrote_their_file_say_where_they_are(monkeypatch, silent):
