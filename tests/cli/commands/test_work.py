@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchrunner.cli import cluster
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch import launchers
 from benchrunner.launch.fake import FakeLauncher, Script
@@ -27,7 +28,8 @@ def test_work_runs_what_is_there_and_prints_no_table(bench, sweep, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["work"], "work needs the directory of one sweep"),
+        (["work"], "work needs the directory of one sweep, e.g. bench work outputs/latest$"),
+        (["watch"], "watch needs the directory of one sweep, e.g. bench watch outputs/latest$"),
         (["--detach"], "--detach: cells of launcher=local end with bench"),
         (["launcher=plugin"], "launcher.plugin: no package brings a launcher"),
         (["launcher=slurm", "launcher.jobs=0"], "launcher.jobs: 0 is not allowed"),
@@ -85,5 +87,28 @@ def test_work_without_flags_takes_every_cell_of_the_newest_round(bench, sweep, m
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "1.5"])
-def test_no_round_is_before_the_first(bench, sweep, given):
-    assert bench("work", str(sweep), f"--round={given}")[0] == 1
+def test_no_round_is_before_the_first(bench, sweep, monkeypatch, given):
+    calls = asked(monkeypatch, "work_on", "benchrunner.run.work")
+    assert bench("work", str(sweep), f"--round={given}")[0] == 1 and calls == []
+    assert bench("work", str(sweep), "--round=1")[0] == 0 and calls[0][2]["options"].share.round == 1
+
+
+def test_a_time_is_a_duration(bench, sweep):
+    code, _, err, _ = bench("work", str(sweep), "--time", "soon")
+    assert code == 1 and err.startswith("bench: --time: 'soon' is no duration")
+
+
+def test_who_stops_watching_sees_no_tables(bench, sweep, monkeypatch):
+    calls = asked(monkeypatch, "observe", "benchrunner.run.observe", 2)
+    code, out, _, _ = bench("watch", str(sweep))
+    assert (code, out, len(calls)) == (130, "", 1)
+
+
+def test_the_allocations_of_a_cluster_are_watched_through_it(bench, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cluster, "follow_and_report", lambda *given, **more: calls.append((*given, more)) or 7)
+    place = write_plan(make_plan(cells(2, **{"launcher.name": "detached"})), tmp_path / "outputs")
+    assert bench("watch", str(place))[0] == 7
+    [(made, paths, allocator, options, more)] = calls
+    assert (len(made.cells), paths.root, type(allocator).__name__) == (2, place, "LocalAllocator")
+    assert more == {"only_watch": True} and not options.resume
