@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchrunner.config import hydra_app, keys
 from benchrunner.config.hydra_app import options
 from benchrunner.config.hydra_app.loader import explained, first_lines, schema_defaults, store_schema
-from benchrunner.config.hydra_app.sweeps import override_of
+from benchrunner.config.hydra_app.sweeps import override_of, sweep_body
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value, identity
@@ -389,6 +389,15 @@ def test_what_an_option_was_before_the_overrides():
     assert [expansion.untouched("model", name)["num_layers"] for name in ("gpt2-125m", "debug")] == [12, 4]
 
 
+def test_a_declared_sweep_is_read_as_it_stands():
+    assert sweep_body("smoke")["hydra"] == read_yaml("sweeps/smoke")["hydra"]
+
+
+def test_parameters_that_are_none_yet_are_none(tmp_path):
+    sweep = write_sweep(tmp_path / "mine.yaml", "hydra:\n  sweeper:\n    params:\nseq_len: 8\n")
+    assert [row.config.seq_len for row in expand(sweep_file=sweep)] == [8]
+
+
 @pytest.mark.parametrize(
     ("entry", "found"),
     [
@@ -469,6 +478,7 @@ def test_completion_begins_with_groups_and_commands_and_hides_what_is_not_writte
         found = hydra_app.complete(line, ["plan"])
         assert {"model=", "seq_len="} <= set(found) and found[-len(commands) :] == (commands or found)
     assert hydra_app.complete("bench hyd", []) == hydra_app.complete("bench swee", []) == []
+    assert hydra_app.complete("", ["plan"]) == hydra_app.complete("bench", ["plan"]), "asked without a line"
 
 
 def test_the_schemas_sections_are_what_is_composed():
