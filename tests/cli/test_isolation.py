@@ -51,6 +51,14 @@ def test_what_it_takes_to_fail_is_found_by_few_cells(tmp_path, run):
     assert all(cell.config.measure.steps == 2 for cell in run)
 
 
+def test_what_the_sweep_has_run_is_remembered_and_not_run(tmp_path, run):
+    row = failed(activation_checkpointing="full")
+    ask = Asker(SweepPaths(tmp_path), [row, worked()], "a-name-2fd597", ["measure.steps=2"])
+    assert ask(["seed=3", "activation_checkpointing=full"]) == "failed.exception"
+    assert ask(["seed=3"]) == "ok" and run == []
+    assert ask(["seed=nothing"]).startswith("refused (seed: nothing is not an integer")
+
+
 def test_a_failure_that_does_not_come_again_is_not_blamed_on_any_value(tmp_path, run):
     row = failed(strategy="single")
     assert isolation_lines(row, [row, worked(strategy="ddp")], SweepPaths(tmp_path)) == [

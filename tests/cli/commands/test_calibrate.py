@@ -26,6 +26,15 @@ def test_what_was_measured_becomes_lines_of_a_file(bench, tmp_path, monkeypatch)
     assert [one.record.slug for one in samples] == [one.cell.slug for one in samples] and hardware.name == "cpu"
 
 
+def test_one_sweep_is_enough_and_none_is_refused(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "calibrate", lambda *how: {})
+    planned = cells(1)
+    code, out, _, _ = bench("calibrate", str(write_sweep(tmp_path, planned, [make_record(planned[0].cell)]).root))
+    assert code == 0 and out.splitlines()[2].startswith("calibrated: 1 cells of cli of ")
+    code, _, err, _ = bench("calibrate")
+    assert (code, err) == (1, "bench: calibrate needs the directory of a sweep, e.g. bench calibrate outputs/latest\n")
+
+
 def test_sweeps_of_several_devices_are_refused(bench, tmp_path):
     planned = cells(1)
     sweeps = [

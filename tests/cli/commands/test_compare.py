@@ -10,7 +10,7 @@ import pytest
 
 from benchrunner.cli.arguments import parse
 from benchrunner.cli.commands.compare import _options, _pairs_plan
-from benchrunner.compare import pairs
+from benchrunner.compare import gate, pairs
 from benchrunner.compare.gate import GateOptions
 from benchrunner.core.errors import UsageError
 from fake_sweeps import cells
@@ -126,13 +126,16 @@ def test_cells_are_run_again_by_the_bench_of_their_side_and_decide(bench, sweeps
         calls.append((cells, sides, rerun, plan))
         return {one.cell_id: [0.2, 0.2001, 0.1999] for one in cells}
 
+    judged, judge = [], gate.compare
     monkeypatch.setattr(pairs, "run_pairs", run_pairs)
+    monkeypatch.setattr(gate, "compare", lambda *how, **more: judged.append((how[2:], more)) or judge(*how, **more))
     base, new = sweeps(1.05)
     words = ["compare", base, new, "--confirm", "--base-bench", "'/a b/bench' -x", "--pairs", "4"]
     code, out, _, _ = bench(*words)
     [(cells, sides, rerun, plan)] = calls
     assert code == 3 and out.splitlines()[-1].startswith("FAIL") and len(cells) == 1 and plan.most == 4
     assert [str(side.paths.root) for side in sides] == [base, new]
+    assert judged == [((), {}), (({cells[0].cell_id: [0.2, 0.2001, 0.1999]},), {"num_looks": 2})]
     assert rerun.commands == {base: ["/a b/bench", "-x"], new: [sys.executable, "-m", "benchrunner"]}
     bench("compare", base, new, "--decide", "--new-bench", "other")
     assert calls[1][2].commands == {base: [sys.executable, "-m", "benchrunner"], new: ["other"]}
