@@ -123,11 +123,15 @@ def test_others_are_told_although_one_of_them_cannot_be(monkeypatch, tmp_path, c
     told = []
     tables = SimpleNamespace(violated=["smaller", "faster"])
     monkeypatch.setattr(module, "show_report", lambda sweeps: told.append(sweeps) or tables)
-    monkeypatch.setattr("benchrunner.report.job_summary.job_summary", lambda tables: "a summary")
+    monkeypatch.setattr("benchrunner.report.job_summary.job_summary", lambda given: f"summary of {given.violated}")
     monkeypatch.setattr(module, "add_to_job_summary", lambda text: told.append(text) or raises(OSError(28, "full"))())
     monkeypatch.setattr(module, "write_junit", lambda *given: told.append(given) or raises(UsageError("no junit"))())
     paths = SweepPaths(tmp_path)
-    assert report(paths, ended(0), "junit.xml") == 3 and told == [[paths], "a summary", (tables, "junit.xml")]
+    assert report(paths, ended(0), "junit.xml") == 3 and told == [
+        [paths],
+        "summary of ['smaller', 'faster']",
+        (tables, "junit.xml"),
+    ]
     said = ("the job's summary cannot be written: [Errno 28] full", "no junit")
     violated = ("the sweep expects otherwise: smaller", "the sweep expects otherwise: faster")
     lines = [f"bench: {line}" for line in said]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from benchrunner.config.matrix import Matrix, Pieces, _with, build_rows
@@ -33,6 +35,15 @@ def test_an_empty_product_is_one_row():
 def test_changes_of_the_fixed_part_are_in_every_row():
     rows = rows_of({"strategy": ("single", "ddp")}, seq_len=8, timeout_s=5.0, out_dir="elsewhere")
     assert [row.overrides for row in rows] == [{"seq_len": 8, "timeout_s": 5.0}] * 2
+    assert rows[0].config.model is rows[1].config.model, "what is alike is made once"
+
+
+def test_a_launcher_other_than_the_usual_one_is_repeated_by_name():
+    slurm, pieces = {**USUAL, "launcher": "slurm"}, make_pieces()
+    pristine = {**pieces.pristine, "launcher": {"slurm": make_tree(slurm, {})["launcher"]}}
+    base = make_tree(slurm, {"launcher.partition": "big"})
+    [row] = build_rows([Matrix(axes={})], replace(pieces, base=base, pristine=pristine))
+    assert row.overrides == {"launcher": "slurm", "launcher.partition": "big"}
 
 
 def test_equal_cells_of_two_products_are_one_row():
