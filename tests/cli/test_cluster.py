@@ -107,8 +107,8 @@ def test_gpus_that_were_named_and_are_refused_are_an_error(planned):
 def test_nodes_that_leave_no_answer_are_quoted(planned, monkeypatch):
     nodes = Nodes()
     nodes.submit = lambda sweep, request: "7"
-    nodes.logs = lambda sweep, job: {"7": "no python\nsrun: error: of it all\n"}[job]
-    with pytest.raises(UsageError, match=r"launcher: the nodes could not be examined: .*of it all"):
+    nodes.logs = lambda sweep, job: {"7": f"no python\nsrun: error: of it all, {sweep.is_dir()}\n"}[job]
+    with pytest.raises(UsageError, match=r"launcher: the nodes could not be examined: .*of it all, True"):
         planned(nodes)
 
 
