@@ -372,8 +372,9 @@ def test_a_description_is_the_option_files():
 
 
 def test_values_are_read_without_a_composition():
-    assert hydra_app.read_values(["timeout_s=60", "launcher.partition=x"]) == {
+    assert hydra_app.read_values(["timeout_s=60", "strategy=ddp", "launcher.partition=x"]) == {
         "timeout_s": 60.0,
+        "strategy": "ddp",
         "launcher.partition": "x",
     }
 
@@ -433,6 +434,7 @@ def test_hydra_answers_about_what_is_composed(tmp_path, capsys, monkeypatch):
     assert hydra_app.pass_through(["--cfg", "job"], sweep) == 0
     assert "seq_len: 77" in capsys.readouterr().out
     assert hydra_app.pass_through(["--cfg", "job", "model=nothing"]) == 1
+    assert hydra_app.pass_through(["--hydra-help"]) == 0
     assert sys.argv is words
 
 
