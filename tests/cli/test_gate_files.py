@@ -1,8 +1,10 @@
 """Where findings go: a file and its folder, the summary of a job; and what is said where they cannot."""
 
+from argparse import Namespace
+
 import pytest
 
-from benchrunner.cli.gate_files import SUMMARY, add_to_job_summary, write_file
+from benchrunner.cli.gate_files import SUMMARY, add_to_job_summary, show_findings, write_file
 from benchrunner.core.errors import UsageError
 
 
@@ -26,3 +28,12 @@ def test_a_summary_is_added_to_where_there_is_one(tmp_path, monkeypatch):
     add_to_job_summary("one ")
     add_to_job_summary("two")
     assert (tmp_path / "summary.md").read_text() == "one two"
+
+
+def test_a_summary_that_cannot_be_written_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(SUMMARY, str(tmp_path / "nowhere" / "summary.md"))
+    nothing = Namespace(json=False, markdown=None, junit=None)
+    with pytest.raises(UsageError) as refused:
+        show_findings(nothing, text="text", markdown="markdown", document={}, junit=str)
+    why = f"{SUMMARY}={tmp_path}/nowhere/summary.md: cannot be written: No such file or directory"
+    assert str(refused.value) == why and capsys.readouterr().out == "text\n"
