@@ -78,3 +78,25 @@ def test_the_refusal_lists_what_may_be_written():
     with pytest.raises(UsageError) as refusal:
         split_command(["nonsense"])
     assert re.search(rf"commands: {', '.join(SUBCOMMANDS)}, or key=value overrides, or FILE.yaml", str(refusal.value))
+
+
+@pytest.mark.parametrize("words", [["strategy", "=", "ddp"], ["strategy", "=ddp"], ["-m", "strategy", "=", "ddp"]])
+def test_an_override_with_spaces_is_written_together(words):
+    with pytest.raises(UsageError, match=r"\(did you mean strategy=ddp\? An override has no spaces\)"):
+        split_command(words)
+
+
+@pytest.mark.parametrize(
+    ("word", "after", "hint"),
+    [
+        ("--model", ["debug"], "write model=debug"),
+        ("--batch-size=4", [], "write micro_batch_size=4"),
+        ("--micro-batch-size", [], "write micro_batch_size=VALUE"),
+        ("--seq_len", ["--json", "plan"], "write seq_len=VALUE"),
+        ("--jsno", ["x"], "did you mean --json?"),
+    ],
+)
+def test_a_flag_that_is_an_override_is_written_as_one(word, after, hint):
+    with pytest.raises(UsageError) as refusal:
+        parse("run", [word, *after])
+    assert f"no flag {word!r} ({hint}); bench knows " in str(refusal.value)

@@ -10,8 +10,10 @@ import pytest
 from benchrunner.cli import cluster
 from benchrunner.cli.overrides import plan_overrides
 from benchrunner.core.errors import UsageError
+from benchrunner.core.paths import SweepPaths
 from benchrunner.launch import launchers
 from benchrunner.launch.allocation import JobState
+from benchrunner.run.follow import Following
 
 
 class Nodes:
@@ -100,3 +102,27 @@ def test_who_is_told_to_end_while_it_asks_leaves_no_job(planned, signum):
 def test_gpus_that_were_named_and_are_refused_are_an_error(planned):
     with pytest.raises(UsageError, match="no GPUs here"):
         planned(Nodes(), "launcher.gpus_per_node=8")
+
+
+def test_nodes_that_leave_no_answer_are_quoted(planned, monkeypatch):
+    nodes = Nodes()
+    nodes.submit = lambda sweep, request: "7"
+    nodes.logs = lambda sweep, job: {"7": f"no python\nsrun: error: of it all, {sweep.is_dir()}\n"}[job]
+    with pytest.raises(UsageError, match=r"launcher: the nodes could not be examined: .*of it all, True"):
+        planned(nodes)
+
+
+@pytest.mark.parametrize(("detach", "only_watch"), [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("summary", [None, "how it ended"])
+def test_who_detaches_is_told_the_directory_and_who_follows_sees_the_tables(
+    monkeypatch, tmp_path, capsys, detach, only_watch, summary
+):
+    called = []
+    paths = SweepPaths(tmp_path)
+    monkeypatch.setattr("benchrunner.run.follow.follow_plan", lambda *given: called.append(given) or summary)
+    monkeypatch.setattr("benchrunner.cli.run_and_report.report", lambda *given: called.append(given) or 7)
+    how = {name: True for name, is_so in (("detach", detach), ("only_watch", only_watch)) if is_so}
+    code = cluster.follow_and_report("plan", paths, "allocator", "options", "junit", **how)
+    assert called[0] == ("plan", paths, "allocator", "options", Following(detach=detach, only_watch=only_watch))
+    assert called[1:] == ([] if summary is None else [(paths, summary, "junit")])
+    assert (code, capsys.readouterr().out) == ((0, f"{tmp_path}\n") if summary is None else (7, ""))

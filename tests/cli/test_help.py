@@ -11,6 +11,7 @@ from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS
 from benchrunner.cli.help import help_text, usage
 from benchrunner.cli.main import main
 from benchrunner.core.axes import GROUPS
+from benchrunner.core.paths import config_dir
 
 EXAMPLES = [(name, example.line) for name, command in COMMANDS.items() for example in command.examples]
 
@@ -93,3 +94,26 @@ def test_every_example_can_be_planned(line, capsys, tmp_path, monkeypatch):
     _, rest = split_command(shlex.split(line)[1:])
     assert main(["plan", "--json", *rest]) == 0
     assert capsys.readouterr().out.startswith("{")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_has_its_options_or_the_first_six_and_how_many_more(group):
+    names = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    shown = names if len(names) <= 8 else [*names[:6], f"… {len(names) - 6} more"]
+    line = " ".join(section(help_text("run"), "groups (bench list").split())
+    assert f" {group}= {' | '.join(shown)}" in line
+
+
+def test_usage_is_indented_below_its_command_and_keeps_flags_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    first, *others = help_text("resume").split("\n\n")[0].splitlines()
+    assert first.startswith("usage: bench resume [--mix] [--budget TIME]") and len(others) > 1
+    assert all(re.match(r" {20}(\[--|DIR)", line) for line in others)
+
+
+def test_where_columns_find_no_room_the_second_is_below_the_first(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = section(help_text("resume"), "flags:").splitlines()
+    assert lines[1] == "  --mix" and all(re.match(r" {6}\w", line) for line in lines[2:4])
+    monkeypatch.setenv("COLUMNS", "120")
+    assert re.match(r"  --mix {2,}even on ", section(help_text("resume"), "flags:").splitlines()[1])

@@ -5,7 +5,10 @@ import pytest
 from benchrunner.cli import isolation
 from benchrunner.cli.isolation import Asker, isolation_lines
 from benchrunner.core.errors import UsageError
+from benchrunner.core.files import write_json
 from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import record_to_dict
+from benchrunner.store.runs import ExitSummary
 from samples import make_cell, make_record, make_row
 
 SETTINGS = {"measure.steps": 2}
@@ -48,6 +51,14 @@ def test_what_it_takes_to_fail_is_found_by_few_cells(tmp_path, run):
     assert all(cell.config.measure.steps == 2 for cell in run)
 
 
+def test_what_the_sweep_has_run_is_remembered_and_not_run(tmp_path, run):
+    row = failed(activation_checkpointing="full")
+    ask = Asker(SweepPaths(tmp_path), [row, worked()], "a-name-2fd597", ["measure.steps=2"])
+    assert ask(["seed=3", "activation_checkpointing=full"]) == "failed.exception"
+    assert ask(["seed=3"]) == "ok" and run == []
+    assert ask(["seed=nothing"]).startswith("refused (seed: nothing is not an integer")
+
+
 def test_a_failure_that_does_not_come_again_is_not_blamed_on_any_value(tmp_path, run):
     row = failed(strategy="single")
     assert isolation_lines(row, [row, worked(strategy="ddp")], SweepPaths(tmp_path)) == [
@@ -61,6 +72,37 @@ def test_a_rule_answers_without_a_run(tmp_path, run):
     row = make_row(cell, make_record(cell, "unsupported", "rule.nf4_train", "no"))
     assert isolation_lines(row, [row], SweepPaths(tmp_path))[0] == "rule.nf4_train takes precision=nf4"
     assert [one.axes["precision"] for one in run] == ["bf16"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (("ok",), "ok"), (("oom", "oom.device", "too much"), "oom.device"), (None, "None"),
+        (("skipped", "skipped.interrupted", "by hand"), None),
+    ],
+)  # fmt: skip
+def test_a_cell_is_run_in_a_sweep_of_its_own_below_that_of_the_question(tmp_path, monkeypatch, capsys, ended, code):
+    ran = []
+
+    def run_plan(made, paths, *, launcher, options):
+        ran.append((made, paths, launcher, options))
+        place = paths.cell(made.cells[0].place).record
+        if ended:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_json(place, record_to_dict(make_record(made.cells[0].cell, *ended)))
+        return ExitSummary(counts={}, num_attempted=1, interrupted_by=2 if code is None else None)
+
+    monkeypatch.setattr("benchrunner.run.sweep.run_plan", run_plan)
+    ask = Asker(SweepPaths(tmp_path), [], "a-cell-of-name-2fd597", ["measure.steps=2", "launcher.preload=false"])
+    if code is None:
+        with pytest.raises(UsageError, match=f"interrupted; the cells that were run are in {tmp_path}/isolate"):
+            ask(["seed=3"])
+    else:
+        assert ask(["seed=3"]) == code
+    [(made, paths, launcher, options)] = ran
+    assert (made.sweep_name, paths.root.parent) == ("2fd597", tmp_path / "isolate" / "2fd597") and paths.plan.exists()
+    assert (made.cells[0].cell.config.seed, made.cells[0].cell.config.measure.steps) == (3, 2)
+    assert not launcher._preloads and options.infer and capsys.readouterr().err == "trying seed=3\n"
 
 
 def test_a_cell_that_did_not_fail_has_nothing_to_isolate(tmp_path):

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import benchrunner.__main__
 from benchrunner.cli.help import help_text
 from benchrunner.cli.main import main
+from benchrunner.config import hydra_app
 from benchrunner.core.paths import CHECKOUT
 
 HEAVY = {"torch", "pandas", "numpy", "hydra", "omegaconf", "rich", "yaml", "psutil", "jinja2", "lightning"}
@@ -63,6 +65,19 @@ def test_the_composed_configuration_passes_through_to_hydra(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
     assert "name: gpt2-125m" in done.stdout
+
+
+def test_hydra_is_given_the_overrides_and_the_sweep_file(bench, monkeypatch):
+    given = []
+    monkeypatch.setattr(hydra_app, "pass_through", lambda *words: given.append(words) or 7)
+    assert bench("plan", "--cfg", "job", "model=debug", "mine.yaml", "-m")[0] == 7
+    assert bench("--info")[0] == 7
+    assert given == [(["--cfg", "job", "model=debug"], Path("mine.yaml")), (["--info"], None)]
+
+
+def test_completion_without_a_line_begins_with_the_commands(bench, monkeypatch):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    assert {"plan", "model="} <= set(bench("-sc", "query=bash")[1].split())
 
 
 def test_completion_answers_on_stdout(bench, monkeypatch):

@@ -86,3 +86,26 @@ def test_the_streams_of_before_come_back():
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[31m", "a\u202eb"])
 def test_a_folder_that_no_line_can_name_is_refused(refused, text):
     refused([f"out_dir='{text}'"], "out_dir: .*cannot be printed")
+
+
+def test_a_descriptor_leads_nowhere_and_no_other_stays_open(tmp_path):
+    descriptor = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
+    before = sorted(os.listdir("/proc/self/fd"))
+    streams._open_nowhere(descriptor)
+    assert os.write(descriptor, b"x") == 1 and os.read(descriptor, 1) == b""
+    assert os.readlink(f"/proc/self/fd/{descriptor}") == os.devnull and (tmp_path / "file").read_text() == ""
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    os.close(descriptor)
+
+
+def test_a_descriptor_that_was_free_is_what_is_opened(monkeypatch):
+    reader, writer = os.pipe()
+    monkeypatch.setattr(streams.os, "open", lambda path, flags: writer)
+    streams._open_nowhere(writer)
+    os.close(writer)
+    os.close(reader)
+
+
+def test_without_a_stream_there_is_one_that_goes_nowhere():
+    with streams._nowhere() as stream:
+        assert stream.name == os.devnull and stream.encoding == "utf-8" and stream.write("ß") == 1

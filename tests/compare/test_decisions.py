@@ -42,6 +42,8 @@ def test_a_drift_within_one_side_makes_differences_unbelievable():
     found = decide(cells, 0.03)
     assert (found.num_alarms, found.num_alarm_tests) == (2, 20)
     assert {one.decision for one in found.cells.values()} == {"undecided"}
+    same = decide(cells | {"same": [steady, steady]}, 0.03).cells["same"]
+    assert (same.decision, same.doubt) == ("same", None)
     assert "of this cell differ as much" in found.cells["drifts"].doubt
     assert "in 2 of 20 cases" in found.cells["0"].doubt
 
@@ -60,6 +62,12 @@ def test_without_a_drift_they_are_believed():
 def test_as_many_alarms_as_chance_makes_are_no_doubt(own, alarms, tests, where):
     doubt = _doubt(own, alarms, tests)
     assert doubt is None if where is None else f"the halves of one side {where} differ as much" in doubt
+
+
+def test_the_correction_is_for_all_cells_and_what_was_measured_once_has_no_halves():
+    found = decide({"twice": [[0.0, 0.001], [0.0, 0.001]], "once": [[0.0], [0.0]]}, 0.03)
+    assert {one.alpha for one in found.cells.values()} == {0.025}
+    assert (found.num_alarms, found.num_alarm_tests) == (0, 2)
 
 
 def test_pairs_are_corrected_for_cells_and_looks():

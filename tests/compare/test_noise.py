@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from benchrunner.compare.noise import estimate_noise
+from benchrunner.compare.noise import _rounds, estimate_noise
 
 DRAW = random.Random(7)
 
@@ -48,3 +48,27 @@ def test_one_repeated_cell_speaks_for_the_others():
     noise = estimate_noise([[[0.0, 0.02], [0.0]], [[1.0], [1.0]]])
     assert (noise.total_df, math.isinf(noise.prior_df)) == (1.0, True)
     assert noise.of_cell([[1.0], [1.0]]) == (pytest.approx(2e-4), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("spread", "prior_df", "factor"),
+    [(math.sqrt(math.pi**2 / 3 - 1), 2.0, 2 / math.e), (math.sqrt(math.pi**2 / 3 - 2), 4.0, 1.0)],
+)
+def test_how_far_cells_differ_by_hand(spread, prior_df, factor):
+    """Four degrees of freedom each: ψ(2) = 1 - γ, ψ'(2) = π²/6 - 1; and those of the prior, where ψ'(d0 / 2) is π²/6
+    (d0 = 2, ψ(1) = -γ) and π²/6 - 1 (d0 = 4)."""
+    variances = [1e-4 * math.exp(shift) for shift in (-spread, 0.0, spread)]
+    noise = estimate_noise([[[5 - math.sqrt(one), 5, 5 + math.sqrt(one)]] * 2 for one in variances])
+    assert (noise.prior_df, noise.total_df) == (pytest.approx(prior_df), 12.0)
+    assert noise.variance == pytest.approx(1e-4 * factor)
+
+
+@pytest.mark.parametrize(("pooled", "share"), [(5.0, 0.5), (1.0, 1.0), (20.0, 0.0)])
+def test_what_rounds_share_by_hand(pooled, share):
+    """Squares of 2 · 1.5² with one degree of freedom and 2 · 2² with two; a third of the noise is the cells' own."""
+    both = [[[1.0, 3.0], [10.0, 12.0, 14.0]], [[2.0, 6.0]], [[7.0]]]
+    assert _rounds(both, pooled) == (pytest.approx(share), 3.0)
+
+
+def test_where_nothing_was_measured_twice_no_round_tells_anything():
+    assert _rounds([[[1.0], [2.0]], [[3.0]]], 5.0) == (0.0, 0.0)

@@ -1,18 +1,24 @@
+import os
 import random
+import sys
 from dataclasses import asdict, replace
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import hydra_app, keys
-from benchrunner.config.hydra_app.loader import store_schema
+from benchrunner.config.hydra_app import options
+from benchrunner.config.hydra_app.loader import explained, first_lines, schema_defaults, store_schema
+from benchrunner.config.hydra_app.sweeps import override_of, sweep_body
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value, identity
 from benchrunner.core.errors import ConfigError, UsageError
 from benchrunner.core.schema import SweepConfig
-from samples import make_config
+from samples import make_config, read_yaml
 
 AXIS_VALUES = {
     "model": ["debug", "gpt2-125m", "llama2-7b"],
@@ -224,7 +230,7 @@ def test_declared_sweeps_have_a_description():
         ("hydra: {sweeper: {params: {strategy: 'ddp,sngle'}}}\n", r"sngle.*did you mean single\?"),
         ("- a\n", "not a sweep"),
         ("", "not a sweep"),
-        ("a: [\n", "not YAML"),
+        ("a: [\n", r"wrong\.yaml: not YAML: while parsing a flow node"),
     ],
 )
 def test_a_wrong_sweep_file_is_one_message(tmp_path, text, message):
@@ -237,6 +243,12 @@ def test_a_sweep_file_of_another_encoding_is_named(tmp_path):
     path.write_bytes(SWEEP.encode("utf-16"))
     with pytest.raises(UsageError, match=r"mine\.yaml: not YAML: its text is not UTF-8"):
         expand(sweep_file=path)
+
+
+def test_a_pipe_is_no_sweep_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UsageError, match=r"pipe\.yaml: a pipe, and no file$"):
+        expand(sweep_file=tmp_path / "pipe.yaml")
 
 
 def test_a_missing_sweep_file_is_named(tmp_path):
@@ -309,8 +321,10 @@ def test_a_wrong_word_is_one_message(word, message):
 
 @pytest.mark.parametrize("word", ["strategy=fsdp,ddp", "seq_len=1,2", "seq_len=range(1,3)", "model=glob(*)"])
 def test_a_list_needs_multirun(word):
-    with pytest.raises(ConfigError, match="add -m"):
+    with pytest.raises(ConfigError, match=rf"^{word.partition('=')[0]}: \d+ values make a matrix; add -m"):
         expand(word, multirun=False)
+    with pytest.raises(ConfigError, match="add -m"):
+        hydra_app.read_values([word])
 
 
 def test_no_warmup_is_allowed():
@@ -353,13 +367,102 @@ def test_every_option_has_a_description():
             assert option.description, (group, option.name)
 
 
+def test_a_description_is_the_option_files():
+    described = {option.name: option.description for option in hydra_app.list_options("strategy")}
+    assert described["ddp"] == read_yaml("strategy/ddp")["description"]
+
+
+def test_values_are_read_without_a_composition():
+    assert hydra_app.read_values(["timeout_s=60", "strategy=ddp", "launcher.partition=x"]) == {
+        "timeout_s": 60.0,
+        "strategy": "ddp",
+        "launcher.partition": "x",
+    }
+
+
+def test_the_section_of_an_option_that_nothing_touches():
+    assert hydra_app.untouched_section("model", "gpt2-125m")["num_layers"] == 12
+    assert hydra_app.untouched_section("limits", "")["start_s"] == schema_defaults()["limits"]["start_s"]
+
+
+def test_what_an_option_was_before_the_overrides():
+    expansion = hydra_app.expand(["model=gpt2-125m", "model.num_layers=3"], multirun=False)
+    assert expansion.rows[0].config.model.num_layers == 3
+    assert [expansion.untouched("model", name)["num_layers"] for name in ("gpt2-125m", "debug")] == [12, 4]
+
+
+def test_a_declared_sweep_is_read_as_it_stands():
+    assert sweep_body("smoke")["hydra"] == read_yaml("sweeps/smoke")["hydra"]
+
+
+def test_parameters_that_are_none_yet_are_none(tmp_path):
+    sweep = write_sweep(tmp_path / "mine.yaml", "hydra:\n  sweeper:\n    params:\nseq_len: 8\n")
+    assert [row.config.seq_len for row in expand(sweep_file=sweep)] == [8]
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ("_self_", None),
+        ({"/model": "debug"}, None),
+        ({"override /model": "debug"}, ("model", "debug")),
+        ({"override  model": "debug"}, ("model", "debug")),
+    ],
+)
+def test_an_override_of_a_defaults_list(entry, found):
+    assert override_of(entry) == found
+
+
+@pytest.mark.parametrize(
+    ("body", "sections"),
+    [
+        ({"model": {}}, {"model"}),
+        ({"defaults": ["_self_", {"override /model": "debug"}], "optimizer": {}}, {"defaults", "optimizer"}),
+        ({"defaults": ["smoke", "_self_"], "optimizer": {}}, set(GROUPS)),
+    ],
+)
+def test_a_sweep_that_builds_on_another_may_change_every_section(monkeypatch, body, sections):
+    monkeypatch.setattr(options, "sweep_body", {"mine": body}.__getitem__)
+    assert options._sections_of("mine") == sections
+
+
+def test_hydra_answers_about_what_is_composed(tmp_path, capsys, monkeypatch):
+    words = ["program", "kept"]
+    monkeypatch.setattr("sys.argv", words)
+    assert hydra_app.pass_through(["--cfg", "job", "model=gpt2-125m"]) == 0
+    assert "name: gpt2-125m" in capsys.readouterr().out
+    sweep = write_sweep(tmp_path / "mine.yaml", "seq_len: 77\n")
+    assert hydra_app.pass_through(["--cfg", "job"], sweep) == 0
+    assert "seq_len: 77" in capsys.readouterr().out
+    assert hydra_app.pass_through(["--cfg", "job", "model=nothing"]) == 1
+    assert hydra_app.pass_through(["--hydra-help"]) == 0
+    assert sys.argv is words
+
+
+def test_what_is_wrong_is_said_without_the_lines_of_internals():
+    text = "In 'config': odd\n\nthe first\n full_key: a\nobject_type=B\n\nSee https://x\nreference_type=C\n the rest \n"
+    assert first_lines(text) == "the first; the rest"
+
+
+def test_what_omegaconf_raises_is_one_message_with_the_key_of_any_of_its_causes():
+    inner = OmegaConfBaseException("inner")
+    inner.full_key, inner.msg = "a.b", "In 'x'\nwhy"
+    with pytest.raises(ConfigError, match=r"^a.b: why$"), explained():
+        try:
+            raise inner
+        except OmegaConfBaseException as error:
+            raise HydraException("outer\nfull_key: a.b") from error
+    with pytest.raises(ConfigError, match=r"^c: outer$"), explained():
+        raise HydraException("outer\nfull_key: c")
+
+
 def test_aliases_say_what_they_mean():
     [alias] = [option for option in hydra_app.list_options("strategy") if option.name == "fsdp"]
     assert alias.alias_of == "fsdp_stage3"
 
 
 def test_an_unknown_group_is_named():
-    with pytest.raises(ConfigError, match=r"did you mean strategy\?"):
+    with pytest.raises(ConfigError, match=r"^stratgy: no such group \(did you mean strategy\?\); allowed: model, "):
         hydra_app.list_options("stratgy")
 
 
@@ -368,6 +471,17 @@ def test_completion_strips_the_subcommand_and_completes_after_the_last_comma():
     assert hydra_app.complete("bench -m strategy=ddp,sin", ["plan"]) == ["strategy=ddp,single"]
     assert hydra_app.complete("bench pl", ["plan", "list"]) == ["plan"]
     assert "model.num_layers=" in hydra_app.complete("bench plan --json model.num_l", ["plan"])
+    found = hydra_app.complete("bench -m strategy=ddp,single,fsdp_", [])
+    assert found == ["strategy=ddp,single,fsdp_stage2", "strategy=ddp,single,fsdp_stage3"]
+    assert hydra_app.complete("bench model=gpt2-125m model.num_layers=", []) == ["model.num_layers=12"]
+
+
+def test_completion_begins_with_groups_and_commands_and_hides_what_is_not_written():
+    for line, commands in (("bench", ["plan"]), ("bench ", ["plan"]), ("bench strategy=ddp ", [])):
+        found = hydra_app.complete(line, ["plan"])
+        assert {"model=", "seq_len="} <= set(found) and found[-len(commands) :] == (commands or found)
+    assert hydra_app.complete("bench hyd", []) == hydra_app.complete("bench swee", []) == []
+    assert hydra_app.complete("", ["plan"]) == hydra_app.complete("bench", ["plan"]), "asked without a line"
 
 
 def test_the_schemas_sections_are_what_is_composed():
@@ -388,3 +502,16 @@ def test_what_is_asked_of_predictions_tells_them_apart():
     ids = {identity(row.axes, row.overrides) for row in rows}
     elsewhere = hydra_app.expand(["hardware=a100-sxm-80gb", *words[1:]], multirun=True).rows
     assert len(ids | {identity(row.axes, row.overrides) for row in elsewhere}) == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("model:debug", "model=debug"), ("2:x", None), ("smoke", "+sweeps=smoke"), ("ddp", "strategy=ddp"),
+        ("zero2", "strategy=fsdp_stage2"), ("qlora", "workload=lora precision=nf4"), ("nothing", None),
+        ("none", "activation_checkpointing=none"), ("model", "model=VALUE"), ("optim", "optimizer=VALUE"),
+        ("false", "strategy=single or compile=eager"),
+    ],
+)  # fmt: skip
+def test_what_a_bare_word_means(word, meant):
+    assert hydra_app.meant_by_bare_word(word) == (f" (did you mean {meant}?)" if meant else "")

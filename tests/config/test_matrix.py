@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from benchrunner.config.matrix import Matrix, Pieces, build_rows
+from benchrunner.config.matrix import Matrix, Pieces, _with, build_rows
 from benchrunner.core.errors import ConfigError
 from samples import make_tree
 
@@ -33,6 +35,15 @@ def test_an_empty_product_is_one_row():
 def test_changes_of_the_fixed_part_are_in_every_row():
     rows = rows_of({"strategy": ("single", "ddp")}, seq_len=8, timeout_s=5.0, out_dir="elsewhere")
     assert [row.overrides for row in rows] == [{"seq_len": 8, "timeout_s": 5.0}] * 2
+    assert rows[0].config.model is rows[1].config.model, "what is alike is made once"
+
+
+def test_a_launcher_other_than_the_usual_one_is_repeated_by_name():
+    slurm, pieces = {**USUAL, "launcher": "slurm"}, make_pieces()
+    pristine = {**pieces.pristine, "launcher": {"slurm": make_tree(slurm, {})["launcher"]}}
+    base = make_tree(slurm, {"launcher.partition": "big"})
+    [row] = build_rows([Matrix(axes={})], replace(pieces, base=base, pristine=pristine))
+    assert row.overrides == {"launcher": "slurm", "launcher.partition": "big"}
 
 
 def test_equal_cells_of_two_products_are_one_row():
@@ -75,5 +86,11 @@ def test_excluded_rows_stay_with_their_reason(match, struck):
     "entry", [{"match": {"strategy": "x"}}, {"match": "x", "reason": "y"}, {"match": {}, "reason": "y"}]
 )
 def test_an_entry_without_match_or_reason_is_refused(entry):
-    with pytest.raises(ConfigError, match=r"sweep\.exclude"):
+    with pytest.raises(ConfigError, match=r"^sweep\.exclude: "):
         rows_of({}, exclude=[entry])
+
+
+def test_one_leaf_of_a_tree_is_another_in_a_copy():
+    tree = {"a": {"b": {"c": 1, "d": 2}, "e": 3}, "f": 4}
+    assert _with(tree, ["a", "b", "c"], 5) == {"a": {"b": {"c": 5, "d": 2}, "e": 3}, "f": 4}
+    assert tree["a"]["b"]["c"] == 1

@@ -29,7 +29,11 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
     ("text", "message"),
     [
         ("strategy: [fsdp, ddp]", "under hydra.sweeper.params write strategy: fsdp,ddp"),
-        ("precision: fp32", "override /precision: OPTION"),
+        (
+            "precision: fp32",
+            "^precision: 'fp32' is no section; under hydra.sweeper.params write precision: fp32, or under defaults: "
+            "- override /precision: OPTION$",
+        ),
         ("params: {strategy: 'fsdp,ddp'}", "params: belongs under hydra.sweeper.params"),
         ("include: [{strategy: ddp}]", "include: belongs under sweep.include"),
         (
@@ -37,6 +41,20 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
             "strategy: a list of YAML is no sweep; write strategy: fsdp,ddp",
         ),
         ("seq_lenn: 5", "did you mean seq_len"),
+        ("hydra: nothing", "^hydra: 'nothing' is no section; below hydra.sweeper.params stand lines KEY: VALUE,VALUE$"),
+        ("hydra:", "^hydra: None is no section"),
+        ("hydra: {sweeper: 5}", "^hydra.sweeper: 5 is no section"),
+        ("hydra:\n  sweeper:", "^hydra.sweeper: None is no section"),
+        ("hydra: {sweeper: {params: [strategy=ddp]}}", r"^hydra.sweeper.params: \['strategy=ddp'\] is no section"),
+        ("defaults:", "^defaults: None is no list of lines - override /GROUP: OPTION$"),
+        ("defaults: {override /strategy: ddp}", "^defaults: .*'ddp'} is no list of lines"),
+        ("defaults: [5]", "^defaults: 5 is no line - override /GROUP: OPTION$"),
+        ("defaults: [{}]", "^defaults: {} is no line"),
+        ("defaults: [{override /model: [5]}]", "^defaults: .* is no line"),
+        ("defaults: [{5: debug}]", "^defaults: {5: 'debug'} is no line"),
+        ("defaults: [{override /model: 5}]", "^defaults: {'override /model': 5} is no line"),
+        ("defaults: [{override /model: debug, override /strategy: ddp}]", "is no line - override /GROUP: OPTION$"),
+        ("defaults: [{override /model: [debug]}]", "^model: override /model: .*: a list is no sweep"),
     ],
 )
 def test_what_people_write_in_sweep_files(tmp_path, text, message):

@@ -12,7 +12,8 @@ for line in sys.stdin:
     question = json.loads(line)
     if question["size"] == 13:
         sys.exit("no luck")
-    print("a library says hello")
+    sys.stdout.buffer.write(b"a library says \\xff\\n")
+    sys.stdout.buffer.flush()
     print(json.dumps({"peak_memory_bytes": 2 * question["size"]}), flush=True)
 """
 
@@ -82,7 +83,9 @@ def test_a_process_that_cannot_be_started_or_does_not_end_refuses(ask, monkeypat
     assert "No such file" in ask(1)[0][0]["refused"]
 
 
-def test_a_dry_run_sees_no_gpu_and_has_one_thread(tmp_path, ask):
+def test_a_dry_run_sees_no_gpu_and_has_one_thread(tmp_path, ask, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     text = "import json, os; print(json.dumps({n: os.environ[n] for n in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS')}))"
     (tmp_path / "stand_in.py").write_text(text)
     assert ask(1)[0] == [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}]
@@ -103,6 +106,11 @@ def test_what_was_answered_before_the_time_was_up_counts(ask, monkeypatch):
     answers, _ = ask(1, 2)
     late = f"the dry run ended early: no answer within {2 * dry_runs.TIMEOUT_S:.0f} s"
     assert answers == [{"peak_memory_bytes": 7}, {"refused": late}]
+
+
+@pytest.mark.parametrize(("output", "text"), [(None, ""), (b"a\xff", "a\ufffd"), ("a", "a")])
+def test_what_was_written_is_text(output, text):
+    assert dry_runs._text(output) == text
 
 
 def test_a_damaged_answer_is_refused_by_name(ask):

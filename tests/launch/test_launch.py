@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +16,7 @@ from benchrunner.core.faults import Fault
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch import launchers, local, processes, variables
+from benchrunner.launch.allocation import Request
 from benchrunner.launch.job import Job, rank_pids, write_job
 from samples import CPU, H200, make_cell
 
@@ -116,10 +119,11 @@ def test_a_cold_cell_has_a_cache_of_its_own(tmp_path):
     assert not cold.paths.cache.exists()
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyError])
 @pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent/home", "/proc/1"])
-def test_a_user_without_a_home_has_a_cache_in_the_temporary_directory(tmp_path, monkeypatch, home):
+def test_a_user_without_a_home_has_a_cache_in_the_temporary_directory(tmp_path, monkeypatch, home, error):
     def no_home():
-        raise RuntimeError("Could not determine home directory.")
+        raise error("Could not determine home directory.")
 
     monkeypatch.setattr(variables.Path, "home", staticmethod(no_home))
     monkeypatch.setattr(variables.tempfile, "gettempdir", lambda: str(tmp_path))
@@ -148,6 +152,10 @@ def test_other_cells_share_the_users_cache_with_those_of_their_attention(tmp_pat
     assert caches[2] != caches[0]
 
 
+def test_there_need_be_no_cache_to_drop(tmp_path):
+    variables.drop_cold_cache(make_job(tmp_path).paths)
+
+
 def test_the_local_launcher_is_the_default():
     assert launchers.allocator_for(LauncherConfig(name="local")) is None
     for environ in ({}, {"SLURM_JOB_NODELIST": "a1"}):
@@ -159,11 +167,133 @@ def test_the_local_launcher_is_the_default():
 def test_an_allocation_of_several_nodes_runs_steps():
     made = launchers.job_launcher(LauncherConfig(name="slurm"), {"SLURM_JOB_NODELIST": "a[1-3]"})
     assert (type(made).__name__, made.num_nodes) == ("StepLauncher", 3)
+    assert launchers.job_launcher(LauncherConfig(name="slurm"), {"SLURM_JOB_NODELIST": "a[1-2]"}).num_nodes == 2
 
 
 @pytest.mark.parametrize(("name", "kind"), [("slurm", "SlurmAllocator"), ("detached", "LocalAllocator")])
 def test_a_cluster_is_asked_through_its_allocator(name, kind):
     assert type(launchers.allocator_for(LauncherConfig(name=name))).__name__ == kind
+
+
+def test_slurm_is_asked_as_the_keys_say(tmp_path):
+    asked = launchers.allocator_for(LauncherConfig(name="slurm", partition="gpu"))
+    assert "--partition=gpu" in asked.options(Request(name="bench", command=["true"]), tmp_path)
+
+
+def test_the_whole_call_of_an_agent(tmp_path, monkeypatch):
+    monkeypatch.setattr(local.subprocess, "Popen", lambda command, **how: (command, how))
+    job = make_job(tmp_path, make_cell(strategy="ddp"))
+    command, how = local._start_agent(job, {"A": "1"}, 7)
+    assert command == [sys.executable, "-m", "benchrunner.worker.agent", str(job.paths.root), "2"]
+    assert how == {
+        "stdin": subprocess.DEVNULL,
+        "stdout": 7,
+        "stderr": subprocess.STDOUT,
+        "env": {"A": "1", "BENCH_PARENT_PID": str(os.getpid())},
+        "start_new_session": True,
+    }
+
+
+class Agent:
+    """Says nothing and stays, or has ended with a code."""
+
+    def __init__(self, told, code=None):
+        self.stdout, self._told, self._code = io.BytesIO(), told, code
+
+    def poll(self):
+        return self._code
+
+    def terminate(self):
+        self._told.append("end")
+
+
+@pytest.fixture
+def silent(tmp_path):
+    """What makes a handle of such an agent."""
+    return lambda *about: local.LocalHandle(make_job(tmp_path), Agent(*(about or [[]])))
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    """A process of every job that no kill ends; whose jobs are killed, and the time."""
+    told, now = [], [100.0]
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(local, "marked_pids", lambda marker: [10])
+    monkeypatch.setattr(local, "kill_marked", told.append)
+    return told, now
+
+
+def test_a_job_has_seconds_to_end_and_what_outlives_being_killed_is_given_up(silent, stuck):
+    told, now = stuck
+    handle = silent(told)
+    assert handle.poll() is None and told == []
+    handle.terminate()
+    now[0] += local.GRACE_S - 1
+    handle.terminate()
+    assert handle.poll() is None and told == ["end"]
+    now[0] += 1
+    assert handle.poll() is None and told == ["end", handle._job.marker]
+    now[0] += local.DRAIN_S - 1
+    assert handle.poll() is None
+    now[0] += 1
+    assert handle.poll() == -signal.SIGKILL and set(told[1:]) == {handle._job.marker}
+
+
+def test_what_outlives_an_agent_and_being_killed_is_given_up_with_what_it_might_say(silent, stuck):
+    told, now = stuck
+    handle = silent(told, 3)
+    assert handle._log.daemon
+    handle._log = SimpleNamespace(join=lambda timeout: told.append(timeout))
+    assert handle.poll() is None and told == [handle._job.marker]
+    now[0] += local.DRAIN_S
+    assert handle.poll() == 3 and told[-1] == 1.0
+
+
+class Said(io.BytesIO):
+    """What an agent said, and how it was asked for."""
+
+    def __init__(self):
+        super().__init__(b"\xff\n\x1b[1mlast\n")
+        self.asked = []
+
+    def readline(self, size=-1):
+        self.asked.append(size)
+        return super().readline(size)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_an_agent_says_is_read_to_its_end_although_the_disk_is_full(tmp_path, monkeypatch, is_full):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(local, "open", full if is_full else open, raising=False)
+    job, agent = make_job(tmp_path), Agent([])
+    agent.stdout = Said()
+    job.paths.root.mkdir()
+    local.LocalHandle(job, agent)._log.join()
+    assert agent.stdout.asked == [local.LONGEST_LINE_BYTES] * 3 and agent.stdout.closed
+    assert is_full or job.paths.agent_log.read_text() == "\ufffd\nlast\n"
+
+
+def test_only_ranks_of_the_job_that_wrote_their_file_say_where_they_are(monkeypatch, silent):
+    told = []
+    handle = silent()
+    handle._job.paths.root.mkdir()
+    for rank, pid in enumerate((11, 12)):
+        handle._job.paths.rank(rank).write_text(f'{{"rank": {rank}, "pid": {pid}}}')
+    monkeypatch.setattr(local, "marked_pids", {handle._job.marker: [10, 11]}.__getitem__)
+    monkeypatch.setattr(local, "send_signal", lambda pids, signum: told.append((pids, signum)))
+    handle.dump_stacks()
+    assert told == [({11}, signal.SIGUSR1)] and not handle.is_waiting()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"), [(3, 5, 2), (3, 3, 0), (3, None, 0), (None, 5, 0), (None, None, 0)]
+)
+def test_kills_for_memory_are_counted_since_the_job_began(monkeypatch, silent, before, now, found):
+    counts = iter([before, now])
+    monkeypatch.setattr(local, "num_oom_kills", lambda: next(counts))
+    assert silent().num_oom_kills() == found
 
 
 def sleeper(marker, code="import time; time.sleep(60)"):

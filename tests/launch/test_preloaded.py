@@ -8,10 +8,11 @@ import sys
 import time
 import uuid
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
-from benchrunner.core.job_file import MARKER_VARIABLE
+from benchrunner.core.job_file import MARKER_VARIABLE, NO_MARKER
 from benchrunner.core.paths import AttemptPaths
 from benchrunner.launch import local, preloaded
 from benchrunner.launch.job import Job
@@ -180,6 +181,101 @@ def test_told_to_end_an_agent_ends(tmp_path, launcher, stand_in):
     wait_for(lambda: is_up(job))
     handle.terminate()
     assert ended(handle) == -signal.SIGTERM and handle.pids() == []
+
+
+@pytest.mark.parametrize(("code", "told"), [(None, [(1234, signal.SIGTERM)]), (0, [])])
+def test_an_agent_that_has_ended_is_not_told_again(tmp_path, monkeypatch, code, told):
+    """Its process id may be another's by then."""
+
+    class Process:
+        def ask(self, job, variables, log):
+            os.close(log)
+            return 5
+
+        def pid(self, number):
+            return {5: 1234}.get(number)
+
+        def code(self, number):
+            return {5: code}.get(number)
+
+    asked = []
+
+    def kill(*how):
+        asked.append(how)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(preloaded.os, "kill", kill)
+    agent = preloaded.ForkedAgent(Process(), make_job(tmp_path), {}, None)
+    agent.terminate()
+    agent.stdout.close()
+    assert asked == told
+
+
+class Asked:
+    """A preloaded process: what it says of the one request, and whether it is gone."""
+
+    def __init__(self, pid, code, is_gone):
+        self._pid, self._code, self._is_gone = pid, code, is_gone
+
+    def ask(self, job, variables, log):
+        return 5
+
+    def pid(self, number):
+        return {5: self._pid}[number]
+
+    def code(self, number):
+        return {5: self._code}[number]
+
+    def is_gone(self):
+        return self._is_gone
+
+    def close(self):
+        self._is_gone = True
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_cancelled", "code", "is_dropped"),
+    [
+        (Asked(None, None, False), False, None, False),
+        (Asked(12, None, False), False, None, True),
+        (Asked(12, 3, False), False, 3, True),
+        (Asked(None, None, True), False, None, True),
+        (Asked(None, None, False), True, -signal.SIGTERM, True),
+    ],
+)
+def test_the_log_has_one_writer_less_once_the_agent_writes_it_or_never_will(
+    tmp_path, asked, is_cancelled, code, is_dropped
+):
+    started = []
+    agent = preloaded.ForkedAgent(
+        asked, make_job(tmp_path), {}, lambda log: started.append(log) or SimpleNamespace(poll=lambda: 4)
+    )
+    if is_cancelled:
+        agent.terminate()
+    assert agent.poll() == code and agent._has_log is not is_dropped
+    assert len(started) == (asked._is_gone and not is_cancelled) and agent.poll() == (4 if started else code)
+    if is_dropped:
+        assert agent.stdout.read() == b"", "nobody writes it"
+    else:
+        os.close(agent._log)
+    agent.stdout.close()
+
+
+def test_the_whole_call_of_the_process(monkeypatch):
+    called, ended = [], []
+    process = SimpleNamespace(kill=lambda: ended.append("killed"), wait=ended.append)
+    monkeypatch.setattr(preloaded.subprocess, "Popen", lambda command, **how: called.append((command, how)) or process)
+    preloaded.Preloaded({"A": "1", MARKER_VARIABLE: "of a job"}).close()
+    [(command, how)] = called
+    [descriptor] = how["pass_fds"]
+    assert command == [sys.executable, "-m", "benchrunner.worker.preloaded", str(descriptor)]
+    assert how == {
+        **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
+        "env": {"A": "1", MARKER_VARIABLE: NO_MARKER, "BENCH_PARENT_PID": str(os.getpid())},
+        "pass_fds": [descriptor],
+        "start_new_session": True,
+    }
+    assert ended == ["killed", preloaded.DRAIN_S]
 
 
 def test_requests_fit_their_buffer(tmp_path):

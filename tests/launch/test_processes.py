@@ -88,6 +88,7 @@ def kernel(tmp_path, monkeypatch):
         ("0::/job\n", {}, 40),
         ("12:cpu,cpuacct:/x\n3:memory:/job\n", {"memory__job__memory_dot_oom_control": 5}, 5),
         ("3:memory:/job\n", {"memory__memory_dot_oom_control": 6, "memory_dot_events": 7}, 6),
+        ("3:memory:/job\n0::/x\n", {"memory__job__memory_dot_oom_control": 6, "memory_dot_events": 7}, 6),
         ("12:cpu:/x\n", {"x__memory_dot_events": 5, "memory_dot_events": 5}, 40),
         ("0::/a:b\n", {"a:b__memory_dot_events": 8}, 8),
     ],

@@ -120,6 +120,17 @@ def test_a_command_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
         SlurmAllocator(LauncherConfig(name="slurm")).submit(tmp_path, REQUEST)
 
 
+def test_what_a_command_says_and_how_it_ends_is_known(tmp_path, monkeypatch):
+    words = ["sh", "-c", "printf 'a\\377'; echo b >&2; exit 3"]
+    assert vars(slurm_module._run(words)) == {"args": words, "returncode": 3, "stdout": "a\ufffd", "stderr": "b\n"}
+    monkeypatch.setattr(slurm_module, "ANSWER_S", 0.0)
+    late = {"args": words, "returncode": 124, "stdout": "", "stderr": "sh does not answer"}
+    assert vars(slurm_module._run(words)) == late
+    monkeypatch.setenv("PATH", str(tmp_path))
+    absent = {"args": ["squeue"], "returncode": 127, "stdout": "", "stderr": "squeue is not installed on this host"}
+    assert vars(slurm_module._run(["squeue"])) == absent
+
+
 def test_jobs_are_cancelled_one_by_one_and_their_logs_read(tmp_path):
     slurm = Slurm()
     allocator = SlurmAllocator(LauncherConfig(name="slurm"), slurm)
@@ -148,11 +159,13 @@ def test_where_one_is_forgotten_the_others_are_still_told_apart(tmp_path):
         everything = "8|RUNNING|None\n99|RUNNING|None\n"
         return (1, "", "invalid") if any(word.startswith("--jobs") for word in command) else (0, everything, "")
 
-    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=squeue, sacct=(0, "RUNNING\n", "")))
+    slurm = Slurm(squeue=squeue, sacct=(0, "RUNNING\n", ""))
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), slurm)
     assert allocator.poll(tmp_path, ["7", "8"]) == {
         "7": JobState(phase="ended", end="unknown", detail="RUNNING"),
         "8": JobState(phase="running", detail="RUNNING"),
     }
+    assert slurm.calls[1] == ["squeue", "--noheader", "--format=%i|%T|%r", "--states=all"]
 
 
 @pytest.mark.parametrize(
@@ -202,9 +215,16 @@ def test_what_squeue_has_forgotten_has_ended_and_does_not_wait(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_accounting_says_how_a_forgotten_job_ended(tmp_path):
-    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=forgotten, sacct=(0, "CANCELLED by 0\n", "")))
-    assert allocator.poll(tmp_path, ["7"])["7"].end == "cancelled"
+@pytest.mark.parametrize(
+    ("answer", "end"),
+    [
+        ((0, "CANCELLED by 0\n", ""), "cancelled"), ((0, "", ""), "unknown"),
+        ((1, "COMPLETED\n", "no accounting"), "unknown"),
+    ],
+)  # fmt: skip
+def test_accounting_says_how_a_forgotten_job_ended(tmp_path, answer, end):
+    allocator = SlurmAllocator(LauncherConfig(name="slurm"), Slurm(squeue=forgotten, sacct=answer))
+    assert allocator.poll(tmp_path, ["7"]) == {"7": JobState(phase="ended", end=end)}
 
 
 def test_a_controller_that_does_not_answer_says_nothing_of_the_job(tmp_path):

@@ -1,9 +1,11 @@
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +46,44 @@ def test_a_job_is_a_step_on_its_nodes(tmp_path, monkeypatch, job):
     assert "--nodes=2 --ntasks=2 --ntasks-per-node=1 --nodelist=a1,a3" in said and "--overlap" in said
     assert f"worker.agent {job.paths.root} 1 --nnodes=2" in said and "--rdzv-endpoint=a1:" in said
     assert f"marker {MARKER}" in said and job.paths.cell.exists()
+
+
+def test_the_whole_call_of_a_step(monkeypatch, job):
+    called = []
+    monkeypatch.setattr(steps.subprocess, "Popen", lambda command, **how: called.append((command, how)))
+    monkeypatch.setenv("SLURM_CPU_BIND", "quiet")
+    steps.StepLauncher(["a1", "a2", "a3"]).start(job)
+    [(words, how)] = called
+    agent = [sys.executable, "-m", "benchrunner.worker.agent", str(job.paths.root), "1"]
+    assert words == [*steps.srun(["a1", "a3"]), *agent, *steps.rendezvous(["a1", "a3"], MARKER)]
+    assert how["env"]["BENCH_ATTEMPT"] == MARKER and "SLURM_CPU_BIND" not in how["env"]
+    assert how["stdin"] == subprocess.DEVNULL and how["start_new_session"]
+    assert how["stdout"].name == how["stderr"].name == str(job.paths.agent_log)
+
+
+@pytest.fixture
+def staying(monkeypatch, job):
+    """A step that stays, what it does to others, and the time."""
+    told, now = [], [100.0]
+    monkeypatch.setattr(steps.subprocess, "Popen", lambda *_, **__: SimpleNamespace(pid=77, poll=lambda: None))
+    monkeypatch.setattr(steps.subprocess, "run", lambda command, **how: told.append((command[-2:], how)))
+    monkeypatch.setattr(steps, "send_signal", lambda pids, signum: told.append((pids, signum)))
+    monkeypatch.setattr(steps, "kill_marked", told.append)
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return steps.StepLauncher(["a1", "a2", "a3"]).start(job), told, now
+
+
+def test_a_step_that_is_told_to_end_is_killed_once_on_its_nodes_and_here_when_its_time_is_up(staying):
+    handle, told, now = staying
+    assert handle.poll() is None and told == []
+    handle.terminate()
+    handle.terminate()
+    now[0] += steps.GRACE_S - 0.1
+    assert handle.poll() is None and told == [([77], signal.SIGTERM)]
+    now[0] = 100.0 + steps.GRACE_S
+    assert handle.poll() is None and handle.poll() is None
+    how = {"check": False, "capture_output": True, "stdin": subprocess.DEVNULL, "timeout": steps.REACH_S}
+    assert told[1:] == [(["kill", MARKER], how), MARKER]
 
 
 def test_one_node_meets_alone():

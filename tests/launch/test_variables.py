@@ -64,6 +64,10 @@ def test_a_cache_is_in_the_first_place_that_can_be_written(home):
     assert shared_cache(environ | {"XDG_CACHE_HOME": "relative"}) == own / ".cache" / "benchrunner"
     xdg.write_text("a file in its place")
     assert shared_cache(environ) == own / ".cache" / "benchrunner"
+    xdg.unlink()
+    xdg.mkdir()
+    (xdg / "benchrunner").write_text("a file in its place")
+    assert shared_cache(environ) == own / ".cache" / "benchrunner"
 
 
 def test_the_system_knows_the_home_of_a_user_without_the_variable(home, monkeypatch):

@@ -1,10 +1,18 @@
 """`bench compare`: exit codes, refusals and files."""
 
 import json
+import sys
+from argparse import Namespace
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 
+from benchrunner.cli.arguments import parse
+from benchrunner.cli.commands.compare import _options, _pairs_plan
+from benchrunner.compare import gate, pairs
+from benchrunner.compare.gate import GateOptions
+from benchrunner.core.errors import UsageError
 from fake_sweeps import cells
 from sides import timed, write_sweep
 
@@ -75,3 +83,59 @@ def test_cells_that_look_slower_are_run_again_by_the_programs_that_are_named(ben
 
 def test_nothing_is_run_again_where_nothing_looks_slower(bench, sweeps):
     assert bench("compare", *sweeps(), "--confirm", "--base-bench", "/nowhere/bench")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "share"),
+    [
+        ([], "time", GateOptions().min_effect),
+        (["--metric", "memory"], "memory", GateOptions().min_effect),
+        (["--min-effect", "12.5%"], "time", 0.125),
+        (["--metric", "compile", "--min-effect", "99%"], "compile", 0.99),
+    ],
+)
+def test_what_is_compared_and_from_where_on(words, metric, share):
+    found = _options(parse("compare", words))
+    assert (found.metric.name, found.min_effect) == (metric, share)
+
+
+def test_pairs_are_begun_until_there_are_enough_or_the_time_is_up(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("benchrunner.cli.commands.compare.time", SimpleNamespace(monotonic=lambda: now[0]))
+    usual = _pairs_plan(parse("compare", []))
+    few = _pairs_plan(parse("compare", ["--pairs", "3", "--stop-after", "20m"]))
+    assert (usual.most, few.most) == (5, 3)
+    now[0] += 1199.0
+    assert usual.is_time_left() and few.is_time_left()
+    now[0] += 1.0
+    assert usual.is_time_left() and not few.is_time_left()
+
+
+@pytest.mark.parametrize("share", ["0%", "100%", "-3%", "nan%", "%", "3%%"])
+def test_what_is_no_share(share):
+    with pytest.raises(UsageError, match="is no share such as 3%"):
+        _options(
+            parse("compare", ["--min-effect", share]) if share[0] != "-" else Namespace(metric=None, min_effect=share)
+        )
+
+
+def test_cells_are_run_again_by_the_bench_of_their_side_and_decide(bench, sweeps, monkeypatch):
+    calls = []
+
+    def run_pairs(cells, sides, options, rerun, plan, *, tell):
+        calls.append((cells, sides, rerun, plan))
+        return {one.cell_id: [0.2, 0.2001, 0.1999] for one in cells}
+
+    judged, judge = [], gate.compare
+    monkeypatch.setattr(pairs, "run_pairs", run_pairs)
+    monkeypatch.setattr(gate, "compare", lambda *how, **more: judged.append((how[2:], more)) or judge(*how, **more))
+    base, new = sweeps(1.05)
+    words = ["compare", base, new, "--confirm", "--base-bench", "'/a b/bench' -x", "--pairs", "4"]
+    code, out, _, _ = bench(*words)
+    [(cells, sides, rerun, plan)] = calls
+    assert code == 3 and out.splitlines()[-1].startswith("FAIL") and len(cells) == 1 and plan.most == 4
+    assert [str(side.paths.root) for side in sides] == [base, new]
+    assert judged == [((), {}), (({cells[0].cell_id: [0.2, 0.2001, 0.1999]},), {"num_looks": 2})]
+    assert rerun.commands == {base: ["/a b/bench", "-x"], new: [sys.executable, "-m", "benchrunner"]}
+    bench("compare", base, new, "--decide", "--new-bench", "other")
+    assert calls[1][2].commands == {base: [sys.executable, "-m", "benchrunner"], new: ["other"]}

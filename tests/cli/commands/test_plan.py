@@ -2,6 +2,9 @@ import json
 
 import pytest
 
+from benchrunner.cli.commands.plan import NUM_BEST, parse_gib
+from benchrunner.core.errors import UsageError
+
 
 @pytest.mark.parametrize("order", [["-m", "plan", "--json"], ["plan", "--json", "-m"], ["plan", "-m", "--json"]])
 def test_plan_is_one_json_document_wherever_the_flags_stand(bench, order):
@@ -77,3 +80,42 @@ def test_a_predicted_oom_is_skipped_when_asked_for_but_for_the_audit(bench):
     assert {cell["reason_code"] for cell in cells} == {"skipped.predicted_oom"}
     cells = json.loads(bench("plan", "--json", *words, "predict.audit_every=1")[1])["cells"]
     assert [cell["verdict"] for cell in cells] == ["run"] * 4 and "oom_audit" in cells[0]["flags"]
+
+
+@pytest.mark.parametrize(
+    ("text", "gib"),
+    [
+        ("80GiB", 80.0),
+        (" 80 gib ", 80.0),
+        ("80", 80.0),
+        ("0.5", 0.5),
+        ("80GB", 80e9 / 2**30),
+        ("15.77 GB", 15.77e9 / 2**30),
+    ],
+)
+def test_sizes_of_a_card(text, gib):
+    assert parse_gib(text) == gib
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0GiB", "-3", "80TB", "1.", "8 0"])
+def test_what_is_no_size_of_a_card(text):
+    with pytest.raises(UsageError, match=f"--within: {text!r} is no size"):
+        parse_gib(text)
+
+
+def test_cells_of_some_verdicts_alone(bench):
+    words = ["plan", "-m", "model=debug,llama2-70b", "hardware=cpu"]
+    for only, is_shown in (([], True), (["--only", "run"], False), (["--only", "skipped,unsupported"], True)):
+        assert ("skipped.predicted_oom" in bench(*words, *only)[1]) is is_shown
+    code, _, err, _ = bench(*words, "--only", "skiped")
+    assert code == 1 and "--only: 'skiped' is not one of run, unsupported, skipped (did you mean skipped?)" in err
+
+
+def test_what_an_override_says_is_not_searched(bench):
+    words = ["plan", "--json", H200, "model=llama2-7b", "--maximise", "tokens/s", "--within", "80GiB"]
+    found = json.loads(bench(*words, "strategy=single", "micro_batch_size=1,2")[1])["cells"]
+    assert {(one["axes"]["strategy"], one["micro_batch_size"]) for one in found} == {("single", 1), ("single", 2)}
+    assert {one["axes"]["activation_checkpointing"] for one in found} == {"none", "selective", "full"}
+    assert len(json.loads(bench(*words)[1])["cells"]) == NUM_BEST
+    code, _, err, _ = bench(*words[:-1], "1", "micro_batch_size=1")
+    assert code == 1 and "cells is predicted to fit" in err

@@ -1,8 +1,16 @@
+from pathlib import Path
+
 import pytest
 
 from benchrunner.cli import run_and_report
+from benchrunner.compare.history import history_text, make_tracks
+from benchrunner.compare.metric import METRICS
+from benchrunner.compare.side import read_side
+from benchrunner.core.paths import SweepPaths
 from benchrunner.report import write
 from benchrunner.run import sweep as run_sweep
+from fake_sweeps import cells
+from sides import timed, write_sweep
 
 
 @pytest.mark.parametrize(
@@ -64,3 +72,18 @@ def test_a_sweep_that_cannot_be_locked_is_one_error(bench, sweep, monkeypatch):
     monkeypatch.setattr(run_sweep.filelock.FileLock, "acquire", read_only)
     code, out, err, _ = bench("resume", sweep)
     assert (code, out, err) == (1, "", f"bench: {sweep}: cannot be written: Read-only file system\n")
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_cells_that_three_sweeps_have_measured_are_shown_over_time(bench, tmp_path, num):
+    planned = cells(1)
+    seconds = ((1.0, 1.001), (1.1, 1.101), (1.2, 1.201))[:num]
+    sweeps = [
+        str(write_sweep(tmp_path / str(number), planned, timed(planned[0].cell, times)).root)
+        for number, times in enumerate(seconds)
+    ]
+    code, out, _, _ = bench("report", *sweeps, "--history", "deep/history.csv")
+    points = (tmp_path / "deep" / "history.csv").read_text().splitlines()[1:]
+    assert code == 0 and len(points) == (3 if num == 3 else 0)
+    tracks = make_tracks([read_side(SweepPaths(Path(one))) for one in sweeps], METRICS["time"])
+    assert (history_text(tracks, METRICS["time"]) in out) is (num == 3)

@@ -2,6 +2,9 @@ import re
 
 import pytest
 
+from benchrunner.cli.commands import resume
+from benchrunner.run.resume import Selection
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -46,3 +49,25 @@ def test_other_overrides_are_refused(bench, sweep, override, message):
     before = bench("report", sweep)[3]
     code, out, err, files = bench("resume", sweep, override)
     assert (code, out, files) == (1, "", before) and re.match(f"bench: ({message})", err)
+
+
+def test_a_resume_does_what_its_flags_say(bench, sweep, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(resume, "run_and_report", lambda *given: calls.append(given) or 7)
+    flags = ["--budget", "45m", "--no-infer", "--fail-on", "oom", "--events", "e", "--repeats", "3", "--mix"]
+    assert (
+        bench("resume", sweep, *flags, "--junit", "j", "--only", "failed", "timeout_s=60", "--cells", "*ddp*,,*")[0]
+        == 7
+    )
+    [(made, paths, launcher, options, junit)] = calls
+    assert (made.cells[0].cell.config.timeout_s, str(paths.root), junit) == (60.0, sweep, "j") and launcher._preloads
+    assert options.resume and options.mix and not options.infer and options.budget_s == 2700.0
+    assert (options.fail_on, str(options.events), options.repeats) == (("oom",), "e", 3)
+    assert options.overrides == ("timeout_s=60",)
+    assert (options.selection.statuses, options.selection.cells) == ({"failed"}, ("*ddp*", "*"))
+    bench("resume", sweep)
+    options = calls[1][3]
+    assert options.resume and options.infer and not options.mix and options.selection == Selection()
+    assert (options.budget_s, options.fail_on, options.events, options.repeats, options.overrides) == (
+        None, (), None, None, ()
+    )  # fmt: skip

@@ -3,6 +3,7 @@ import re
 import pytest
 
 import benchrunner
+from benchrunner.cli.commands import run
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,32 @@ def test_a_sweep_in_which_nothing_can_run_exits_with_4_and_keeps_its_tables(noth
         files
     )
     assert "skipped.predicted_oom" in out
+
+
+def test_a_run_does_what_its_flags_say(bench, monkeypatch):
+    calls = []
+    monkeypatch.setattr(run, "run_and_report", lambda *given: calls.append(given) or 7)
+    flags = ["--budget", "45m", "--no-infer", "--fail-on", "oom,failed.signal", "--events", "e", "--junit", "j"]
+    assert bench("launcher.preload=false", "out_dir=here", *flags)[0] == 7
+    [(made, paths, launcher, options, junit)] = calls
+    assert len(made.cells) == 1 and paths.root.parts[:2] == ("here", "cli") and paths.root.is_dir()
+    assert junit == "j" and not launcher._preloads and not options.resume
+    assert (options.budget_s, options.infer, options.fail_on) == (2700.0, False, ("oom", "failed.signal"))
+    assert str(options.events) == "e"
+    bench()
+    options = calls[1][3]
+    assert (options.budget_s, options.infer, options.fail_on, options.events) == (None, True, (), None)
+    assert calls[1][2]._preloads and calls[1][4] is None
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_on_a_cluster_a_run_is_followed(bench, monkeypatch, detach):
+    calls = []
+    monkeypatch.setattr(run, "follow_and_report", lambda *given, **more: calls.append((*given, more)) or 7)
+    assert bench("launcher=detached", "--junit", "j", *["--detach"] * detach)[0] == 7
+    [(made, paths, allocator, _, junit, more)] = calls
+    assert (type(allocator).__name__, junit, more) == ("LocalAllocator", "j", {"detach": detach})
+    assert made.settings.launcher.name == "detached" and paths.root.is_dir()
 
 
 @pytest.mark.slow

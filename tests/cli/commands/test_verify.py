@@ -54,5 +54,19 @@ def test_one_command_updates_the_lock_and_shows_what_changed(bench, locked, tmp_
     assert bench("verify", locked)[0] == 0
 
 
+def test_a_lock_lies_where_it_is_told_and_doubts_are_said(bench, sweep, monkeypatch):
+    monkeypatch.setattr("benchrunner.compare.lock_file.doubts", lambda side: ["odd", "even"])
+    code, out, err, files = bench("lock", sweep, "--lock", "mine.lock")
+    assert (code, out, err) == (0, "2 cells, all new\nmine.lock\n", "note: odd\nnote: even\n")
+    assert "mine.lock" in files and "cli.lock" not in files
+    code, out, _, _ = bench("verify", sweep, "--lock", "mine.lock")
+    assert code == 0 and out.endswith("are as mine.lock expects\n")
+
+
+def test_a_word_more_is_refused(refused):
+    refused(["lock", ".", "."], "lock needs the directory of one sweep, e.g. bench lock outputs/latest$")
+    refused(["verify", ".", "."], "verify needs the directory of one sweep, e.g. bench verify outputs/latest$")
+
+
 def test_locking_again_shows_that_nothing_changed(bench, locked):
     assert bench("lock", locked)[1].splitlines() == ["2 cells, as before", "cli.lock"]

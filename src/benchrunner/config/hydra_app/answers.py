@@ -99,7 +99,7 @@ def complete(line: str, commands: Sequence[str]) -> list[str]:
 
     The subcommand, flags and sweep file are no overrides; of a list only the part after the last comma is.
     """
-    program, *words = line.split()
+    program, *words = line.split() or ["bench"]
     word = words.pop() if words and not line.endswith(" ") else ""
     given = [item for item in words if "=" in item]
     head, comma, tail = word.rpartition(",")

@@ -87,7 +87,7 @@ def meant_by_bare_word(word: str) -> str:
     known += [meant for group in GROUPS if not places and (meant := synonyms.option_meant(group, word))]
     if word in GROUPS or synonyms.key_meant(word):
         known.append(f"{word if word in GROUPS else synonyms.key_meant(word)}=VALUE")
-    return f" (did you mean {' or '.join(known[:2])}?)" if known else ""
+    return f" (did you mean {' or '.join(list(dict.fromkeys(known))[:2])}?)" if known else ""
 
 
 def read_overrides(loader: ConfigLoader, overrides: Sequence[Override]) -> dict[str, Assignment]:

@@ -96,6 +96,7 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
     _refuse_misplaced(body)
     for key in keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")}):
         keys.check_key(key)
+    _check_defaults(body.get("defaults", []))
     for group, name in filter(None, map(override_of, body.get("defaults", []))):
         if group in GROUPS:
             check_option(group, name, group_options(loader, group), f"override /{group}: {name}")
@@ -118,11 +119,38 @@ def _refuse_misplaced(body: Mapping[str, Any]) -> None:
             names = ",".join(map(str, value)) if isinstance(value, list) else value
             where = f"under hydra.sweeper.params write {key}: {names}"
             raise ConfigError(key, f"{value!r} is no section; {where}, or under defaults: - override /{key}: OPTION")
-    params = (body.get("hydra") or {}).get("sweeper", {}) if isinstance(body.get("hydra") or {}, Mapping) else {}
-    for key, value in ((params or {}).get("params") or {}).items():
+    for key, value in _declared_params(body).items():
         if isinstance(value, list):
             text = ",".join(map(str, value))
             raise ConfigError(str(key), f"a list of YAML is no sweep; write {key}: {text}")
+
+
+def _declared_params(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = body
+    for place in ("hydra", "hydra.sweeper", "hydra.sweeper.params"):
+        part = found.get(place.rpartition(".")[2], {})
+        if part is None and place == "hydra.sweeper.params":
+            return {}
+        if not isinstance(part, Mapping):
+            raise ConfigError(place, f"{part!r} is no section; below hydra.sweeper.params stand lines KEY: VALUE,VALUE")
+        found = part
+    return found
+
+
+def _check_defaults(entries: Any) -> None:
+    """What Hydra would refuse as an error of this program."""
+    if not isinstance(entries, list):
+        raise ConfigError("defaults", f"{entries!r} is no list of lines - override /GROUP: OPTION")
+    for entry in entries:
+        if not _is_line(entry):
+            raise ConfigError("defaults", f"{entry!r} is no line - override /GROUP: OPTION")
+
+
+def _is_line(entry: Any) -> bool:
+    if isinstance(entry, dict) and len(entry) == 1:
+        [(key, value)] = entry.items()
+        return all(isinstance(word, str) for word in (key, *(value if isinstance(value, list) else [value])))
+    return isinstance(entry, str)
 
 
 def override_of(entry: Any) -> tuple[str, Any] | None:
