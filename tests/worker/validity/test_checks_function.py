@@ -10,6 +10,7 @@ from benchrunner.worker.validity.checks_function import function
 
 FAMILIES = ["gpt2-125m", "phi-1.5", "stablelm-3b", "falcon-7b"]
 SHAPE = ["model.d_model=64", "model.num_heads=4", "model.num_kv_heads=1", "model.d_ff=128"]
+WIDER = ["model.num_layers=4", "model.vocab_size=512", "seq_len=128"]
 ADAPTER = "workload.adapter_start_layer=1"
 GENERATE = ["workload=generate", *SHORT]
 ATTENTION = ["not_causal", "no_positions", "short_window", "wrong_heads", "no_attention", "half_mlp"]
@@ -48,6 +49,8 @@ def test_a_healthy_cell_passes(words):
     [
         ["precision=bf16", "compile=inductor"],
         ["precision=bf16", "compile=inductor", "workload=lora"],
+        ["precision=nf4", "compile=inductor", "workload=lora", *WIDER, "seed=1"],
+        ["precision=bf16", "compile=inductor", "workload=lora", *WIDER, "seed=3"],
         ["precision=fp8-torchao"],
         ["precision=fp32", "engine=fabric"],
         ["precision=fp32", "workload=lora"],

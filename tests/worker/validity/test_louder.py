@@ -51,3 +51,13 @@ def test_a_wide_model_keeps_its_matrices():
     before = built.decoder.head.weight.clone()
     with louder(built, context.cell, Exchange(context)):
         assert torch.equal(built.decoder.head.weight, before)
+
+
+def test_updates_are_smaller_where_a_graph_drops_values():
+    norms = []
+    for compiler in ("eager", "inductor"):
+        context = make_context(make_cell(*SMALL, "workload=lora", f"compile={compiler}"))
+        built = build(context)
+        with louder(built, context.cell, Exchange(context)):
+            norms.append(float(built.decoder.blocks[0].attention.qkv.lora_b_query.detach().norm()))
+    assert norms[1] == pytest.approx(0.2 * norms[0], rel=0.02)

@@ -89,7 +89,7 @@ At 32 layers those limits are near √2: there it is the scale that decides, whi
 REFERENCE_LAYERS = 4
 NUM_LAYERS = "num_layers"
 """The depth, beside the errors in a record."""
-DROPPED = FunctionErrors(gradient=4.0, median=2.0, scale=0.5, loss=0.0)
+DROPPED = FunctionErrors(gradient=4.0, median=2.0, scale=0.5, loss=0.5)
 """What dropout p adds, which the formulas do not draw, in units of the spread √(p / (1 − p)) that it gives a value."""
 
 

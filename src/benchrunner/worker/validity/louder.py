@@ -29,6 +29,10 @@ DEVIATIONS = {"lora_b_query": 0.1, "lora_b_value": 0.1, "adapter_prompt": 1.0}
 """End of the name of a finetuning method's matrix → the deviation of its values: a prompt's are those of normed tokens;
 small ones are looked at alike, wherever they stand.
 """
+UNDROPPED = 0.2
+"""Of LoRA's deviations where a graph drops values at random: what is dropped moves everything behind it as far as the
+updates are large, and the formulas cannot draw the same.
+"""
 
 
 @contextmanager
@@ -41,7 +45,8 @@ def louder(built: Built, cell: Cell, exchange: Exchange) -> Iterator[None]:
         yield
         return
     factor = _factor(built, cell, exchange)
-    kept = _start(built, factor)
+    drops = cell.axes["compile"] != "eager" and cell.config.workload.lora_dropout > 0
+    kept = _start(built, factor, UNDROPPED if drops else 1.0)
     try:
         yield
     finally:
@@ -77,15 +82,15 @@ def _matrices(built: Built) -> Iterator[nn.Parameter]:
 
 
 @torch.no_grad()
-def _start(built: Built, factor: float) -> dict[str, Tensor]:
-    """Change the values; returns those that no multiplication brings back."""
+def _start(built: Built, factor: float, share: float) -> dict[str, Tensor]:
+    """Change the values, LoRA's by a share; returns those that no multiplication brings back."""
     _reshard(built)
     kept = {}
     for name, parameter in floating_parameters(built.decoder):
         own = local(parameter)
         if parameter.ndim == 1 or _deviation_of(name):
             kept[name] = own.clone()
-            own.copy_(_values(name, own))
+            own.copy_(_values(name, own) * (share if "lora" in name else 1.0))
     _scale(built, factor)
     return kept
 
