@@ -108,10 +108,10 @@ def cast_bytes(config: Config, tokens: float) -> float:
 def _fp8_bytes(config: Config, tokens: float) -> float:
     """Both factors of every product on their way to float8; of eager torchao, kernel by kernel through fp32."""
     model, shared = config.model, passes(config) / 3
-    matrices, d, f = arithmetic.matmul_parameters(model), model.d_model, model.d_ff
-    if config.precision.backend == "torchao":  # which leaves the head alone
-        matrices = model.num_layers * arithmetic.block_matmul_parameters(model)
-    if config.precision.backend == "torchao" and config.compile.name == "eager":
+    is_torchao, d, f = config.precision.backend == "torchao", model.d_model, model.d_ff
+    in_blocks = model.num_layers * arithmetic.block_matmul_parameters(model)
+    matrices = in_blocks if is_torchao else arithmetic.matmul_parameters(model)  # torchao leaves the head alone
+    if is_torchao and config.compile.name == "eager":
         return 114 * shared * (matrices + tokens * model.num_layers * (5 * d + 3 * f))
     a_weight, an_input = (5.5, 6.2) if config.precision.backend == "transformer_engine" else (9.0, 10.0)
     return a_weight * matrices + an_input * shared * tokens * model.num_layers * (3 * d + f)

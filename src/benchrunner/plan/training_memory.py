@@ -62,8 +62,8 @@ def _head(model: Model, tape: Tape) -> None:
     dequantised = float(model.head_parameters * width.activation) if packed else 0.0
     if model.is_compiled:
         # A graph's backward pass writes the logits' gradient over them; not so behind a break of the graph.
-        is_te = config.precision.backend == "transformer_engine" and not config.model.tie_embeddings
-        num_others = 2 if is_te or config.workload.name == "adapter_v2" else 0
+        te_has_head = config.precision.backend == "transformer_engine" and not config.model.tie_embeddings
+        num_others = 2 if te_has_head or config.workload.name == "adapter_v2" else 0
         others = num_others * logits * width.activation
         tape.take("logits", logits * width.activation)
         tape.drop("temporaries", cached)

@@ -7,7 +7,7 @@ import pytest
 import torch.distributed as dist
 
 from benchrunner.worker.validity import exchange
-from benchrunner.worker.validity.exchange import Exchange, PeerFailed, PeerSilent
+from benchrunner.worker.validity.exchange import Exchange, FailedTogether, PeerFailed, PeerSilent
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_what_fails_on_one_rank_is_made_on_none(ranks):
     def act(talk, rank):
         with talk.topic("a question"):
             made = talk.together(lambda: rank)
-            with pytest.raises(RuntimeError, match="rank 2: ZeroDivisionError"):
+            with pytest.raises(FailedTogether, match="rank 2: ZeroDivisionError"):
                 talk.together(lambda: 1 / (rank - 2))
             return made, talk.gather(rank)
 

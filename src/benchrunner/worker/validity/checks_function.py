@@ -15,7 +15,7 @@ from benchrunner.worker.validity.function_tolerances import NUM_LAYERS, Function
 from benchrunner.worker.validity.gathering import own_parameters, weights_of
 from benchrunner.worker.validity.inference_questions import Judge, forward_errors, generation_errors
 from benchrunner.worker.validity.inquiry import Answers, Inquiry, finite, forward_s
-from benchrunner.worker.validity.louder import louder
+from benchrunner.worker.validity.louder import draws, louder
 from benchrunner.worker.validity.questions import NUM_QUESTIONS, NUM_SEQUENCES, affordable, budget_s
 from benchrunner.worker.validity.reference import Formulas
 
@@ -84,7 +84,7 @@ def _unasked(facts: Facts) -> str | None:
     cell = facts.cell
     if not hasattr(facts.built.decoder, "blocks"):
         return "the compiler's own strategies made another model of the decoder"
-    if cell.config.model.dropout > 0 and _draws(facts):
+    if cell.config.model.dropout > 0 and draws(cell):
         return f"model.dropout={cell.config.model.dropout:g} compiled: the formulas cannot draw the same values"
     return None
 
@@ -143,20 +143,13 @@ def _finding(facts: Facts, answers: Answers) -> Finding:
 def _limits(facts: Facts) -> FunctionErrors | None:
     """What is allowed to the cell."""
     cell = facts.cell
-    dropout = cell.config.workload.lora_dropout if _draws(facts) else 0.0
+    dropout = cell.config.workload.lora_dropout if draws(cell) else 0.0
     return tolerance(cell.axes["precision"], cell.config.model.num_layers, dropout)
 
 
 def _agreed(facts: Facts, answers: Answers) -> tuple[FunctionErrors, float]:
     *errors, moved = facts.exchange.most(*asdict(answers.errors).values(), finite(answers.moved))
     return FunctionErrors(*errors), moved
-
-
-def _draws(facts: Facts) -> bool:
-    """Whether something in the asked model drops values at random: a graph has that compiled in, eager can be told."""
-    config = facts.cell.config
-    drops = config.model.dropout > 0 or (config.workload.name == "lora" and config.workload.lora_dropout > 0)
-    return drops and facts.cell.axes["compile"] != "eager"
 
 
 def _is_row_by_row(facts: Facts) -> bool:

@@ -29,6 +29,10 @@ class PeerFailed(RuntimeError):
     """Another rank could not answer."""
 
 
+class FailedTogether(PeerFailed):
+    """Some rank could not act, and all of them know."""
+
+
 class PeerSilent(RuntimeError):
     """Another rank said nothing within PATIENCE_S: no check can go on without it."""
 
@@ -76,19 +80,18 @@ class Exchange:
         Raises:
             PeerSilent: another rank is still at it: it waits for one that failed.
         """
-        failure = None
         with self.topic(what):
             try:
-                act()
-            except Exception as error:
-                failure = f"{what} failed on rank {self.rank}: {_said(error)}"
-            return next((said for said in self.gather(failure) if said is not None), None)
+                self.together(act)
+            except FailedTogether as failure:
+                return f"{what} failed on {failure}"
+        return None
 
     def together(self, make: Callable[[], Made]) -> Made:
         """What `make` returns on this rank, where it succeeds on all: no rank enters a collective alone.
 
         Raises:
-            RuntimeError: it failed on some rank; the same on every rank.
+            FailedTogether: it failed on some rank; the same on every rank.
         """
         made: list[Made] = []
         failure = None
@@ -98,7 +101,7 @@ class Exchange:
             failure = f"rank {self.rank}: {_said(error)}"
         for said in self.gather(failure):
             if said is not None:
-                raise RuntimeError(said)
+                raise FailedTogether(said)
         return made[0]
 
     def _hear(self, key: str, rank: int) -> Any:

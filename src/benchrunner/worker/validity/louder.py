@@ -45,12 +45,18 @@ def louder(built: Built, cell: Cell, exchange: Exchange) -> Iterator[None]:
         yield
         return
     factor = _factor(built, cell, exchange)
-    drops = cell.axes["compile"] != "eager" and cell.config.workload.lora_dropout > 0
-    kept = _start(built, factor, UNDROPPED if drops else 1.0)
+    kept = _start(built, factor, UNDROPPED if draws(cell) else 1.0)
     try:
         yield
     finally:
         _end(built, factor, kept)
+
+
+def draws(cell: Cell) -> bool:
+    """Whether something in the asked model drops values at random: a graph has that compiled in, eager can be told."""
+    config = cell.config
+    drops = config.model.dropout > 0 or (config.workload.name == "lora" and config.workload.lora_dropout > 0)
+    return drops and cell.axes["compile"] != "eager"
 
 
 def _may_change(built: Built, cell: Cell) -> bool:
