@@ -67,6 +67,12 @@ def test_a_cell_that_did_not_reach_its_end_corrects_nothing():
     assert budget.expected_s(planned) == before
 
 
+def test_what_was_left_out_is_counted_at_the_end():
+    notes = [Budget(100.0, 0.0, "cpu").note(count, at_end=True) for count in (0, 1, 2)]
+    assert notes[0] is None and notes[1].startswith("1 cell was ") and notes[2].startswith("2 cells were ")
+    assert all("not fit the budget" in note for note in notes[1:])
+
+
 def test_what_does_not_fit_is_refused_with_the_reason():
     budget, planned = Budget(100.0, 50.0, "cpu"), cell(**{"measure.steps": 200})
     expected_s = budget.expected_s(planned)

@@ -34,9 +34,8 @@ def _unstable(_: str, row: Row) -> str:
 
 
 def _graph_breaks(_: str, row: Row) -> str:
-    reasons: Counter[str] = Counter()
-    for rank in row.record.ranks[:1] if row.record else ():
-        reasons.update(rank.get("compile", {}).get("graph_break_reasons", {}))
+    ranks = row.record.ranks if row.record else []
+    reasons = Counter(ranks[0].get("compile", {}).get("graph_break_reasons", {}) if ranks else {})
     most = "; ".join(f"{reason} ({count} ×)" for reason, count in reasons.most_common(MOST_REASONS))
     count = row.metrics.get("num_graph_breaks")
     return f"{count or 'some'} places at which the compiler stopped and eager code runs{': ' if most else ''}{most}"
