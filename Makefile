@@ -44,12 +44,12 @@ test: $(VENV)/.dev lint  ## install, run all checks (about 7 minutes on 2 cores)
 test-all: $(VENV)/.dev lint  ## the slower suites too
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-oldest:  ## all but the GPU suites with the oldest torch that pyproject.toml allows, in an environment of its own
+test-oldest:  ## all but the GPU suites with the oldest torch that pyproject.toml allows, and thunder, in an environment of its own
 	$(MAKE) VENV=.venv-oldest .venv-oldest/.oldest
 	.venv-oldest/bin/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 .venv-oldest/.oldest: pyproject.toml | .venv-oldest/bin/python
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,thunder]' \
 		"torch==$$(sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml).*"
 	@touch $@
 

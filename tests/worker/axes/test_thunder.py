@@ -12,6 +12,7 @@ from benchrunner.worker.axes.thunder import mean_loss
 from benchrunner.worker.engines.built import decoder_on_meta, materialise
 from benchrunner.worker.model.layers import Attention
 from cells import make_cell, make_context
+from judged import failed, run_job
 
 SMALL = ["model.num_layers=3", "model.vocab_size=64", "seq_len=16", "precision=fp32"]
 
@@ -121,3 +122,17 @@ def test_blocks_share_one_program_and_compute_the_same(monkeypatch):
     torch.testing.assert_close(torch.tensor(jitted["losses"]), torch.tensor(eager["losses"]), atol=1e-4, rtol=0)
     assert jitted["choices"]["thunder_programs"] == 2
     assert jitted["choices"]["thunder_executors"] == ["sdpa"]
+
+
+@pytest.mark.slow
+@NO_THUNDER
+def test_models_that_thunder_spread_are_asked_and_those_that_lie_are_caught(tmp_path_factory):
+    words = "model.num_layers=2 model.vocab_size=64 seq_len=16 measure.steps=2 measure.warmup_steps=1 precision=bf16"
+    spread = f"{words} global_batch_size=4 compile=thunder compile.scope=model strategy=ddp,fsdp_stage2,fsdp_stage3"
+    for results in run_job([f"{fault}|{spread}" for fault in ("", "scaled_loss")], tmp_path_factory):
+        for result in results:
+            assert failed(result) <= ({"function", "trains"} if result["fault"] else set()), result
+            assert (result["checks"]["function"]["ok"], result["checks"]["compiled"]["ok"]) == (
+                not result["fault"],
+                True,
+            )

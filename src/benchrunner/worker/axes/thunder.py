@@ -176,16 +176,34 @@ def distribute(decoder: Decoder, context: Context) -> nn.Module:
     import thunder.distributed as distributed
 
     cell = context.cell
-    jitted = Program(decoder, (*EXECUTORS[:-1], _without_collectives())).jitted
+    program = Program(decoder, (*EXECUTORS[:-1], _without_collectives()))
+    rows = {name: len(parameter) for name, parameter in decoder.named_parameters()}
     if cell.config.strategy.kind == "ddp":
-        return distributed.ddp(jitted, broadcast_from=None)  # type: ignore[no-any-return]
-    stages: dict[int | None, Any] = {2: distributed.FSDPType.ZERO2, 3: distributed.FSDPType.ZERO3}
-    return distributed.fsdp(  # type: ignore[no-any-return]
-        jitted,
-        device=context.device,
-        sharding_strategy=stages[cell.config.strategy.stage],
-        bucketing_strategy=distributed.FSDPBucketingStrategy[BUCKETS[cell.config.strategy.wrap]],
-    )
+        program.jitted = distributed.ddp(program.jitted, broadcast_from=None)
+    else:
+        stages: dict[int | None, Any] = {2: distributed.FSDPType.ZERO2, 3: distributed.FSDPType.ZERO3}
+        program.jitted = distributed.fsdp(
+            program.jitted,
+            device=context.device,
+            sharding_strategy=stages[cell.config.strategy.stage],
+            bucketing_strategy=distributed.FSDPBucketingStrategy[BUCKETS[cell.config.strategy.wrap]],
+        )
+        for name, parameter in program.jitted.named_parameters():
+            parameter.rows_of_all_ranks = rows[name]
+    return cast(nn.Module, program.jitted)
+
+
+def gather_rows(part: Tensor, parameter: nn.Parameter) -> Tensor:
+    """All rows of a parameter or of its gradient; those of thunder's FSDP are spread over the ranks, padded at the end.
+
+    Collective under thunder's FSDP; others are returned as they are.
+    """
+    rows: int | None = getattr(parameter, "rows_of_all_ranks", None)
+    if rows is None:
+        return part
+    parts = [torch.empty_like(part) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, part.contiguous())
+    return torch.cat(parts)[:rows]
 
 
 @functools.cache

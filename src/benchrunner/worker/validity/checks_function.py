@@ -82,8 +82,6 @@ def _forward_answers(facts: Facts, judge: Judge, logits: Callable[[Tensor], Tens
 def _unasked(facts: Facts) -> str | None:
     """Why the check abstains, if it has to; the same on every rank."""
     cell = facts.cell
-    if not hasattr(facts.built.decoder, "blocks"):
-        return "the compiler's own strategies made another model of the decoder"
     if cell.config.model.dropout > 0 and draws(cell):
         return f"model.dropout={cell.config.model.dropout:g} compiled: the formulas cannot draw the same values"
     return None

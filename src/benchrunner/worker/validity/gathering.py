@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
+from benchrunner.worker.axes.thunder import gather_rows
 from benchrunner.worker.engines.built import Built
 from benchrunner.worker.model.weights import canonical_name
 from benchrunner.worker.validity.reference import Source, Weights, from_normal_float, from_scale_codes
@@ -52,12 +53,12 @@ def _flat_modules(built: Built, unit: int | None) -> list[nn.Module]:
 
 def own_parameters(built: Built, unit: int | None) -> dict[str, tuple[nn.Module, nn.Parameter]]:
     """Name within the unit → module and parameter; a shared one counts once, under its first name."""
-    module: nn.Module = built.decoder if unit is None else built.decoder.blocks[unit]
-    found: dict[str, tuple[nn.Module, nn.Parameter]] = {}
-    for raw_name, parameter in module.named_parameters():
+    prefix, found = "" if unit is None else f"blocks.{unit}.", dict[str, tuple[nn.Module, nn.Parameter]]()
+    for raw_name, parameter in built.decoder.named_parameters():  # thunder's parameters are no block's own
         name = canonical_name(raw_name)
-        if unit is not None or not name.startswith("blocks."):
-            found[name] = module.get_submodule(raw_name.rpartition(".")[0]), parameter
+        if name.startswith(prefix) if prefix else not name.startswith("blocks."):
+            module = built.decoder.get_submodule(raw_name.rpartition(".")[0])
+            found[name.removeprefix(prefix)] = module, parameter
     return found
 
 
@@ -65,7 +66,7 @@ def gradients_of(built: Built, unit: int | None, scale: float) -> dict[str, Tens
     """Whole gradients of what trains, fp32 ÷ `scale`; None where there is none. To be asked where it is `gathered`."""
     trained = {name: one for name, (_, one) in own_parameters(built, unit).items() if one.requires_grad}
     return {
-        name: None if parameter.grad is None else whole(parameter.grad).float() / scale
+        name: None if parameter.grad is None else gather_rows(whole(parameter.grad), parameter).float() / scale
         for name, parameter in trained.items()
     }
 
@@ -83,7 +84,7 @@ def whole(tensor: Tensor) -> Tensor:
 def _value(module: nn.Module, parameter: nn.Parameter) -> Tensor:
     state = getattr(module, "quant_state", None)
     if state is None or parameter is not getattr(module, "weight", None):
-        return whole(parameter).float()
+        return gather_rows(whole(parameter), parameter).float()
     packed = whole(parameter).flatten().view(torch.uint8)
     return from_normal_float(packed, _scales(state), tuple(state.shape))
 

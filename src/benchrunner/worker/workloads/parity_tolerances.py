@@ -3,7 +3,7 @@
 Measured by
 
     bench +sweeps=parity-cpu                    (Transformer Engine: bench +sweeps=parity-cuda precision=fp8)
-    python -m benchrunner.worker.parity_tolerances outputs/latest/cells/*/record.json
+    python -m benchrunner.worker.workloads.parity_tolerances outputs/latest/cells/*/record.json
 
 of which the second prints the entries of KNOWN_GOOD.
 """
@@ -31,8 +31,8 @@ class Errors:
     """Largest difference of the loss in 30 steps, nats."""
 
     def scaled(self, factor: float) -> "Errors":
-        """All of them times a factor."""
-        return Errors(self.gradient * factor, self.cosine * factor, self.curve * factor)
+        """All of them times a factor; of a cosine it is the angle: 1 − cos x is x² / 2 for a small x."""
+        return Errors(self.gradient * factor, self.cosine * factor**2, self.curve * factor)
 
     def within(self, limits: "Errors") -> bool:
         """Whether no error exceeds its limit."""
