@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import launches
+import psutil
 from launching import run_sweep
 from trials import (
     FOUR,
@@ -28,6 +30,8 @@ from trials import (
     wait_for_state,
 )
 from victim import BENCH, TINY, Row, Sweep, describe_exit, statuses, wait_for
+
+from benchrunner.run.device_use import CONTENTION_NOTICE_S
 
 SECRETS = {
     "GITHUB_PAT": "ghp_" + "Qm3xZ8vT1rLk6WnB4cYp9sHd2fGj7uEa5oKi",
@@ -124,6 +128,7 @@ def full_streams(sweep: Sweep) -> str:
 def hang_up(sweep: Sweep) -> str:
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which the trials may run, leaves it ignored
         os.chdir(sweep.out)
         os.environ |= {"FAULTS_BENCHMARK_RUN": sweep.run_id, "BENCH_LOCKS": str(sweep.out / "locks")}
         os.execv(sys.executable, [*BENCH, *LONG, f"out_dir={sweep.out / 'outputs'}"])
@@ -184,6 +189,12 @@ def formulas(sweep: Sweep) -> str:
 
 def two_sweeps(sweep: Sweep) -> str:
     benches = [sweep.start([*LONG, f"seed={seed}", f"out_dir={sweep.out / 'outputs'}"]) for seed in (0, 1)]
+    wait_for_state(sweep, "measure")
+    (first,) = rank_files(sweep)
+    rank = psutil.Process(json.loads(first.read_text())["pid"])
+    rank.suspend()  # so long that the other one says that it waits, however fast the cores are
+    pause(CONTENTION_NOTICE_S + 2)
+    rank.resume()
     codes = [bench.wait() for bench in benches]
     (_, first_end), (second_begin, _) = spans(sweep)
     require(codes == [0, 0] and second_begin >= first_end - 0.5, f"exits {codes}; {first_end - second_begin:.1f} s")

@@ -188,6 +188,8 @@ class RankResult(TypedDict, total=False):
     samples_per_step: int
     flops: Flops
     step_times_s: list[float]
+    window_s: float
+    """From the first mark until this rank was done, by the host's clock."""
     memory: Memory
     memory_cap: MemoryCap
     compile: CompileCounters

@@ -1,9 +1,13 @@
-"""The window: what a compiler does late belongs to the warm-up, once."""
+"""The window: what a compiler does late belongs to the warm-up, once. Its own clock sees untrue step times."""
+
+import time
 
 import pytest
 
 from benchrunner.worker.faults.lying_loops import compile_something
+from benchrunner.worker.measure.timer import HostTimer
 from benchrunner.worker.measure.window import Steps, measure
+from benchrunner.worker.validity.checks_data import fills
 from cells import make_cell, make_context
 
 WORDS = ["compile=inductor", "measure.warmup_steps=1", "measure.steps=3"]
@@ -35,3 +39,13 @@ def test_compiling_again_and_again_is_counted():
 
 def test_a_quiet_window_is_measured_once():
     assert run(compiles=lambda index: index == 0) == ([0, 1, 2, 3], 0)
+
+
+@pytest.mark.parametrize("told", [0.5, 1.0])
+def test_the_window_has_a_clock_of_its_own(monkeypatch, told):
+    real = HostTimer.step_times_s
+    monkeypatch.setattr(HostTimer, "step_times_s", lambda timer: [told * step_s for step_s in real(timer)])
+    words = ["measure.warmup_steps=1", "measure.steps=3"]
+    context, steps = make_context(make_cell(*words)), Steps(prepare=list, run=lambda index: time.sleep(0.3))
+    window = measure(context, steps)
+    assert fills(sum(window["step_times_s"]), window["window_s"]) == (told == 1.0)

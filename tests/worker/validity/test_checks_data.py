@@ -70,10 +70,11 @@ def test_the_same_tokens_in_another_order_are_another_batch():
 
 
 @pytest.mark.parametrize(
-    ("steps_s", "wall_s", "right"), [(20, 21, True), (0.01, 4, True), (10, 20, False), (20, 10, False)]
+    ("steps_s", "window_s", "right"),
+    [(20, 21, True), (0.01, 0.2, True), (0.4, 0.8, False), (10, 20, False), (20, 10, False)],
 )
-def test_steps_fill_the_window_by_another_clock(steps_s, wall_s, right):
-    assert fills(steps_s, wall_s) is right
+def test_steps_fill_the_window_by_another_clock(steps_s, window_s, right):
+    assert fills(steps_s, window_s) is right
 
 
 @pytest.mark.parametrize("lengths", ["fixed", "uniform", "alpaca"])

@@ -27,7 +27,7 @@ class Steps:
 def measure(
     context: Context, steps: Steps, *, warmup_steps: int | None = None, num_steps: int | None = None
 ) -> RankResult:
-    """Run warm-up and window; the keys step_times_s, memory, compile, and the driver's view.
+    """Run warm-up and window; the keys step_times_s, window_s, memory, compile, and the driver's view.
 
     How many steps: as `measure` in the configuration says, unless the workload counts for itself.
 
@@ -82,15 +82,19 @@ def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) 
         synchronise(context.device, context.world_size)
         meter.start_window()
         monitor.start()
+        started_s = time.monotonic()
         timer.mark()
         for index in indices:
             steps.run(index)
             timer.mark()
             context.beat()
+        synchronise(context.device, 1)
+        window_s = time.monotonic() - started_s
         synchronise(context.device, context.world_size)
         driver = monitor.stop()
     return {
         "step_times_s": timer.step_times_s(),
+        "window_s": window_s,
         "memory": meter.read(),
         "compile": _compile_block(before, compile.read_stats()),
         **driver,

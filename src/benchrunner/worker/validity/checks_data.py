@@ -11,8 +11,8 @@ from torch import Tensor
 from benchrunner.worker.validity import expected_data, expected_work
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
 
-CLOCK_RATIO, CLOCK_SLACK_S = 1.25, 5.0
-"""How much longer than its steps the phase may be: it collects garbage, reads meters and, on a busy machine, waits."""
+CLOCK_RATIO, CLOCK_SLACK_S = 1.05, 0.25
+"""How far the sum of the steps may be from the window by the host's clock, which begins before and ends after them."""
 
 MIN_STEPS = 12
 """A window of fewer says nothing of kinds."""
@@ -86,7 +86,8 @@ def steps(facts: Facts) -> Finding:
     # A window in which a compiler worked is measured once more.
     if len(times) != length or facts.num_steps not in (warmup + length, warmup + 2 * length):
         return Finding(ok=False, expected=wish, observed=found)
-    if strange := _strange_clock(facts, times):
+    if not fills(sum(times), window_s := facts.result["window_s"]):
+        strange = f"{sum(times):.3g} s of steps in {window_s:.3g} s"
         return Finding(ok=False, expected="step times that fill the window", observed=strange)
     if why := _why_kinds_are_unseen(facts, times):
         return Finding(ok=True, expected=wish, observed=found, note=why)
@@ -105,17 +106,9 @@ def steps(facts: Facts) -> Finding:
     )
 
 
-def _strange_clock(facts: Facts, times: Sequence[float]) -> str | None:
-    """The phase's own clock against the sum of the steps; a window that was measured twice had a compiler in it."""
-    wall_s, (warmup, length) = facts.context.status.phases_s.get("measure"), expected_work.window_length(facts.cell)
-    if wall_s is None or facts.num_steps != warmup + length or fills(sum(times), wall_s):
-        return None
-    return f"{sum(times):.3g} s of steps in {wall_s:.3g} s"
-
-
-def fills(steps_s: float, wall_s: float) -> bool:
-    """Whether steps are about as long as the phase that they are measured in."""
-    return steps_s <= wall_s + CLOCK_SLACK_S and wall_s <= CLOCK_RATIO * steps_s + CLOCK_SLACK_S
+def fills(steps_s: float, window_s: float) -> bool:
+    """Whether steps are about as long as the window that they are measured in."""
+    return max(steps_s, window_s) <= CLOCK_RATIO * min(steps_s, window_s) + CLOCK_SLACK_S
 
 
 def _why_kinds_are_unseen(facts: Facts, times: Sequence[float]) -> str | None:
