@@ -157,6 +157,7 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     tape.take("temporaries", block.wide)
     _weight_gradient(model, tape, down)
     tape.drop("activations", model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0)
+    tape.drop("activations", model.copies(down))
     if model.gated:
         tape.take("temporaries", 2 * block.wide)
         tape.drop("temporaries", block.wide)
@@ -165,11 +166,12 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
             tape.drop("temporaries", 2 * block.wide)
     freed = block.mlp_saved - (model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0)
     tape.drop("activations", freed)
-    casts = _cast_bytes(model)
-    tape.take("temporaries", casts)
-    tape.drop("temporaries", casts)
+    for casts in _cast_bytes(model):
+        tape.take("temporaries", casts)
+        tape.drop("temporaries", casts)
     tape.take("temporaries", block.thin)
     _weight_gradient(model, tape, up)
+    tape.drop("activations", model.copies(up))
     tape.drop("temporaries", (2 if model.gated else 1) * block.wide)
     tape.take("temporaries", block.input)
     tape.drop("temporaries", block.thin + block.input)
@@ -178,17 +180,24 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     tape.take("temporaries", 5 * block.thin)
     _weight_gradient(model, tape, rest)
     tape.drop("temporaries", 5 * block.thin)
-    tape.drop("activations", held - block.mlp_saved)
+    tape.drop("activations", held - block.mlp_saved - model.copies(down + up))
     _reduce_block(model, tape, index)
 
 
-def _cast_bytes(model: Model) -> float:
-    """What the largest matrix of a block passes through: two fp32 copies on its way to float8, or its full form."""
-    largest = max(inputs * outputs for inputs, outputs in arithmetic.linear_shapes(model.shape).values())
-    precision = model.config.precision
+def _cast_bytes(model: Model) -> tuple[float, ...]:
+    """What the largest matrix of a block needs besides while its gradients are computed, one moment after another.
+
+    torchao passes what it casts through two fp32 copies, of which the second is there until the float8 one is: the
+    gradient of the outputs, the matrix, then the same gradient once more, beside what was cast before and the gradient
+    of the inputs. Inputs, and those of the norm before them, are kept until the end. bitsandbytes has the full matrix.
+    """
+    sizes = arithmetic.linear_shapes(model.shape).values()
+    inputs, outputs = max(sizes, key=lambda size: size[0] * size[1])
+    precision, matrix = model.config.precision, float(inputs * outputs)
     if precision.backend == "torchao" and not model.is_compiled:
-        return 8.0 * largest
-    return 2.0 * largest if precision.backend == "bitsandbytes" else 0.0
+        kept, gradient = 4.0 * model.tokens * inputs, float(model.tokens * outputs)
+        return kept + gradient + 9 * matrix, kept + 2 * model.tokens * inputs + matrix + 10 * gradient
+    return (2 * matrix,) if precision.backend == "bitsandbytes" else ()
 
 
 def _reduce_block(model: Model, tape: Tape, index: int) -> None:
