@@ -96,6 +96,17 @@ def _prefetch(model: Model, tape: Tape) -> None:
         tape.take("communication", gathered_bytes(model, model.block.parameters))
 
 
+def _held_by_graph(model: Model) -> float:
+    """What a block's compiled backward pass holds until it ends: the gradients of all its weights, if not in place."""
+    return float(model.block.trained * model.width.activation) if model.is_compiled and model.adds_gradients else 0.0
+
+
+def _block_gradient(model: Model, tape: Tape, parameters: int) -> None:
+    """That of so many weights of a block."""
+    _weight_gradient(model, tape, parameters)
+    tape.take("temporaries", parameters * model.width.activation if _held_by_graph(model) else 0)
+
+
 def _weight_gradient(model: Model, tape: Tape, parameters: int) -> None:
     """The gradient of so many weights: in its buckets under DDP, else where it stays; autocast casts it."""
     if not parameters:
@@ -155,7 +166,7 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     down, up = (mlp_trained // 3, 2 * mlp_trained // 3) if model.gated else (mlp_trained // 2, mlp_trained // 2)
     # down: the gradient of its input and of its matrix; then the activation's; then those of the first product.
     tape.take("temporaries", block.wide)
-    _weight_gradient(model, tape, down)
+    _block_gradient(model, tape, down)
     tape.drop("activations", model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0)
     tape.drop("activations", model.copies(down))
     if model.gated:
@@ -170,7 +181,7 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
         tape.take("temporaries", casts)
         tape.drop("temporaries", casts)
     tape.take("temporaries", block.thin)
-    _weight_gradient(model, tape, up)
+    _block_gradient(model, tape, up)
     tape.drop("activations", model.copies(up))
     tape.drop("temporaries", (2 if model.gated else 1) * block.wide)
     tape.take("temporaries", block.input)
@@ -178,8 +189,8 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     # attention
     rest = trained - mlp_trained
     tape.take("temporaries", 5 * block.thin)
-    _weight_gradient(model, tape, rest)
-    tape.drop("temporaries", 5 * block.thin)
+    _block_gradient(model, tape, rest)
+    tape.drop("temporaries", 5 * block.thin + _held_by_graph(model))
     tape.drop("activations", held - block.mlp_saved - model.copies(down + up))
     _reduce_block(model, tape, index)
 
