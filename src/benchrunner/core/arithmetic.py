@@ -28,6 +28,9 @@ QUANTIZED_BYTES = {"nf4": 0.5625, "nf4-dq": 0.515869140625}
 """Bytes a weight of a 4-bit matrix with its scales: a fp32 scale for 64 weights; doubly quantised, an 8-bit one and
 a fp32 scale of scales for 256 of those (QLoRA, arXiv:2305.14314, section 3)."""
 
+PACKED_BYTES = 0.5
+"""Of those, what a weight itself takes: FSDP shards it, and leaves the scales whole on every rank."""
+
 GRADIENT_WORKLOADS = frozenset({"train", "parity", "lora", "adapter", "adapter_v2"})
 PEFT_WORKLOADS = frozenset({"lora", "adapter", "adapter_v2"})
 
@@ -324,12 +327,22 @@ def resident_weight_bytes(model: ModelConfig, precision: PrecisionConfig) -> flo
     dtype = precision.param_dtype
     if dtype not in QUANTIZED_BYTES:
         return float(num_parameters(model) * DTYPE_BYTES[dtype])
-    head = head_matmul_parameters(model)
-    packed = matmul_parameters(model) - (0 if precision.scope == "all" else head)
+    head, packed = head_matmul_parameters(model), _packed_parameters(model, precision)
     # A packed head cannot share the embedding's matrix, which stays as it is for the lookup.
     untied = head if model.tie_embeddings and precision.scope == "all" else 0
     rest = num_parameters(model) + untied - packed
     return packed * QUANTIZED_BYTES[dtype] + rest * _float_bytes(precision)
+
+
+def scale_bytes(model: ModelConfig, precision: PrecisionConfig) -> float:
+    """Of the resident weights, the scales of 4-bit formats."""
+    if precision.param_dtype not in QUANTIZED_BYTES:
+        return 0.0
+    return _packed_parameters(model, precision) * (QUANTIZED_BYTES[precision.param_dtype] - PACKED_BYTES)
+
+
+def _packed_parameters(model: ModelConfig, precision: PrecisionConfig) -> int:
+    return matmul_parameters(model) - (0 if precision.scope == "all" else head_matmul_parameters(model))
 
 
 def linear_weight_bytes(model: ModelConfig, precision: PrecisionConfig) -> float:

@@ -9,7 +9,7 @@ def gathered_bytes(model: Model, parameters: int) -> float:
     """A unit's parameters in full, as they are gathered."""
     precision = model.config.precision
     if precision.param_dtype in arithmetic.QUANTIZED_BYTES:
-        return parameters * arithmetic.QUANTIZED_BYTES[precision.param_dtype]
+        return parameters * arithmetic.PACKED_BYTES
     return float(parameters * model.width.computed)
 
 
@@ -22,8 +22,8 @@ def gather_root(model: Model, tape: Tape) -> None:
 
 def root_bytes(model: Model) -> float:
     """What is outside of the blocks, in full."""
-    whole = arithmetic.resident_weight_bytes(model.shape, model.config.precision)
-    if model.config.precision.param_dtype in arithmetic.QUANTIZED_BYTES:
-        packed = model.shape.num_layers * model.block.parameters
-        return whole - packed * arithmetic.QUANTIZED_BYTES[model.config.precision.param_dtype]
+    shape, precision = model.shape, model.config.precision
+    if precision.param_dtype in arithmetic.QUANTIZED_BYTES:
+        whole = arithmetic.resident_weight_bytes(shape, precision) - arithmetic.scale_bytes(shape, precision)
+        return whole - shape.num_layers * model.block.parameters * arithmetic.PACKED_BYTES
     return float(model.root_parameters * model.width.computed)

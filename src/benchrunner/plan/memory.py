@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
 from benchrunner.core.schema import Config
-from benchrunner.plan.gathered_memory import gather_root, gathered_bytes, root_bytes
+from benchrunner.plan.gathered_memory import gathered_bytes, root_bytes
 from benchrunner.plan.kept import Model
 from benchrunner.plan.live_memory import Tape
 from benchrunner.plan.micro_batches import longest_sizes
@@ -50,9 +50,10 @@ def peak_of(config: Config, sizes: Sizes, block_bytes: int | None = None, *, on_
 def _rest(model: Model, tape: Tape) -> None:
     """What is there between two steps."""
     config = model.config
-    weights = arithmetic.resident_weight_bytes(config.model, config.precision)
+    scales = arithmetic.scale_bytes(config.model, config.precision)
+    weights = arithmetic.resident_weight_bytes(config.model, config.precision) - scales
     weights += arithmetic.num_added_parameters(config.model, config.workload) * model.width.stored
-    tape.take("parameters", weights / model.ranks)
+    tape.take("parameters", weights / model.ranks + scales)
     if not model.on_cpu:
         tape.take("workspaces", WORKSPACE_BYTES if model.trains else INFERENCE_WORKSPACE_BYTES)
     if not model.trains:
@@ -72,10 +73,12 @@ def _rest(model: Model, tape: Tape) -> None:
 def _forward_pass(model: Model, tape: Tape) -> None:
     """One block's working set, then all logits."""
     block = model.block
-    gather_root(model, tape)
+    tape.phase = "forward"
     if model.is_fsdp:
-        per = 2 if model.config.strategy.stage == 3 else model.shape.num_layers
-        tape.take("communication", per * gathered_bytes(model, block.parameters))
+        tape.take("temporaries", block.input)  # what the embedding found
+        _gather_units(model, tape)
+        tape.drop("communication", gathered_bytes(model, block.parameters))
+        tape.drop("temporaries", block.input)
     tape.take(
         "temporaries", model.copies(block.parameters) + 3 * block.input + (3 if model.is_compiled else 4) * block.wide
     )
@@ -94,13 +97,20 @@ def _decode(model: Model, tape: Tape) -> None:
     tape.phase = "decode"
     tape.take("cache", arithmetic.kv_cache_bytes(model.shape, batch, length, model.width.activation))
     tape.take("logits", 2.0 * batch * model.shape.vocab_size * 4)
+    dequantised = 0.0
     if model.config.precision.backend == "bitsandbytes":
         inputs, outputs = arithmetic.linear_shapes(model.shape)["qkv"]
-        tape.take("temporaries", 2.0 * inputs * outputs)
-    if model.is_fsdp:
-        gathered = gathered_bytes(model, model.block.parameters)
-        tape.take(
-            "communication",
-            root_bytes(model) + gathered * (2 if model.config.strategy.stage == 3 else model.shape.num_layers),
-        )
-        tape.take("communication", gathered)
+        dequantised = 2.0 * inputs * outputs
+    if not model.is_fsdp:
+        tape.take("temporaries", dequantised)
+        return
+    _gather_units(model, tape)
+    tape.take("temporaries", dequantised)
+
+
+def _gather_units(model: Model, tape: Tape) -> None:
+    """Root and blocks as they are gathered; a unit is copied out of a buffer that is there until the next unit is."""
+    root, gathered = root_bytes(model), gathered_bytes(model, model.block.parameters)
+    tape.take("communication", 2 * root + 2 * gathered)
+    tape.drop("communication", root)
+    tape.take("communication", gathered)
