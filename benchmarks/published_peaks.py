@@ -81,6 +81,10 @@ PAGES = (
     ),
     Page("2026-11-29-h200-front-page", (("+sweeps=front-page",),)),
     Page("2026-11-29-h200-llm-train-bench", (("+sweeps=llm-train-bench",), ("+sweeps=llm-train-bench-examples",))),
+    Page(
+        "2026-11-30-h200-healthy-cells",
+        (("+sweeps=precision-matrix",), ("+sweeps=engine-matrix",), ("+sweeps=finetune-matrix",)),
+    ),
 )
 
 COLUMNS = {

@@ -54,7 +54,7 @@ KNOWN_GOOD: dict[str, Errors] = {
 From sweeps/parity-cpu.yaml on an AMD EPYC without bfloat16 instructions, torch 2.13.0, torchao 0.18.0, bitsandbytes
 0.50.2; fp8, which no CPU computes, from sweeps/parity-cuda.yaml on H200s, torch 2.11.0, Transformer Engine 2.20.2; and
 fp16-mixed from there too, where the compiled cell had up to twice the errors of a CPU on one day, and less on another
-(docs/results/2026-11-30-h200-parity.md). What the others' errors are on H200s: docs/results/2026-11-21-h200-parity.md.
+(docs/results/2026-11-30-h200-healthy-cells.md). The others' errors on H200s: docs/results/2026-11-21-h200-parity.md.
 """
 
 
