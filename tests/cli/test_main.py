@@ -60,6 +60,12 @@ def test_hydras_own_complaints_exit_with_1(bench):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("override", ["budget=9m", "fail_on=invalid"])
+def test_a_flag_that_is_given_as_an_override_is_called_a_flag(refused, override):
+    key = override.partition("=")[0]
+    refused([override], f"{key}: no key, but a flag of this command: --{key.replace('_', '-')} [A-Z]+")
+
+
 def test_the_composed_configuration_passes_through_to_hydra(tmp_path):
     words = [sys.executable, "-m", "benchrunner", "plan", "--cfg", "job", "model=gpt2-125m", "-m"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from benchrunner import __version__
 from benchrunner.cli.arguments import parse, split_command
-from benchrunner.cli.command import EXIT_OK
+from benchrunner.cli.command import EXIT_OK, Command
 from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS
 from benchrunner.cli.help import help_text
 from benchrunner.cli.overrides import MULTIRUN, split_sweep_files
 from benchrunner.cli.streams import LastingStream, lasting_streams
-from benchrunner.core.errors import BenchError, UsageError
+from benchrunner.core.errors import BenchError, ConfigError, UsageError
 from benchrunner.core.text import visible
 
 EXIT_USAGE, EXIT_INTERRUPTED = 1, 130
@@ -65,10 +65,22 @@ def _dispatch(given: Sequence[str], out: LastingStream) -> int:
         return _pass_through([one for one in given if one not in MULTIRUN.names])
     name, rest = split_command(given)
     arguments = parse(name, rest)
-    code = EXIT_OK if _answered(name, arguments) else COMMANDS[name].run(arguments)
+    code = EXIT_OK if _answered(name, arguments) else _run(COMMANDS[name], arguments)
     if COMMANDS[name].is_answer:
         _require_read(out)
     return code
+
+
+def _run(command: Command, arguments: Namespace) -> int:
+    """Its exit code; a flag that is given as an override (`budget=9m`) is called one."""
+    try:
+        return command.run(arguments)
+    except ConfigError as error:
+        meant = f"--{error.key.replace('_', '-')}"
+        flag = next((flag for flag in command.flags if meant in flag.names), None)
+        if flag is None:
+            raise
+        raise UsageError(f"{error.key}: no key, but a flag of this command: {flag.spelling}") from error
 
 
 def _require_read(out: LastingStream) -> None:
