@@ -7,6 +7,7 @@ import pytest
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from benchrunner.worker.axes import activation_checkpointing
+from benchrunner.worker.validity import checks
 from benchrunner.worker.validity.checks import CHECKS
 from benchrunner.worker.validity.finding import Finding
 from benchrunner.worker.workloads import train
@@ -252,3 +253,15 @@ def test_what_was_found_is_on_disk_when_a_later_check_is_the_end(monkeypatch):
 def test_a_finding_has_a_note_only_when_there_is_one():
     assert Finding(ok=True, expected=1, observed=1).as_dict() == {"ok": True, "expected": 1, "observed": 1}
     assert Finding(ok=None, note="why").as_dict()["note"] == "why"
+
+
+def test_a_check_that_breaks_the_device_ends_the_cell_among_its_checks(monkeypatch):
+    def broken_device(*_):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setitem(CHECKS, "data", broken_device)
+    monkeypatch.setattr(checks, "synchronise", broken_device)
+    context = make_context(make_cell(*SMALL.split()))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        train.run(context)
+    assert context.status.phase == "check" and len(context.status.result["step_times_s"]) == 2

@@ -15,6 +15,7 @@ from benchrunner.core.rank_result import RankResult
 from benchrunner.worker.axes.precision.nf4 import packed_linears
 from benchrunner.worker.context import Context
 from benchrunner.worker.engines.built import Built
+from benchrunner.worker.measure.timer import synchronise
 from benchrunner.worker.validity import (
     checks_compute,
     checks_data,
@@ -141,6 +142,7 @@ def _ask(name: str, check: Check, facts: Facts) -> Finding:
     Raises:
         FloatingPointError: the check met a number that is not finite.
         PeerSilent: another rank is stuck.
+        RuntimeError: the check broke the device, which no other check can use any more: the cell ends in its checks.
     """
     try:
         with facts.exchange.topic(name):
@@ -148,6 +150,7 @@ def _ask(name: str, check: Check, facts: Facts) -> Finding:
     except (FloatingPointError, PeerSilent):
         raise
     except Exception as error:
+        synchronise(facts.context.device, 1)
         return unknown(f"the check itself failed: {type(error).__name__}: {error}")
 
 
