@@ -79,15 +79,24 @@ def _forward_pass(model: Model, tape: Tape) -> None:
         _gather_units(model, tape)
         tape.drop("communication", gathered_bytes(model, block.parameters))
         tape.drop("temporaries", block.input)
-    tape.take(
-        "temporaries", model.copies(block.parameters) + 3 * block.input + (3 if model.is_compiled else 4) * block.wide
-    )
-    tape.drop(
-        "temporaries", model.copies(block.parameters) + 3 * block.input + (3 if model.is_compiled else 4) * block.wide
-    )
+    working = model.copies(block.parameters) + _block_working_set(model)
+    tape.take("temporaries", working)
+    tape.drop("temporaries", working)
     tape.phase = "loss"
     tape.take("temporaries", 2 * block.input)
     tape.take("logits", float(model.tokens * model.shape.vocab_size * model.width.activation))
+
+
+def _block_working_set(model: Model) -> float:
+    """Bytes of a block without gradients where the MLP is widest: a compiler keeps no product that it can fuse.
+
+    Residual stream, what was normed, attention's and its sum, and what the norm before the MLP made; side by side with
+    attention there is no sum, and a shared norm makes nothing more.
+    """
+    shape, block = model.shape, model.block
+    wide = 2 if not model.gated else 3 if model.is_compiled else 4
+    inputs = 3 if model.is_compiled or shape.shared_norm else 4 if shape.parallel_residual else 5
+    return inputs * block.input + wide * block.wide
 
 
 def _decode(model: Model, tape: Tape) -> None:
