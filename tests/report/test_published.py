@@ -52,6 +52,14 @@ def test_every_line_means_one_cell_of_its_sweep_and_no_cell_is_left_out(name):
     assert meant == {one.cell.cell_id for one in planned(name) if not one.cell.search}
 
 
+@pytest.mark.parametrize("axis", ["model", "workload"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_no_line_means_a_cell_of_another_model_or_workload(name, axis):
+    strange = [replace(one.cell, axes={**one.cell.axes, axis: "another"}) for one in planned(name)]
+    lines = [line for table in load_layout(name).tables for line in table.lines]
+    assert not [line.labels for line in lines for cell in strange if line.cells.has(cell, H200)]
+
+
 def test_what_a_search_tried_has_lines_of_its_own_behind_those_of_the_original():
     search = next(one.cell for one in planned("mingpt-fsdp") if one.cell.search == "max")
     tried = {size: probe_of(search, size, ()) for size in (13, 8, 11)}

@@ -122,7 +122,8 @@ def load_layout(name: str) -> Layout:
     if name not in names:
         raise ConfigError("--layout", f"no layout {name!r}{did_you_mean(name, names)}; allowed: {', '.join(names)}")
     body = yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
-    tables = tuple(_read_table(table, f"layouts/{name}.yaml") for table in body["tables"])
+    everywhere = body.get("cells", {})
+    tables = tuple(_read_table(table, everywhere, f"layouts/{name}.yaml") for table in body["tables"])
     return Layout(name=name, title=body["title"], source=body["source"], machine=body["machine"], tables=tables)
 
 
@@ -160,9 +161,9 @@ def _folder() -> Path:
     return Path(__file__).parent / "layouts"
 
 
-def _read_table(body: Mapping[str, Any], place: str) -> TableLayout:
+def _read_table(body: Mapping[str, Any], everywhere: Mapping[str, Any], place: str) -> TableLayout:
     columns = tuple(_read_column(column, place) for column in body["columns"])
-    common, labels = body.get("cells", {}), tuple(body["labels"])
+    common, labels = {**everywhere, **body.get("cells", {})}, tuple(body["labels"])
     assert all(column.quantity in QUANTITIES or column.quantity == CLAIM for column in columns), place
     lines = tuple(_read_line(line, len(labels), len(columns), common, place) for line in body["lines"])
     probes = common if body.get("probes") else None
