@@ -1,5 +1,6 @@
 """The exit code of a run whose cells are all as planned, and whose sweep expects something of them; what flags mean."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,11 @@ import pytest
 
 from benchrunner.cli import run_and_report as module
 from benchrunner.cli.run_and_report import (
+    SKIPS,
     budget_s,
     events_file,
     fail_on,
+    junit_file,
     next_steps,
     repeats,
     report,
@@ -19,8 +22,13 @@ from benchrunner.cli.run_and_report import (
     write_junit,
 )
 from benchrunner.core.errors import UsageError
-from benchrunner.core.paths import SweepPaths
+from benchrunner.core.paths import PACKAGE, SweepPaths
 from benchrunner.store.runs import ExitSummary
+
+
+def test_every_reason_to_skip_a_cell_is_known_to_fail_on():
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    assert set(re.findall(r'"skipped\.([a-z_]+)"', sources)) == set(SKIPS)
 
 
 def ended(code):
@@ -53,6 +61,8 @@ def test_an_expectation_that_does_not_hold_is_a_gate_that_says_no(
         (repeats, "repeats", "1", 1),
         (events_file, "events", None, None),
         (events_file, "events", "events.jsonl", Path("events.jsonl")),
+        (junit_file, "junit", None, None),
+        (junit_file, "junit", "x.xml", "x.xml"),
     ],
 )
 def test_what_flags_mean(read, flag, given, meant):
@@ -66,9 +76,12 @@ def test_what_flags_mean(read, flag, given, meant):
         (fail_on, "fail_on", "oom.", "'oom.' is neither a status"),
         (fail_on, "fail_on", "skiped", r"nor a reason code \(did you mean skipped\?\)"),
         (fail_on, "fail_on", "odd.devices", "'odd.devices' is neither"),
+        (fail_on, "fail_on", "skipped.device", r"no cell ends as 'skipped.device' \(did you mean skipped.devices\?\)"),
+        (fail_on, "fail_on", "timeout.later", "no cell ends as 'timeout.later'.*: timeout.start, timeout.build"),
         (repeats, "repeats", "0", "'0' is no number of processes"),
         (repeats, "repeats", "-1", "'-1' is no number of processes"),
         (events_file, "events", "nowhere/events.jsonl", "nowhere/events.jsonl: no such directory"),
+        (junit_file, "junit", "nowhere/x.xml", "nowhere/x.xml: no such directory"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused(read, flag, given, said):

@@ -35,6 +35,27 @@ def test_the_formula_of_2023_says_its_limits():
     assert predict.predict(cell, CPU)["step_time_s"] is None
 
 
+@pytest.mark.parametrize(
+    ("axes", "leaves", "said"),
+    [
+        ({"workload": "lora"}, {}, "not workload=lora"),
+        ({"workload": "parity"}, {}, "not workload=parity"),
+        ({"optimizer": "sgd"}, {}, "not that of optimizer=sgd"),
+        ({}, {"predict.tensor": 64}, "predict.tensor=64 is more than model.num_heads"),
+        ({}, {"predict.pipeline": 64}, "predict.pipeline=64 is more than model.num_layers"),
+    ],
+)
+def test_the_formula_of_2023_has_no_answer_where_it_has_no_terms(axes, leaves, said):
+    cell = make_cell(**axes, leaves={"predict.formula": "llm-analysis-2023", **leaves})
+    assert said in predict.predict(cell, FAST)["refused"]
+
+
+def test_the_formula_of_2023_has_no_time_where_its_device_has_no_peak():
+    cell = make_cell(precision="fp32", leaves={"predict.formula": "llm-analysis-2023"})
+    predicted = predict.predict(cell, replace(FAST, name="a100-sxm-80gb"))
+    assert predicted["step_time_s"] is None and predicted["peak_memory_bytes"] > 0
+
+
 def test_tokens_and_utilization_follow_from_the_time():
     cell = make_cell(visible_devices=4, strategy="ddp")
     predicted = predict.predict(cell, FAST)

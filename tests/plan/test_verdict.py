@@ -31,6 +31,19 @@ def test_a_small_cell_runs():
     assert verdict.predicted["peak_memory_bytes"] > 0
 
 
+@pytest.mark.parametrize(("lengths", "others"), [("fixed", False), ("uniform", True)])
+def test_what_is_drawn_by_a_seed_is_predicted_by_it(lengths, others):
+    preflight, first = Preflight(H200, (), False, 2), None
+    times = set()
+    for seed in range(3):
+        cell = make_cell(model="llama2-7b", workload="lora", leaves={"workload.lengths": lengths, "seed": seed})
+        first = first or cell  # cells of one expansion share the sections in which they do not differ
+        shared = {name: getattr(first.config, name) for name in ("model", "workload", "strategy", "precision", "compile",
+                  "activation_checkpointing", "engine", "optimizer", "generate", "predict", "measure")}  # fmt: skip
+        times.add(preflight.predicted(replace(cell, config=replace(cell.config, **shared)))["step_time_s"])
+    assert (len(times) > 1) is others
+
+
 def test_a_rule_decides_with_reason_and_evidence(rules):
     verdict = decide(make_cell(strategy="ddp"), rules=rules)
     assert (verdict.verdict, verdict.reason_code) == ("unsupported", "rule.no_ddp")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchrunner.cli.command import EXIT_GATE, EXIT_OK, Flag
 from benchrunner.cli.gate_files import add_to_job_summary
 from benchrunner.core.errors import UsageError, did_you_mean
-from benchrunner.core.record import STATUSES
+from benchrunner.core.record import PHASES, STATUSES
 
 if TYPE_CHECKING:
     from benchrunner.core.paths import SweepPaths
@@ -44,6 +44,13 @@ REPEATS = Flag(
 )
 CODES = ("oom", "rule", "runtime", "missing", "validity", "timeout", "failed", "skipped")
 """What reason codes begin with."""
+SKIPS = (
+    "brake", "budget", "cancelled", "devices", "disk", "excluded", "interrupted", "no_prediction", "not_repeated",
+    "predict_only", "predicted_oom", "preempted", "time_limit",
+)  # fmt: skip
+"""Why a cell is skipped."""
+ENDINGS = {"skipped": SKIPS, "timeout": PHASES}
+"""Beginning of a reason code → what may follow it, where that is no name of a library, a rule or a check."""
 
 
 def fail_on(arguments: Namespace) -> tuple[str, ...]:
@@ -58,6 +65,10 @@ def fail_on(arguments: Namespace) -> tuple[str, ...]:
         if word not in statuses and not (word.partition(".")[0] in CODES and word.partition(".")[2]):
             hint = did_you_mean(word, statuses)
             raise UsageError(f"--fail-on: {word!r} is neither a status ({', '.join(statuses)}) nor a reason code{hint}")
+        beginning, _, ending = word.partition(".")
+        if ending and ending not in ENDINGS.get(beginning, (ending,)):
+            codes = [f"{beginning}.{one}" for one in ENDINGS[beginning]]
+            raise UsageError(f"--fail-on: no cell ends as {word!r}{did_you_mean(word, codes)}: {', '.join(codes)}")
     return given
 
 
@@ -91,9 +102,23 @@ def events_file(arguments: Namespace) -> Path | None:
     Raises:
         UsageError: its directory does not exist.
     """
-    if arguments.events and not Path(arguments.events).absolute().parent.is_dir():
-        raise UsageError(f"--events: {arguments.events}: no such directory")
-    return Path(arguments.events) if arguments.events else None
+    return _file_to_be("events", arguments.events)
+
+
+def junit_file(arguments: Namespace) -> str | None:
+    """The file of `--junit`, of a command that takes long.
+
+    Raises:
+        UsageError: its directory does not exist.
+    """
+    file = _file_to_be("junit", arguments.junit)
+    return None if file is None else str(file)
+
+
+def _file_to_be(flag: str, file: str | None) -> Path | None:
+    if file and not Path(file).absolute().parent.is_dir():
+        raise UsageError(f"--{flag}: {file}: no such directory")
+    return Path(file) if file else None
 
 
 def write_junit(tables: "Tables", file: str | None) -> None:

@@ -147,9 +147,11 @@ def write_lock(path: Path, lock: LockFile) -> list[str]:
     """Write the lock; the lines of the diff to what was there before, none where nothing changed.
 
     Raises:
-        UsageError: the place cannot be written.
+        UsageError: the place cannot be written, or holds something else than a lock.
     """
     before, after = _text_before(path), lock_text(lock)
+    if before:
+        read_lock(path)
     try:
         if before != after:
             write_text(path, after)

@@ -96,8 +96,8 @@ class Setup:
 
     @property
     def flops(self) -> float:
-        """F: FLOP/s that products reach."""
-        return self.device.peaks[self.bits.compute] * self.flops_efficiency
+        """F: FLOP/s that products reach; 0 where the device has no peak for the operands."""
+        return self.device.peaks.get(self.bits.compute, 0.0) * self.flops_efficiency
 
     @property
     def bandwidth(self) -> float:

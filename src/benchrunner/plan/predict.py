@@ -84,14 +84,13 @@ def predict(cell: Cell, hardware: Hardware) -> Prediction:
 
     A time is None where the device's peak is unknown or the workload has no steps.
     """
-    if cell.axes["workload"] == "parity":
-        cell = small_scale(cell)
+    asked, cell = cell, small_scale(cell) if cell.axes["workload"] == "parity" else cell
     lower = arithmetic.memory_lower_bound_bytes(cell.config, cell.sizes)
     prediction: Prediction = {"method": "off", "bound": "lower", "peak_memory_bytes": lower, "lower_bound_bytes": lower}
     if cell.config.predict.name == "off":
         return prediction
     if cell.config.predict.formula == formula_2023.NAME:
-        formula = cast(Prediction, what_if_2023.predict(cell, hardware))
+        formula = cast(Prediction, what_if_2023.predict(asked, hardware))
         return with_fit(prediction | formula, cell, hardware)
     prediction |= {"method": "analytic", **_memory(cell, lower, hardware), **_time(cell, hardware)}
     if note := left_out(cell):

@@ -106,7 +106,8 @@ class Preflight:
             "generate", "predict",
         )  # fmt: skip
         own = cell.config.attention, cell.config.memory_limit_gib, cell.sizes
-        key = (*(id(getattr(cell.config, name)) for name in sections), *own)
+        drawn = () if cell.config.workload.lengths == "fixed" else (cell.config.seed, id(cell.config.measure))
+        key = (*(id(getattr(cell.config, name)) for name in sections), *own, *drawn)
         if key not in self.predictions:
             self.predictions[key] = predict.predict(cell, self.hardware)
         return self.predictions[key]

@@ -10,6 +10,7 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import formula_2023 as formula
 
 ZERO = {"single": 0, "ddp": 0, "fsdp": 3}
+ADAM = ("adamw",)
 BITS = {"nf4": 4, "nf4-dq": 4, "fp8": 8, "fp8-torchao": 8, "fp32": 32}
 
 
@@ -17,6 +18,8 @@ def predict(cell: Cell, hardware: Hardware) -> Any:
     """Peak memory and step time by the formulas, and what they are made of; no time where a peak is unknown."""
     setup = setup_of(cell, hardware)
     found: dict[str, Any] = {"method": formula.NAME, "bound": "estimate", "note": formula.LIMITS}
+    if why := _unknown_to_it(cell):
+        return found | {"refused": why}
     if cell.axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
         return found | _inference(cell, setup)
     if cell.config.predict.tokens is None or not setup.flops:
@@ -25,6 +28,22 @@ def predict(cell: Cell, hardware: Hardware) -> Any:
         return found | _training_run(cell, setup, cell.config.predict.tokens)
     except ValueError as error:
         return found | {"refused": str(error)}
+
+
+def _unknown_to_it(cell: Cell) -> str | None:
+    """What of a cell the formula has no terms for, or degrees that its model has too few parts for."""
+    config, workload = cell.config, cell.axes["workload"]
+    if workload in arithmetic.PEFT_WORKLOADS or workload == "parity":
+        return f"the formula knows training, forward passes and generation, not workload={workload}"
+    if workload == "train" and config.optimizer.name not in ADAM:
+        return f"the formula knows Adam's state alone, not that of optimizer={cell.axes['optimizer']}"
+    for key, degree, of, whole in (
+        ("tensor", config.predict.tensor, "num_heads", config.model.num_heads),
+        ("pipeline", config.predict.pipeline, "num_layers", config.model.num_layers),
+    ):
+        if degree > whole:  # the paper's own runs cut 52 heads by 8
+            return f"predict.{key}={degree} is more than model.{of}={whole}"
+    return None
 
 
 # --- training

@@ -16,6 +16,7 @@ from benchrunner.cli.run_and_report import (
     budget_s,
     events_file,
     fail_on,
+    junit_file,
     repeats,
     run_and_report,
 )
@@ -41,6 +42,7 @@ def resume(arguments: Namespace) -> int:
     made = with_settings(plan_file.load_plan(directory), overrides)
     require_cluster(made.settings.launcher.name, arguments)
     allocator = allocator_for(made.settings.launcher)
+    junit = junit_file(arguments)
     options = RunOptions(
         resume=True,
         mix=arguments.mix,
@@ -53,11 +55,9 @@ def resume(arguments: Namespace) -> int:
         overrides=tuple(overrides),
     )
     if allocator is not None:
-        return follow_and_report(
-            made, SweepPaths(directory), allocator, options, arguments.junit, detach=arguments.detach
-        )
+        return follow_and_report(made, SweepPaths(directory), allocator, options, junit, detach=arguments.detach)
     launcher = LocalLauncher(preload=made.settings.launcher.preload)
-    return run_and_report(made, SweepPaths(directory), launcher, options, arguments.junit)
+    return run_and_report(made, SweepPaths(directory), launcher, options, junit)
 
 
 def _selection(arguments: Namespace, made: "Plan") -> "Selection":

@@ -14,6 +14,7 @@ from benchrunner.cli.run_and_report import (
     budget_s,
     events_file,
     fail_on,
+    junit_file,
     run_and_report,
 )
 
@@ -28,6 +29,7 @@ def run(arguments: Namespace) -> int:
     from benchrunner.store import plan_file
 
     faults.parse_faults(os.environ.get(faults.VARIABLE))
+    junit = junit_file(arguments)
     options = RunOptions(
         budget_s=budget_s(arguments),
         infer=not arguments.no_infer,
@@ -39,9 +41,9 @@ def run(arguments: Namespace) -> int:
     allocator = allocator_for(made.settings.launcher)
     paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
     if allocator is not None:
-        return follow_and_report(made, paths, allocator, options, arguments.junit, detach=arguments.detach)
+        return follow_and_report(made, paths, allocator, options, junit, detach=arguments.detach)
     launcher = LocalLauncher(preload=made.settings.launcher.preload)
-    return run_and_report(made, paths, launcher, options, arguments.junit)
+    return run_and_report(made, paths, launcher, options, junit)
 
 
 COMMAND = Command(
