@@ -442,6 +442,7 @@ def test_hydra_answers_about_what_is_composed(tmp_path, capsys, monkeypatch):
 def test_what_is_wrong_is_said_without_the_lines_of_internals():
     text = "In 'config': odd\n\nthe first\n full_key: a\nobject_type=B\n\nSee https://x\nreference_type=C\n the rest \n"
     assert first_lines(text) == "the first; the rest"
+    assert first_lines("In 'x/y': Could not find 'z'\n\nConfig search path:\n\tprovider=hydra") == "Could not find 'z'"
 
 
 def test_what_omegaconf_raises_is_one_message_with_the_key_of_any_of_its_causes():

@@ -54,6 +54,12 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
         ("defaults: [{5: debug}]", "^defaults: {5: 'debug'} is no line"),
         ("defaults: [{override /model: 5}]", "^defaults: {'override /model': 5} is no line"),
         ("defaults: [{override /model: debug, override /strategy: ddp}]", "is no line - override /GROUP: OPTION$"),
+        ("defaults: [{model: debug}]", "^defaults: model: debug: write - override /model: debug$"),
+        ("defaults: [{/precision: bf16}]", "write - override /precision: bf16$"),
+        ("sweep: {include: [foo]}", r"^sweep.include: \['foo'\] is no list of rows - {KEY: VALUE, …}"),
+        ("sweep: {exclude: fp32}", "^sweep.exclude: 'fp32' is no list of rows"),
+        ("sweep: {expect: {name: less}}", "^sweep.expect: .* is no list of rows"),
+        ("sweep: {include: [{model: [debug, gpt2-125m]}]}", "^sweep.include: model: .* write model: debug,gpt2-125m$"),
         ("defaults: [{override /model: [debug]}]", "^model: override /model: .*: a list is no sweep"),
     ],
 )

@@ -38,8 +38,10 @@ def test_what_is_drawn_by_a_seed_is_predicted_by_it(lengths, others):
     for seed in range(3):
         cell = make_cell(model="llama2-7b", workload="lora", leaves={"workload.lengths": lengths, "seed": seed})
         first = first or cell  # cells of one expansion share the sections in which they do not differ
-        shared = {name: getattr(first.config, name) for name in ("model", "workload", "strategy", "precision", "compile",
-                  "activation_checkpointing", "engine", "optimizer", "generate", "predict", "measure")}  # fmt: skip
+        shared = {name: getattr(first.config, name) for name in (
+            "model", "workload", "strategy", "precision", "compile", "activation_checkpointing", "engine", "optimizer",
+            "generate", "predict", "measure",
+        )}  # fmt: skip
         times.add(preflight.predicted(replace(cell, config=replace(cell.config, **shared)))["step_time_s"])
     assert (len(times) > 1) is others
 

@@ -71,6 +71,10 @@ def explained() -> Iterator[None]:
         raise ConfigError(found[1] if found else "", first_lines(text)) from error
 
 
+INTERNAL = re.compile("full_key|object_type|See https|reference_|Config search path|provider=")
+"""What a line of theirs is that says nothing to a reader."""
+
+
 def _chain(error: BaseException) -> list[BaseException]:
     """The exception and its causes: the useful text is in one of them."""
     return [error, *(_chain(error.__cause__) if error.__cause__ else [])]
@@ -78,12 +82,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def first_lines(text: str) -> str:
     """The sentences of a message of theirs, without its lines of internals, as one line."""
-    lines = [line.strip() for line in text.splitlines()]
-    kept = [
-        line
-        for line in lines
-        if line and not line.startswith(("In '", "full_key", "object_type", "See https", "reference_"))
-    ]
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not INTERNAL.match(line)]
+    kept = [line for line in lines if not line.startswith("In '")] or [line.partition("': ")[2] for line in lines]
     return "; ".join(kept)
 
 

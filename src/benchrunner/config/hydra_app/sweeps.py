@@ -94,6 +94,7 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
     """Name a wrong key or option of a sweep file before Hydra does it without a hint."""
     body = sweep_body(sweep)
     _refuse_misplaced(body)
+    _check_rows(body)
     for key in keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")}):
         keys.check_key(key)
     _check_defaults(body.get("defaults", []))
@@ -125,6 +126,23 @@ def _refuse_misplaced(body: Mapping[str, Any]) -> None:
             raise ConfigError(str(key), f"a list of YAML is no sweep; write {key}: {text}")
 
 
+def _check_rows(body: Mapping[str, Any]) -> None:
+    """The lists of the section `sweep` are of mappings, and a row's values are words."""
+    section = body.get("sweep")
+    for name in ("include", "exclude", "expect"):
+        entries = section.get(name) if isinstance(section, Mapping) else None
+        if entries is None:
+            continue
+        place = f"sweep.{name}"
+        if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+            raise ConfigError(place, f"{entries!r} is no list of rows - {{KEY: VALUE, …}} (see sweeps/smoke.yaml)")
+        for key, value in (pair for entry in entries if name == "include" for pair in entry.items()):
+            if isinstance(value, list):
+                raise ConfigError(
+                    f"{place}: {key}", f"a list of YAML is no sweep; write {key}: {','.join(map(str, value))}"
+                )
+
+
 def _declared_params(body: Mapping[str, Any]) -> Mapping[str, Any]:
     found = body
     for place in ("hydra", "hydra.sweeper", "hydra.sweeper.params"):
@@ -144,6 +162,9 @@ def _check_defaults(entries: Any) -> None:
     for entry in entries:
         if not _is_line(entry):
             raise ConfigError("defaults", f"{entry!r} is no line - override /GROUP: OPTION")
+        group, option = next(iter(entry.items())) if isinstance(entry, dict) else ("", "")
+        if str(group).lstrip("/") in GROUPS:
+            raise ConfigError("defaults", f"{group}: {option}: write - override /{str(group).lstrip('/')}: {option}")
 
 
 def _is_line(entry: Any) -> bool:
