@@ -95,6 +95,12 @@ def test_a_cell_that_does_not_fail_closes_it_and_begins_the_count_anew():
     assert learn(breaker, failed(8)) is not None
 
 
+def test_the_only_cell_closes_it_by_itself():
+    breaker = CircuitBreaker(1, [plan_cell(make_cell(leaves={"seed": 99}))])
+    assert learn(breaker, failed(99)) is not None
+    assert learn(breaker, ok(99)) is None
+
+
 def test_what_worked_before_the_first_failure_proves_nothing():
     breaker = CircuitBreaker(2)
     for one in (ok(0, precision="bf16"), failed(1, precision="fp32"), failed(2, precision="fp32")):

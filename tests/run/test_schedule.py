@@ -8,9 +8,9 @@ from benchrunner.run.schedule import Queue, make_pool
 from samples import CPU, H200, make_cell, plan_cell
 
 
-def cell(devices, number=0, nodes=1):
+def cell(devices, number=0, nodes=1, **leaves):
     kind = "single" if devices == 1 else "ddp"
-    return plan_cell(make_cell(strategy=kind, leaves={"devices": devices, "seed": number, "nodes": nodes}))
+    return plan_cell(make_cell(strategy=kind, leaves={"devices": devices, "seed": number, "nodes": nodes} | leaves))
 
 
 def test_cells_run_side_by_side_on_disjoint_devices():
@@ -133,11 +133,31 @@ def test_small_cells_fill_the_fullest_node_and_large_ones_get_whole_nodes():
     assert pool.located((4, 5)) == ((1,), (0, 1)) and pool.located(range(8)) == ((0, 1), (0, 1, 2, 3))
 
 
+def test_the_fullest_node_is_used_up_before_an_empty_one():
+    pool = make_pool(H200, is_local=True, num_nodes=2)
+    assert pool.take(4) == (0, 1, 2, 3) and pool.take(2) == (4, 5)
+    pool.give_back((0, 1, 2, 3))
+    assert pool.take(2) == (6, 7)
+
+
+def test_a_cell_of_several_nodes_gets_those_that_are_empty():
+    pool = make_pool(H200, is_local=True, num_nodes=3)
+    assert pool.take(1) == (0,) and pool.take(8) == tuple(range(4, 12))
+
+
+def test_an_exclusive_cell_has_the_allocation_to_itself():
+    pool = make_pool(H200, is_local=True, num_nodes=2)
+    assert [pool.need(cell(1, nodes=nodes, exclusive=True)) for nodes in (1, 2)] == [8, 8]
+
+
 def test_an_allocation_says_what_it_cannot_run():
     pool = make_pool(H200, is_local=True, num_nodes=2)
     assert pool.obstacle(cell(4, nodes=2)) is None
     assert pool.obstacle(cell(4, nodes=3)) == "needs 3 nodes, and the allocation has 2"
     assert pool.obstacle(cell(8)) == "needs 8 devices a node, 4 visible"
+    two_each = make_pool(replace(H200, num_devices=2), is_local=True, num_nodes=2)
+    assert two_each.obstacle(cell(4)) == "needs 4 devices a node, 2 visible"
+    assert make_pool(CPU, is_local=True, num_nodes=2).obstacle(cell(4)) is None, "its ranks share the cores"
     pool.quarantine(5, "lost")
     assert pool.obstacle(cell(4, nodes=2)) == "needs 2 nodes, and the allocation has 1"
 
