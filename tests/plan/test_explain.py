@@ -38,6 +38,18 @@ def test_a_cell_is_found_by_number_id_or_slug():
         assert find_cell(plan, name) is cells[1]
     with pytest.raises(UsageError, match="no cell of the plan; give a number from 1 to 2"):
         find_cell(plan, "zzz")
+    for number in ("0", "3"):
+        with pytest.raises(UsageError, match=f"--explain {number}: no cell of the plan"):
+            find_cell(plan, number)
+    with pytest.raises(UsageError, match="2 cells of the plan begin so"):
+        find_cell(plan, "")
+
+
+def test_a_number_beyond_the_table_may_be_the_beginning_of_an_id():
+    cells = [planned(leaves={"seed": seed}) for seed in range(40)]
+    plan = Plan(cells=cells, hardware=H200, sweep_name="cli", arguments=[], created_at="")
+    named = next(one for one in cells if one.cell.cell_id[:4].isdigit() and int(one.cell.cell_id[:4]) > 40)
+    assert find_cell(plan, named.cell.cell_id[:4]) is named
 
 
 def test_the_best_that_fits_comes_first():

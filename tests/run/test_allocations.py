@@ -14,13 +14,17 @@ class Quiet:
         return f"{job} of {sweep.name}\n"
 
 
+def state(phase, detail="", **more):
+    return JobState(phase=phase, detail=detail, **more)
+
+
 @pytest.fixture
 def allocations(paths):
     """Of a sweep with these jobs, oldest first, in these phases."""
 
     def made(**phases):
         found = Allocations(Quiet(), paths, "slurm")
-        found.states = {job: JobState(phase=phase) for job, phase in phases.items()}
+        found.states = {job: state(phase) if isinstance(phase, str) else phase for job, phase in phases.items()}
         return found
 
     return made
@@ -46,3 +50,26 @@ def test_the_last_words_are_of_the_job_that_is_asked_for(allocations, paths):
 
 def test_a_log_without_a_word_is_said_to_be_empty():
     assert last_words("") == "its log is empty"
+
+
+@pytest.mark.parametrize(
+    ("phases", "text"),
+    [
+        ({}, "none"),
+        ({"one": "ended", "other": state("running", "node7")}, "1 running, 1 ended"),
+        ({"one": "waiting"}, "1 waiting"),
+        (
+            {"one": "waiting", "b": state("waiting", "Resources"), "c": state("waiting", "Priority")},
+            "3 waiting (Priority, Resources)",
+        ),
+    ],
+)
+def test_a_few_words_say_where_the_jobs_are_and_why_they_wait(allocations, phases, text):
+    assert allocations(**phases).describe() == text
+
+
+def test_there_is_hope_as_long_as_one_job_may_run(allocations):
+    hopeless = state("waiting", "PartitionTimeLimit", is_hopeless=True)
+    assert allocations(one=hopeless).hopeless() == "PartitionTimeLimit"
+    assert allocations(one=hopeless, other="waiting").hopeless() is None
+    assert allocations(one="ended").hopeless() is None
