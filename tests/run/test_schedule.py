@@ -68,6 +68,17 @@ def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
     assert queue.start()[0][0] is first and len(queue) == 1
 
 
+def test_what_is_added_waits_before_its_cell_and_its_repeats_behind_everything():
+    first, second, last = (cell(1, number) for number in range(3))
+    queue = Queue([first, second, last], make_pool(H200, is_local=True))
+    probe, elsewhere = cell(1, 7), cell(1, 8)
+    again = replace(probe, repeat=2)
+    queue.put_before(second, [probe, again])
+    assert list(queue) == [first, probe, second, last, again]
+    queue.put_before(cell(1, 9), [elsewhere])
+    assert list(queue) == [elsewhere, first, probe, second, last, again], "before all, where its cell does not wait"
+
+
 def test_the_given_order_can_be_kept():
     cells = [cell(1, 0), cell(2, 1), cell(4, 2)]
     queue = Queue(cells, make_pool(H200, is_local=True), largest_first=False)
