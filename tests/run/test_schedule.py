@@ -94,6 +94,13 @@ def test_what_can_never_run_here_is_told():
     assert make_pool(H200, is_local=False).obstacle(cell(8, nodes=2)) is None
 
 
+def test_a_machine_that_does_not_become_empty_runs_nothing_more():
+    pool = make_pool(CPU, is_local=True)
+    assert pool.obstacle(cell(1)) is None
+    pool.quarantine(0, "processes 7 of the cell cannot be killed")
+    assert pool.obstacle(cell(1)) == "the machine is still occupied: processes 7 of the cell cannot be killed"
+
+
 def test_a_cell_is_overtaken_as_often_as_there_are_devices_and_no_more():
     queue = Queue([cell(1, 0)], make_pool(H200, is_local=True))
     busy = [devices for _, devices in queue.start()]
