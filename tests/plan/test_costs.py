@@ -2,13 +2,16 @@ from dataclasses import replace
 
 import pytest
 
-from benchrunner.core.arithmetic import num_parameters
+from benchrunner.core.arithmetic import hardware_flops_per_step, linear_weight_bytes, num_parameters
 from benchrunner.core.record import PHASES
 from benchrunner.plan.costs import (
     COMPILE_S,
+    FLOPS_PER_S,
+    GATHERED_BYTES_PER_S,
     NUM_PROBES,
     OPTIONAL_IMPORT_S,
     PARAMETERS_PER_S,
+    TOKEN_S,
     compiler_s,
     expected_cell_s,
     expected_phases_s,
@@ -74,10 +77,11 @@ def test_a_library_that_few_cells_need_takes_its_time_to_import(axes):
     assert more_s == pytest.approx(usual_s + OPTIONAL_IMPORT_S)
 
 
-def test_a_search_takes_as_long_as_its_probes():
-    alone, search = planned(1.0), planned(1.0, leaves={"micro_batch_size": "max"})
-    assert expected_row_s(alone, "cuda") == expected_cell_s(alone, "cuda")
-    assert expected_row_s(search, "cuda") == NUM_PROBES * expected_cell_s(search, "cuda")
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_search_takes_as_long_as_its_probes(device):
+    alone, search = planned(), planned(1.0, leaves={"micro_batch_size": "max"})
+    assert expected_row_s(alone, device) == expected_cell_s(alone, device)
+    assert expected_row_s(search, device) == NUM_PROBES * expected_cell_s(search, device)
 
 
 def test_parity_takes_as_long_for_any_model_since_it_makes_it_small():
@@ -114,6 +118,18 @@ def test_a_predicted_step_is_taken_a_lower_bound_doubled_and_an_unknown_one_judg
     assert step_s(shared, "cpu") == pytest.approx(step_s(alone, "cpu"))
 
 
+def test_a_step_of_unknown_time_is_its_work_and_each_token_takes_the_host_its_time():
+    def work_s(one):
+        return hardware_flops_per_step(one.cell.config, one.cell.sizes) / FLOPS_PER_S["cpu"]
+
+    training = planned(visible_devices=1)
+    assert step_s(training, "cpu") == pytest.approx(work_s(training), rel=1e-12)
+    for strategy in ("single", "fsdp_stage3"):
+        one = planned(workload="generate", strategy=strategy, visible_devices=1)
+        tokens_s = one.cell.config.generate.new_tokens * TOKEN_S
+        assert step_s(one, "cpu") == pytest.approx(work_s(one) + tokens_s, rel=1e-12)
+
+
 def test_a_generation_is_counted_in_samples_of_its_tokens():
     many, few = (planned(workload="generate", leaves={"generate.new_tokens": count}) for count in (1000, 10))
     assert step_s(many, "cuda") > 50 * step_s(few, "cuda")
@@ -127,6 +143,10 @@ def test_samples_are_counted_as_the_worker_counts_them():
 
 
 def test_a_sharded_generation_gathers_its_weights_for_each_token():
-    alone = planned(workload="generate", leaves={"model.d_model": 4096, "model.d_ff": 11008})
-    sharded = planned(workload="generate", strategy="fsdp_stage3", leaves={"model.d_model": 4096, "model.d_ff": 11008})
-    assert step_s(sharded, "cuda") > step_s(alone, "cuda")
+    whole, sharded = (
+        planned(workload="generate", strategy=name, leaves={"model.d_model": 4096, "model.d_ff": 11008})
+        for name in ("ddp", "fsdp_stage3")
+    )
+    gathered_bytes = linear_weight_bytes(sharded.cell.config.model, sharded.cell.config.precision)
+    more_s = sharded.cell.config.generate.new_tokens * gathered_bytes / GATHERED_BYTES_PER_S["cuda"]
+    assert step_s(sharded, "cuda") - step_s(whole, "cuda") == pytest.approx(more_s)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from benchrunner.core.paths import config_dir
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.rules import load_rules
-from benchrunner.plan.search import Candidates, Search, decide_search, probe_of, search_of, search_text
+from benchrunner.plan.search import Candidates, Search, decide_search, probe_of, search_of, search_text, tried_by
 from benchrunner.plan.verdict import Preflight
-from samples import CPU, H200, make_cell
+from samples import CPU, H200, make_cell, make_record
 
 SIZES = st.integers(1, 3000)
 
@@ -70,9 +70,44 @@ def test_what_is_known_is_not_tried_again():
 
 
 def test_the_best_is_the_fastest_and_its_neighbours_were_tried():
-    rates = {size: -abs(size - 11) + 100 for size in range(1, 41)}
-    order, found = follow(search("best", start=40), lambda size: tried(size, fits=size <= 40, rate=rates.get(size)))
-    assert order[:5] == [40, 41, 16, 8, 4] and found in (10, 11, 12)
+    found = follow(search("best", start=40), lambda size: tried(size, fits=size <= 40, rate=100 - abs(size - 11)))
+    assert found == ([40, 41, 16, 8, 4, 12, 14, 10], 10)
+
+
+@pytest.mark.parametrize(
+    ("largest", "rate", "order"),
+    [
+        (40, lambda size: 7.0, [40, 41, 16, 8, 4, 2, 1]),
+        (9, lambda size: 7.0, [9, 10, 4, 2, 1]),
+        (3, lambda size: -size, [3, 4, 2, 1]),
+        (2, lambda size: -size, [2, 3, 1]),
+    ],
+)
+def test_where_smaller_ones_are_no_slower_the_smallest_is_the_best(largest, rate, order):
+    assert follow(search("best", largest), lambda size: tried(size, fits=size <= largest, rate=rate(size))) == (
+        order,
+        1,
+    )
+
+
+def test_the_fastest_is_looked_for_where_sizes_are_allowed():
+    def eights(low, target, high):
+        return next((size for size in (target // 8 * 8, target // 8 * 8 + 8) if anything(low, size, high)), None)
+
+    found = follow(search("best", 40, nearest=eights), lambda size: tried(size, fits=size <= 40, rate=-abs(size - 16)))
+    assert found == ([40, 48, 16, 8, 24], 16)
+
+
+def test_one_with_retries_ends_the_way_down():
+    def outcome(size):
+        return tried(size, fits=size <= 40, rate=100 + size, retries=int(size == 16))
+
+    assert follow(search("best", start=40), outcome) == ([40, 41, 16, 28, 34], 40)
+
+
+def test_a_rate_that_nobody_measured_is_the_slowest():
+    rates = {1: 0.5, 2: None}
+    assert search("best").found({size: tried(size, fits=True, rate=rate) for size, rate in rates.items()}) == 1
 
 
 def test_the_largest_is_the_best_where_speed_only_grows():
@@ -154,3 +189,35 @@ def test_what_is_said_of_a_search():
     probes = [tried(8, fits=True), tried(16, fits=False), tried(12, fits=True, retries=1)]
     found = {"kind": "max", "micro_batch_size": 12, "probes": probes}
     assert search_text(found) == "max = 12 (probes: 8 ok, 16 oom, 12 ok after 1 allocator retry)"
+    open_end = {"kind": "best", "micro_batch_size": None, "probes": [tried(8, fits=True, retries=2)]}
+    assert search_text(open_end, 8) == "best: 8 so far (probes: 8 ok after 2 allocator retries)"
+    assert search_text(open_end | {"probes": []}) == "best: none (probes: none)"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "start", "step"),
+    [
+        (None, 1, 1),
+        ({"micro_batch_size": 400, "margin": 0.04}, 400, 4),
+        ({"micro_batch_size": 400}, 400, 1),
+        ({"micro_batch_size": 3, "margin": 0.04}, 3, 1),
+    ],
+)
+def test_a_search_begins_at_the_prediction_and_its_first_step_is_a_part_of_the_margin(predicted, start, step):
+    cell, preflight = planned_for(leaves={"micro_batch_size": "best"})
+    found = search_of(PlannedCell(cell=cell, predicted=predicted), Candidates(cell, preflight))
+    assert (found.kind, found.start, found.step) == ("best", start, step)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "retries", "rate"),
+    [
+        ({"tokens_per_second_per_device": 5.0, "num_alloc_retries": 2}, 2, 5.0),
+        ({"tokens_per_second_per_device": 5.0, "decode_tokens_per_second": 7.0}, 0, 7.0),
+        ({}, 0, None),
+    ],
+)
+def test_a_probe_is_judged_by_its_speed_of_decoding_if_it_has_one_and_by_retries(metrics, retries, rate):
+    cell = make_cell(leaves={"micro_batch_size": 8})
+    found = tried_by(make_record(cell, metrics=metrics))
+    assert found == tried(8, fits=True, retries=retries) | {"cell": cell.slug, "tokens_per_second_per_device": rate}

@@ -101,6 +101,40 @@ def test_a_token_reads_every_matrix_and_4_bits_are_no_faster():
     assert ideal(workload="generate", compile="inductor", leaves=captured)["host"] < 0.3 * bf16["host"]
 
 
+def test_a_sample_is_the_pass_of_its_prompt_and_as_many_decodes_as_tokens_follow():
+    """Each token costs the same again; sharded weights are gathered for each, the prompt's pass included."""
+    sharded = {"workload": "generate", "strategy": "fsdp_stage3"}
+    one, two, many = (ideal(leaves={"generate.new_tokens": count}, **sharded) for count in (1, 2, 9))
+    cell = make_cell(visible_devices=2, **sharded)
+    config, once = cell.config, replace(cell.sizes, accumulation_steps=1)
+    forward = ideal(visible_devices=1, leaves={"seq_len": config.generate.prompt_length}, workload="forward")
+    gathered = {
+        "memory": traffic.copied_bytes(config, once) / FAST.memory_bandwidth_bytes_per_second,
+        "communication": traffic.sent_bytes(config, once) / FAST.interconnect_bytes_per_second,
+        "host": operations.decode_operations(config, cell.sizes) * operations.OPERATION_S,
+    }
+    for name in ("matmul", "attention", "elementwise"):
+        assert one[name] == many[name] == pytest.approx(forward[name])
+    assert one["decode"] == 0 and one["host"] == pytest.approx(gathered["host"])
+    assert one["communication"] == pytest.approx(gathered["communication"])
+    assert one["memory"] == pytest.approx(forward["memory"] + gathered["memory"])
+    read = step_time.decode_bytes(make_cell(leaves={"generate.new_tokens": 9}, **sharded).config, cell.sizes)
+    assert many["decode"] == pytest.approx(8 * read / FAST.memory_bandwidth_bytes_per_second)
+    for name, seconds in gathered.items():
+        assert two[name] - one[name] == pytest.approx(seconds)
+        assert many[name] - one[name] == pytest.approx(8 * seconds)
+    assert ideal(leaves={"generate.new_tokens": 2, "global_batch_size": 8}, **sharded)["memory"] == two["memory"]
+    assert ideal(leaves={"generate.new_tokens": 2}, workload="generate", strategy="ddp")["communication"] == 0
+
+
+def test_without_rates_of_memory_and_link_only_what_is_computed_and_issued_is_counted():
+    unknown = replace(FAST, memory_bandwidth_bytes_per_second=None, interconnect_bytes_per_second=None)
+    for workload in ("train", "generate"):
+        cell = make_cell(visible_devices=2, strategy="fsdp_stage3", workload=workload)
+        found = step_time.ideal_seconds(cell.config, cell.sizes, unknown)
+        assert {name for name, seconds in found.items() if seconds} == {"matmul", "attention", "host"}
+
+
 def test_products_of_few_tokens_wait_for_their_matrix():
     few, many = ideal(leaves={"seq_len": 1}), ideal(leaves=WIDE)
     assert few["matmul"] == 0 and few["memory"] > 0
