@@ -12,6 +12,12 @@ UNIFORM = {"workload.lengths": "uniform", "workload.min_length": 28, "global_bat
 ALPACA = {"workload.lengths": "alpaca", "workload.longest": 300, "seq_len": 1000, "model.max_seq_len": 1000}
 
 
+@pytest.fixture(autouse=True)
+def _nothing_kept(monkeypatch):
+    """No test is answered by what another one has drawn."""
+    monkeypatch.setattr(micro_batches, "_KEPT", {})
+
+
 def test_samples_of_one_length_are_what_they_are():
     cell = make_cell(leaves={"global_batch_size": 4})
     assert micro_batches.longest_sizes(cell) == micro_batches.typical_sizes(cell) == cell.sizes
@@ -27,6 +33,12 @@ def test_the_longest_micro_batch_is_one_that_is_drawn():
     _, padded = count_lengths(cell, range(measure.warmup_steps + measure.steps))
     assert micro_batches.longest_sizes(cell).seq_len == max(padded)
     assert micro_batches.longest_sizes(make_cell(leaves=ALPACA)).seq_len == 300
+
+
+def test_of_more_samples_than_are_drawn_the_longest_that_may_be_is_assumed():
+    many = {"measure.steps": 2000, "seq_len": 100_000, "model.max_seq_len": 100_000}
+    assert micro_batches.longest_sizes(make_cell(leaves=UNIFORM | many)).seq_len == 100_000
+    assert micro_batches.longest_sizes(make_cell(leaves=ALPACA | {"measure.steps": 9000})).seq_len == 300
 
 
 def test_a_typical_step_is_one_of_the_window():
