@@ -16,8 +16,9 @@ def planned(verdict="run", **axes):
     return replace(plan_cell(cell, verdict), predicted=predict(cell, FAST))
 
 
-def test_the_terms_are_the_prediction():
-    one = planned(visible_devices=2, strategy="fsdp_stage3")
+@pytest.mark.parametrize("workload", ["train", "parity"])
+def test_the_terms_are_the_prediction(workload):
+    one = planned(visible_devices=2, strategy="fsdp_stage3", workload=workload)
     found = explain(one, FAST)
     assert sum(found.memory_bytes.values()) == pytest.approx(one.predicted["peak_memory_bytes"], abs=16)
     assert sum(found.step_s.values()) == pytest.approx(one.predicted["step_time_s"])
