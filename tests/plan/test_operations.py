@@ -48,6 +48,7 @@ def of_a_block(leaves=None, **axes):
         ({}, {}, 17),
         ({"model": "gpt2-125m"}, {}, 10),
         ({"model": "falcon-7b"}, {}, 15),
+        ({}, {"model.parallel_residual": True}, 17),
         ({"precision": "bf16-mixed"}, {}, 17 + 6),
         ({"precision": "bf16-mixed", "model": "gpt2-125m"}, {}, 10 + 10),
         ({"precision": "bf16-mixed", "strategy": "fsdp_stage3"}, {}, 17),

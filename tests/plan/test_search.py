@@ -13,7 +13,18 @@ SIZES = st.integers(1, 3000)
 
 
 def anything(low, target, high):
+    assert {type(low), type(target), type(high)} <= {int, type(None)}
     return target if low < target and (high is None or target < high) else None
+
+
+def among(*sizes):
+    """The nearest of these alone."""
+
+    def nearest(low, target, high):
+        between = [size for size in sizes if anything(low, size, high)]
+        return min(between, key=lambda size: (abs(size - target), size), default=None)
+
+    return nearest
 
 
 def tried(size, *, fits, retries=0, rate=1.0):
@@ -90,19 +101,35 @@ def test_where_smaller_ones_are_no_slower_the_smallest_is_the_best(largest, rate
     )
 
 
-def test_the_fastest_is_looked_for_where_sizes_are_allowed():
-    def eights(low, target, high):
-        return next((size for size in (target // 8 * 8, target // 8 * 8 + 8) if anything(low, size, high)), None)
+@pytest.mark.parametrize(
+    ("largest", "peak", "order"), [(40, 8, [40, 41, 16, 8, 4, 12, 10, 6]), (9, 3, [9, 10, 4, 2, 1, 3])]
+)
+def test_neighbours_are_tried_as_near_as_a_quarter_of_the_fastest(largest, peak, order):
+    found = follow(search("best", largest), lambda size: tried(size, fits=size <= largest, rate=-abs(size - peak)))
+    assert found == (order, peak)
 
-    found = follow(search("best", 40, nearest=eights), lambda size: tried(size, fits=size <= 40, rate=-abs(size - 16)))
-    assert found == ([40, 48, 16, 8, 24], 16)
+
+@pytest.mark.parametrize(
+    ("allowed", "largest", "peak", "order"),
+    [
+        (range(8, 80, 8), 40, 16, [40, 48, 16, 8, 24]),
+        ((1, 2, 3, 40, 41), 40, 0, [40, 41, 3, 2, 1]),
+        ((1, 2, 33, 40, 41), 40, 0, [40, 41, 2, 1]),
+        ((1, 2, 3, 4, 6, 8, 12, 24), 24, 24, [24, 12]),
+    ],
+)
+def test_the_fastest_is_looked_for_where_sizes_are_allowed(allowed, largest, peak, order):
+    def outcome(size):
+        return tried(size, fits=size <= largest, rate=-abs(size - peak))
+
+    assert follow(search("best", largest, nearest=among(*allowed)), outcome) == (order, max(peak, min(order)))
 
 
 def test_one_with_retries_ends_the_way_down():
     def outcome(size):
-        return tried(size, fits=size <= 40, rate=100 + size, retries=int(size == 16))
+        return tried(size, fits=size <= 40, rate=0.5, retries=int(size == 16))
 
-    assert follow(search("best", start=40), outcome) == ([40, 41, 16, 28, 34], 40)
+    assert follow(search("best", start=40), outcome) == ([40, 41, 16, 28, 34, 22, 25, 19], 19)
 
 
 def test_a_rate_that_nobody_measured_is_the_slowest():
@@ -136,6 +163,27 @@ def planned_for(hardware=H200, **leaves):
     cell = make_cell(visible_devices=4, leaves={"micro_batch_size": "max"} | leaves.pop("leaves", {}), **leaves)
     preflight = Preflight(hardware, rules, launch=False, num_cores=2)
     return cell, preflight
+
+
+class Fits:
+    """A preflight by which the sizes up to `largest` fit."""
+
+    def __init__(self, largest):
+        self.largest = largest
+
+    def predicted(self, cell):
+        return {"peak_memory_bytes": cell.sizes.micro_batch_size, "capacity_bytes": self.largest}
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3, 4, 12, 13, 1000])
+def test_the_largest_that_is_predicted_to_fit_is_found(largest):
+    cell = make_cell(leaves={"micro_batch_size": "max"})
+    assert Candidates(cell, Fits(largest)).predicted() == largest
+
+
+def test_where_nothing_is_known_of_the_memory_one_sample_is_taken():
+    cell = make_cell(leaves={"micro_batch_size": "max"})
+    assert Candidates(cell, Fits(None)).predicted() == 1
 
 
 def test_a_probe_is_the_very_cell_that_overrides_name():

@@ -45,6 +45,7 @@ def test_work_is_done_as_often_as_there_are_passes(axes, leaves, passes):
         ({}, {"model.positions": "learned"}, 14 * D + 5 * F),
         ({}, WIDE_KV | {"model.mlp": "gelu_tanh"}, 28 * D + 2 * F),
         ({"compile": "inductor"}, WIDE_KV | {"model.mlp": "gelu_tanh"}, 17 * D + 2 * F),
+        ({}, WIDE_KV | {"model.parallel_residual": True}, 28 * D + 5 * F),
         ({}, WIDE_KV | {"model.parallel_residual": True, "model.shared_norm": True}, 26 * D + 5 * F),
     ],
 )
