@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,8 +7,17 @@ from hypothesis import strategies as st
 from benchrunner.core.paths import config_dir
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.rules import load_rules
-from benchrunner.plan.search import Candidates, Search, decide_search, probe_of, search_of, search_text, tried_by
-from benchrunner.plan.verdict import Preflight
+from benchrunner.plan.search import (
+    LARGEST,
+    Candidates,
+    Search,
+    decide_search,
+    probe_of,
+    search_of,
+    search_text,
+    tried_by,
+)
+from benchrunner.plan.verdict import Preflight, Verdict
 from samples import CPU, H200, make_cell, make_record
 
 SIZES = st.integers(1, 3000)
@@ -166,24 +177,91 @@ def planned_for(hardware=H200, **leaves):
 
 
 class Fits:
-    """A preflight by which the sizes up to `largest` fit."""
+    """A preflight by which the sizes up to `largest` fit, and those that are not `allowed` are ruled out.
 
-    def __init__(self, largest):
-        self.largest = largest
+    Cells from `skipped` on are not run.
+    """
+
+    def __init__(self, largest, allowed=None, skipped=LARGEST):
+        self.largest, self.allowed, self.skipped = largest, allowed, skipped
 
     def predicted(self, cell):
         return {"peak_memory_bytes": cell.sizes.micro_batch_size, "capacity_bytes": self.largest}
 
+    def decide(self, cell, excluded_reason):
+        size = cell.sizes.micro_batch_size
+        if self.allowed is not None and size not in self.allowed:
+            return Verdict(verdict="unsupported", reason_code="rule.size", reason="no such size")
+        found = Verdict(flags=["probe:rule", "memory_tight"], predicted=self.predicted(cell))
+        if size < self.skipped:
+            return found
+        return replace(found, verdict="skipped", reason_code="skipped.predicted_oom", reason="too large")
+
+    def decide_search(self, cell, excluded_reason):
+        return Verdict(verdict="skipped", reason=excluded_reason) if excluded_reason else None
+
+
+def candidates(preflight, kind="max", **leaves):
+    return Candidates(make_cell(visible_devices=1, leaves={"micro_batch_size": kind} | leaves), preflight)
+
 
 @pytest.mark.parametrize("largest", [1, 2, 3, 4, 12, 13, 1000])
 def test_the_largest_that_is_predicted_to_fit_is_found(largest):
-    cell = make_cell(leaves={"micro_batch_size": "max"})
-    assert Candidates(cell, Fits(largest)).predicted() == largest
+    assert candidates(Fits(largest)).predicted() == largest
 
 
 def test_where_nothing_is_known_of_the_memory_one_sample_is_taken():
-    cell = make_cell(leaves={"micro_batch_size": "max"})
-    assert Candidates(cell, Fits(None)).predicted() == 1
+    assert candidates(Fits(None)).predicted() == 1
+
+
+@pytest.mark.parametrize(
+    ("allowed", "batch", "asked", "found"),
+    [
+        (None, None, (0, 9, None), 9),
+        (None, None, (8, 20, 10), 9),
+        (None, None, (9, 20, 10), None),
+        (None, None, (9, 3, 20), 10),
+        ({36, 164}, None, (0, 100, None), 36),
+        ({164}, None, (0, 100, None), 164),
+        ({165}, None, (0, 100, None), None),
+        (None, 24, (2, 3, None), 3),
+        (None, 24, (8, 9, None), 12),
+        (None, 24, (12, 20, 25), 24),
+        (None, 24, (12, 20, 24), None),
+        (None, 24, (24, 30, None), None),
+    ],
+)
+def test_the_nearest_size_is_one_that_is_allowed_and_divides_the_batch(allowed, batch, asked, found):
+    assert candidates(Fits(1000, allowed), global_batch_size=batch).nearest(*asked) == found
+
+
+def test_a_probe_is_run_though_it_is_predicted_not_to_fit_but_not_where_a_rule_forbids_it():
+    some = candidates(Fits(9, allowed={4, 12}, skipped=10))
+    assert some.plan(5) is None
+    for size in (4, 12):
+        made = some.plan(size)
+        assert (made.verdict, made.cell.sizes.micro_batch_size, made.probe_of) == ("run", size, some.search.slug)
+        assert made.flags == ["probe:rule", "memory_tight"] and made.predicted["peak_memory_bytes"] == size
+
+
+@pytest.mark.parametrize(
+    ("preflight", "start", "verdict", "code"),
+    [
+        (Fits(12), 12, "run", None),
+        (Fits(12, skipped=2), 12, "run", None),
+        (Fits(2, skipped=2), 2, "run", None),
+        (Fits(0, skipped=1), 1, "skipped", "skipped.predicted_oom"),
+        (Fits(12, allowed=()), 1, "unsupported", "rule.size"),
+    ],
+)
+def test_the_verdict_on_a_search_is_that_of_its_first_probe(preflight, start, verdict, code):
+    search = make_cell(leaves={"micro_batch_size": "max"})
+    found = decide_search(search, None, preflight)
+    assert (found.verdict, found.reason_code, found.reason is None) == (verdict, code, code is None)
+    if verdict != "unsupported":
+        assert found.predicted["micro_batch_size"] == found.predicted["peak_memory_bytes"] == start
+        assert found.flags == ["probe:rule"]
+    assert decide_search(search, "struck out", preflight).reason == "struck out"
 
 
 def test_a_probe_is_the_very_cell_that_overrides_name():

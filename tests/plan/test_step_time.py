@@ -61,6 +61,25 @@ def test_a_slow_host_sets_the_pace_and_widens_the_interval():
     assert slow.limited_by == "host" and slow.high_s / slow.seconds == pytest.approx(1 + step_time.HOST_SPREAD)
 
 
+@pytest.mark.parametrize("host", [0.01, 1e9])
+def test_where_host_and_device_take_turns_their_times_and_intervals_add_up(host):
+    calibration = CHOSEN | {"host": host, "host_spread": 0.5}
+    cell = make_cell(visible_devices=2, strategy="fsdp_stage3", workload="generate")
+    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=calibration))
+    host_s = ideal(workload="generate", strategy="fsdp_stage3")["host"] / host
+    device_s = step.seconds - host_s
+    assert step.terms_s["host"] == pytest.approx(host_s)
+    assert sum(step.terms_s.values()) == pytest.approx(step.seconds)
+    assert step.low_s == pytest.approx(0.9 * device_s + host_s / 1.5)
+    assert step.high_s == pytest.approx(1.1 * device_s + host_s * 1.5)
+
+
+def test_where_the_host_sets_the_pace_the_interval_is_that_of_hosts():
+    cell, calibration = make_cell(), CHOSEN | {"host": 0.01, "host_spread": 0.5}
+    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=calibration))
+    assert (step.low_s, step.high_s) == (pytest.approx(step.seconds / 1.5), pytest.approx(step.seconds * 1.5))
+
+
 def test_operations_follow_layers_micro_steps_and_what_is_added():
     def count(leaves=None, **axes):
         cell = make_cell(leaves=leaves, **axes)
