@@ -1,5 +1,6 @@
 import json
 import os
+from datetime import datetime
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -69,6 +70,7 @@ def test_how_the_devices_were_used_is_kept(paths, capsys):
     run(paths, cells(8), resume=True, hardware=H200)
     runs = json.loads(paths.runs.read_text())["runs"]
     assert [one["busy_share"] for one in runs] == [summary.busy_share, None]
+    assert all(datetime.fromisoformat(one["started_at"]) for one in runs)
 
 
 class Occupied:
