@@ -76,6 +76,6 @@ def test_fp8_converts_the_blocks_and_the_head_unless_that_is_left_out_or_tied(le
 def test_each_product_takes_what_it_computes_or_what_it_reads():
     computing, waiting = Product(8, 8, 8, 2, False), Product(1, 8, 8, 1, False)
     flops_per_s, bytes_per_s = 1.0, 1 / 3
-    split = split_seconds([computing, waiting, computing], 1.0, flops_per_s, bytes_per_s)
-    assert split == (2 * computing.flops, 3 * waiting.num_bytes(1.0))
+    split = split_seconds([computing, waiting, waiting, computing], 1.0, flops_per_s, bytes_per_s)
+    assert split == pytest.approx((2 * computing.flops, 2 * 3 * waiting.num_bytes(1.0)))
     assert split_seconds([waiting], 1.0, flops_per_s, None) == (waiting.flops, 0.0)

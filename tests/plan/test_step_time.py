@@ -154,6 +154,35 @@ def test_without_rates_of_memory_and_link_only_what_is_computed_and_issued_is_co
         assert {name for name, seconds in found.items() if seconds} == {"matmul", "attention", "host"}
 
 
+@pytest.mark.parametrize(
+    ("axes", "leaves"),
+    [
+        ({}, {}),
+        ({"precision": "bf16-mixed"}, {"seq_len": 1}),
+        ({"precision": "fp8"}, {"seq_len": 1, "precision.scope": "blocks"}),
+        ({"precision": "fp8"}, WIDE | {"precision.scope": "blocks"}),
+    ],
+)
+def test_memory_has_the_update_what_is_cast_and_what_products_wait_for_in_either_format(axes, leaves):
+    cell = make_cell(visible_devices=1, leaves=leaves, **axes)
+    tokens, bandwidth = cell.sizes.micro_batch_size * cell.sizes.seq_len, FAST.memory_bandwidth_bytes_per_second
+    streams = traffic.update_bytes(cell.config, cell.sizes) + traffic.cast_bytes(cell.config, tokens)
+    made = list(products.products_of(cell.config, tokens))
+    formats = {False: (2.0, FAST.peak_flops["bf16"]), True: (1.0, FAST.peak_flops["fp8"])}
+    split = {
+        in_fp8: products.split_seconds([one for one in made if one.in_fp8 is in_fp8], element, peak, bandwidth)
+        for in_fp8, (element, peak) in formats.items()
+    }
+    found = step_time.ideal_seconds(cell.config, cell.sizes, FAST)
+    assert (found["matmul"], found["matmul_fp8"]) == pytest.approx((split[False][0], split[True][0]))
+    assert found["memory"] == pytest.approx(streams / bandwidth + split[False][1] + split[True][1])
+
+
+def test_a_device_alone_gathers_nothing_and_waits_for_no_host_in_turns():
+    one, two = (make_cell(visible_devices=count, strategy="fsdp_stage3", workload="generate") for count in (1, 2))
+    assert [step_time.takes_turns(cell.config, cell.sizes) for cell in (one, two)] == [False, True]
+
+
 def test_products_of_few_tokens_wait_for_their_matrix():
     few, many = ideal(leaves={"seq_len": 1}), ideal(leaves=WIDE)
     assert few["matmul"] == 0 and few["memory"] > 0
