@@ -49,6 +49,7 @@ def of_a_block(leaves=None, **axes):
         ({"model": "gpt2-125m"}, {}, 10),
         ({"model": "falcon-7b"}, {}, 15),
         ({}, {"model.parallel_residual": True}, 17),
+        ({"precision": "fp32"}, {}, 17),
         ({"precision": "bf16-mixed"}, {}, 17 + 6),
         ({"precision": "bf16-mixed", "model": "gpt2-125m"}, {}, 10 + 10),
         ({"precision": "bf16-mixed", "strategy": "fsdp_stage3"}, {}, 17),
@@ -56,6 +57,7 @@ def of_a_block(leaves=None, **axes):
         ({"compile": "inductor"}, {}, COMPILED_BLOCK),
         ({"compile": "inductor", "precision": "fp8"}, {}, COMPILED_BLOCK + 4 * COMPILED_LINEAR["fp8"]),
         ({"compile": "inductor"}, REPLAYED, CAPTURED_GRAPH),
+        ({"compile": "inductor"}, {"compile.mode": "max-autotune"}, CAPTURED_GRAPH),
         ({"strategy": "fsdp_stage3", "devices": 2}, {}, 17 + GATHER),
         ({"strategy": "fsdp_stage3", "devices": 2}, {"strategy.wrap": "module"}, 17 + 6 * GATHER),
     ],
@@ -70,16 +72,20 @@ def test_a_block_of_a_forward_pass(axes, leaves, expected):
         ({}, {}, 17 * (1 + BACK)),
         ({"activation_checkpointing": "full"}, {}, 17 * (2 + BACK) + CHECKPOINT),
         ({"compile": "inductor"}, {}, 2 * COMPILED_PASS),
+        ({"strategy": "ddp", "devices": 1}, {}, 17 * (1 + BACK)),
         ({"strategy": "ddp", "devices": 2}, {}, 17 * (1 + BACK) + 6 * REDUCED_TENSOR),
         ({"strategy": "fsdp_stage2", "devices": 2}, {}, 17 * (1 + BACK) + 2 * GATHER),
         ({"strategy": "fsdp_stage3", "devices": 2}, {}, 17 * (1 + BACK) + 3 * GATHER),
         ({"model": "gpt2-125m"}, {}, 10 * (1 + BACK)),
         ({"workload": "lora"}, {}, (17 + ADDED_TO_BLOCK["lora"]) * (1 + BACK)),
+        ({"workload": "adapter_v2"}, {}, (17 + ADDED_TO_BLOCK["adapter_v2"]) * (1 + BACK)),
         ({"workload": "adapter"}, {"workload.adapter_start_layer": 0}, (17 + ADDED_TO_BLOCK["adapter"]) * (1 + BACK)),
     ],
 )
 def test_a_block_of_a_training_step_goes_there_and_back_and_its_tensors_are_updated(axes, leaves, expected):
-    tensors = {"lora": 3, "adapter": 2}.get(axes.get("workload"), 12 if axes.get("model") == "gpt2-125m" else 6)
+    tensors = {"lora": 3, "adapter": 2, "adapter_v2": 14}.get(
+        axes.get("workload"), 12 if axes.get("model") == "gpt2-125m" else 6
+    )
     assert of_a_block(leaves, **axes) == AUTOGRAD * (expected + UPDATED_TENSOR * tensors)
 
 

@@ -31,7 +31,7 @@ def test_a_product_reads_both_factors_and_writes_the_result():
         ({}, {}, (4, 4, 4)),
         ({"activation_checkpointing": "full"}, {}, (8, 4, 4)),
         ({"activation_checkpointing": "selective"}, {}, (6, 4, 4)),
-        ({}, {"activation_checkpointing.every": "per_op"}, (4, 4, 4)),
+        ({"activation_checkpointing": "full"}, {"activation_checkpointing.every": "per_op"}, (4, 4, 4)),
         ({"workload": "lora"}, {}, (4, 4, 0)),
         ({"workload": "adapter"}, {"workload.adapter_start_layer": 3}, (4, 1, 0)),
         ({"workload": "adapter"}, {"workload.adapter_start_layer": 9}, (4, 0, 0)),
@@ -53,6 +53,7 @@ def test_a_recomputed_block_needs_its_last_product_again_only_where_something_fo
     [
         ({"workload": "forward"}, {"workload.loss_chunk_tokens": 4}, (1, 0, 0)),
         ({}, {}, (1, 1, 1)),
+        ({}, {"model.num_layers": 1}, (1, 1, 1)),
         ({}, {"workload.loss_chunk_tokens": 4}, (2, 1, 1)),
         ({"workload": "lora"}, {}, (1, 1, 0)),
     ],

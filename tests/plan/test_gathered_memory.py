@@ -1,0 +1,34 @@
+import pytest
+
+from benchrunner.core import arithmetic
+from benchrunner.plan.gathered_memory import gather_root, gathered_bytes, root_bytes
+from benchrunner.plan.kept import Model
+from benchrunner.plan.live_memory import Tape
+from samples import make_cell
+
+
+def model(strategy="fsdp_stage3", **axes):
+    cell = make_cell(visible_devices=2, strategy=strategy, **axes)
+    return Model(cell.config, cell.sizes)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32", "nf4", "nf4-dq"])
+def test_the_blocks_and_what_is_outside_of_them_are_the_whole_model(precision):
+    whole = model(workload="lora", precision=precision)
+    blocks = whole.shape.num_layers * gathered_bytes(whole, whole.block.parameters)
+    resident = arithmetic.resident_weight_bytes(whole.shape, whole.config.precision)
+    assert 0 < root_bytes(whole) == pytest.approx(resident - blocks)
+
+
+def test_packed_parameters_are_gathered_as_they_are_and_mixed_ones_as_they_compute():
+    sizes = {name: gathered_bytes(model(workload="lora", precision=name), 1000) for name in ("fp32", "bf16-mixed")}
+    assert sizes == {"fp32": 4000, "bf16-mixed": 2000}
+    assert 500 < gathered_bytes(model(workload="lora", precision="nf4"), 1000) < 600
+
+
+@pytest.mark.parametrize("strategy", ["fsdp_stage3", "ddp"])
+def test_a_forward_pass_begins_with_gathering_what_is_outside_of_the_blocks(strategy):
+    tape, whole = Tape(), model(strategy)
+    gather_root(whole, tape)
+    assert tape.phase == "forward"
+    assert tape.live["communication"] == (root_bytes(whole) if whole.is_fsdp else 0)
