@@ -5,6 +5,7 @@ import pytest
 from benchrunner.core import arithmetic
 from benchrunner.core.units import GIB
 from benchrunner.plan import predict
+from benchrunner.plan.memory import peak_memory
 from samples import CPU, H200, make_cell
 
 FAST = replace(H200, memory_bandwidth_bytes_per_second=4.8e12, interconnect_bytes_per_second=4.5e11)
@@ -59,6 +60,7 @@ def test_a_margin_lies_on_both_sides_of_the_limit(peak, reserved, fit):
     prediction = {"peak_memory_bytes": peak, "margin": 0.05, "reserved_memory_bytes": reserved}
     assert predict.judge(prediction, 100) == fit
     assert predict.judge(prediction, None) is None
+    assert predict.judge({"peak_memory_bytes": 100}, 100) == "fits", "a bound has no margin"
 
 
 def test_the_allocator_has_what_context_and_nccl_leave():
@@ -100,6 +102,15 @@ def test_a_prediction_is_as_sure_as_what_was_measured_of_its_kind():
     assert predict.margin_of(make_cell(strategy="fsdp_stage3", **fabric)) == margins[0]
     on_cpu = predict.predict(make_cell(), CPU)["margin"]
     assert margins[3] < on_cpu < margins[4] == predict.predict(make_cell(compile="thunder"), CPU)["margin"]
+
+
+@pytest.mark.parametrize("hardware", [FAST, CPU])
+def test_the_peak_and_its_phase_are_those_of_the_device(hardware):
+    cell = make_cell()
+    predicted, peak = predict.predict(cell, hardware), peak_memory(cell, on_cpu=hardware is CPU)
+    assert (predicted["peak_memory_bytes"], predicted["phase"]) == (peak.total_bytes, peak.phase)
+    assert predicted["margin"] == (predict.margin_of(cell) if hardware is FAST else predict.CPU_MARGIN)
+    assert (predicted["step_time_s"] is None) is (hardware is CPU)
 
 
 def test_parity_is_predicted_for_the_small_model_that_it_makes():
