@@ -48,6 +48,8 @@ def test_a_typical_step_is_one_of_the_window():
     found = micro_batches.typical_lengths(cell)
     assert sum(length * count for length, count in found) == pytest.approx(totals[len(totals) // 2])
     assert sum(count for _, count in found) == cell.sizes.accumulation_steps == 4
+    assert micro_batches.typical_sizes(cell).seq_len == round(totals[len(totals) // 2] / 4)
+    assert micro_batches.typical_lengths(make_cell(leaves=UNIFORM | {"seed": 5})) != found
 
 
 def test_many_micro_batches_are_grouped_by_length_and_a_rank_has_the_slowest():

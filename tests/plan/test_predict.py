@@ -70,6 +70,7 @@ def test_the_allocator_has_what_context_and_nccl_leave():
     assert predict.capacity_bytes(two, calibrated) == H200.memory_bytes - 3 * GIB
     emulated = make_cell(leaves={"memory_limit_gib": 16.0})
     assert predict.capacity_bytes(emulated, calibrated) == 15 * GIB
+    assert predict.memory_bytes(two, replace(CPU, memory_bytes=2**20 + 1)) == 2**19
     assert predict.capacity_bytes(two, CPU) == int(CPU.memory_bytes // 2 * predict.CPU_SHARE)
 
 

@@ -58,6 +58,10 @@ def test_a_slow_host_sets_the_pace_and_widens_the_interval():
     slow = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=CHOSEN | {"host": 0.01}))
     assert slow.seconds == pytest.approx(ideal()["host"] / 0.01) and slow.seconds > 2 * quick.seconds
     assert slow.terms_s["host"] == pytest.approx(slow.seconds - quick.seconds)
+    device_s = quick.seconds
+    a_bit_slower = CHOSEN | {"host": ideal()["host"] / (1.1 * device_s)}
+    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=a_bit_slower))
+    assert step.limited_by == "host" and step.terms_s["host"] < max(step.terms_s.values())
     assert slow.limited_by == "host" and slow.high_s / slow.seconds == pytest.approx(1 + step_time.HOST_SPREAD)
 
 
@@ -198,6 +202,8 @@ def test_an_unknown_peak_gives_no_time():
     cell = make_cell()
     assert step_time.predict_step(cell.config, cell.sizes, CPU) is None
     assert ideal(workload="parity") is None
+    fp32 = make_cell(precision="fp32")
+    assert step_time.ideal_seconds(fp32.config, fp32.sizes, FAST) is None
     fp8 = make_cell(precision="fp8")
     assert step_time.ideal_seconds(fp8.config, fp8.sizes, replace(FAST, peak_flops={"bf16": 1e15})) is None
 
