@@ -61,6 +61,7 @@ def test_many_micro_batches_are_grouped_by_length_and_a_rank_has_the_slowest():
         max(sum(padded_lengths(cell, step, rank)) for rank in range(2)) for step in range(first, first + min(steps, 9))
     )
     assert sum(length * count for length, count in found) == pytest.approx(slowest[len(slowest) // 2])
+    assert micro_batches.typical_sizes(cell).seq_len == round(slowest[len(slowest) // 2] / 32)
 
 
 def test_memory_follows_the_longest_sample_and_time_all_of_them():
