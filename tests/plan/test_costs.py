@@ -2,12 +2,20 @@ from dataclasses import replace
 
 import pytest
 
+from benchrunner.core.arithmetic import hardware_flops_per_step, linear_weight_bytes, num_parameters
 from benchrunner.core.record import PHASES
 from benchrunner.plan.costs import (
     COMPILE_S,
+    FLOPS_PER_S,
+    GATHERED_BYTES_PER_S,
+    NUM_PROBES,
+    OPTIONAL_IMPORT_S,
+    PARAMETERS_PER_S,
+    TOKEN_S,
     compiler_s,
     expected_cell_s,
     expected_phases_s,
+    expected_row_s,
     step_s,
 )
 from benchrunner.plan.window import NUM_WARMUP_SAMPLES, num_steps
@@ -41,6 +49,41 @@ def test_more_work_is_expected_to_take_longer(leaves, axes, phase):
     assert expected_cell_s(more, "cpu") > expected_cell_s(planned(), "cpu")
 
 
+def test_phases_take_the_steps_that_they_make():
+    def more_s(once_s, often_s, **axes):
+        once, often = (expected_phases_s(planned(seconds, **axes), "cpu") for seconds in (once_s, often_s))
+        return {phase: often[phase] - once[phase] for phase in PHASES if often[phase] > once[phase]}
+
+    training = {"measure.warmup_steps": 3, "measure.steps": 20}
+    assert more_s(1.0, 2.0, leaves=training) == {"compile": 1.0, "warmup": 3.0, "measure": 20.0, "check": 8.0}
+    samples = {"generate.num_samples": 4}
+    assert more_s(1.0, 2.0, workload="generate", leaves=samples) == {
+        "compile": 1.0, "warmup": NUM_WARMUP_SAMPLES, "measure": 3.0, "check": 1.0,
+    }  # fmt: skip
+
+
+def test_every_parameter_is_drawn_when_a_model_is_built():
+    small, large = (planned(leaves={"model.num_layers": count}) for count in (1, 101))
+    num_more = num_parameters(large.cell.config.model) - num_parameters(small.cell.config.model)
+    more_s = expected_phases_s(large, "cpu")["build"] - expected_phases_s(small, "cpu")["build"]
+    assert more_s == pytest.approx(num_more / PARAMETERS_PER_S)
+
+
+@pytest.mark.parametrize(
+    "axes", [{"engine": "fabric"}, {"precision": "nf4"}, {"compile": "thunder"}, {"optimizer": "paged-adamw"}]
+)
+def test_a_library_that_few_cells_need_takes_its_time_to_import(axes):
+    usual_s, more_s = (expected_phases_s(planned(**one), "cuda")["build"] for one in ({"compile": "inductor"}, axes))
+    assert more_s == pytest.approx(usual_s + OPTIONAL_IMPORT_S)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_search_takes_as_long_as_its_probes(device):
+    alone, search = planned(), planned(1.0, leaves={"micro_batch_size": "max"})
+    assert expected_row_s(alone, device) == expected_cell_s(alone, device)
+    assert expected_row_s(search, device) == NUM_PROBES * expected_cell_s(search, device)
+
+
 def test_parity_takes_as_long_for_any_model_since_it_makes_it_small():
     large = {"model.num_layers": 80, "model.d_model": 8192, "model.d_ff": 28672, "seq_len": 4096}
     costs_s = [expected_cell_s(planned(workload="parity", leaves=leaves), "cpu") for leaves in ({}, large)]
@@ -54,10 +97,12 @@ def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes():
             "block": {},
             "model": {"compile.scope": "model"},
             "tuned": {"compile.mode": "max-autotune-no-cudagraphs"},
+            "all tuned": {"compile.mode": "max-autotune", "compile.scope": "model"},
         }.items()
     }
     assert compiler_s(make_cell()) == 0
     assert compiled["block"] == COMPILE_S["inductor"] < compiled["model"] < compiled["tuned"]
+    assert compiled["all tuned"] / compiled["model"] == compiled["tuned"] / compiled["block"]
     deep = make_cell(compile="inductor", leaves={"compile.scope": "model", "model.num_layers": 80})
     assert compiler_s(deep) > compiled["model"]
     assert compiler_s(make_cell(compile="thunder")) > compiled["block"]
@@ -65,10 +110,24 @@ def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes():
 
 def test_a_predicted_step_is_taken_a_lower_bound_doubled_and_an_unknown_one_judged_by_its_work():
     assert step_s(planned(0.5), "cuda") == 0.5
-    assert step_s(replace(planned(), predicted={"step_time_s": 0.5, "bound": "lower"}), "cuda") > 0.5
+    assert step_s(replace(planned(), predicted={"step_time_s": 0.5, "bound": "lower"}), "cuda") == 1.0
     deep = planned(leaves={"model.num_layers": 40})
     assert step_s(deep, "cuda") > step_s(planned(), "cuda")
     assert step_s(planned(), "cpu") > step_s(planned(), "cuda")
+    shared, alone = (planned(strategy=name, visible_devices=2) for name in ("ddp", "single"))
+    assert step_s(shared, "cpu") == pytest.approx(step_s(alone, "cpu"))
+
+
+def test_a_step_of_unknown_time_is_its_work_and_each_token_takes_the_host_its_time():
+    def work_s(one):
+        return hardware_flops_per_step(one.cell.config, one.cell.sizes) / FLOPS_PER_S["cpu"]
+
+    training = planned(visible_devices=1)
+    assert step_s(training, "cpu") == pytest.approx(work_s(training), rel=1e-12)
+    for strategy in ("single", "fsdp_stage3"):
+        one = planned(workload="generate", strategy=strategy, visible_devices=1)
+        tokens_s = one.cell.config.generate.new_tokens * TOKEN_S
+        assert step_s(one, "cpu") == pytest.approx(work_s(one) + tokens_s, rel=1e-12)
 
 
 def test_a_generation_is_counted_in_samples_of_its_tokens():
@@ -84,6 +143,10 @@ def test_samples_are_counted_as_the_worker_counts_them():
 
 
 def test_a_sharded_generation_gathers_its_weights_for_each_token():
-    alone = planned(workload="generate", leaves={"model.d_model": 4096, "model.d_ff": 11008})
-    sharded = planned(workload="generate", strategy="fsdp_stage3", leaves={"model.d_model": 4096, "model.d_ff": 11008})
-    assert step_s(sharded, "cuda") > step_s(alone, "cuda")
+    whole, sharded = (
+        planned(workload="generate", strategy=name, leaves={"model.d_model": 4096, "model.d_ff": 11008})
+        for name in ("ddp", "fsdp_stage3")
+    )
+    gathered_bytes = linear_weight_bytes(sharded.cell.config.model, sharded.cell.config.precision)
+    more_s = sharded.cell.config.generate.new_tokens * gathered_bytes / GATHERED_BYTES_PER_S["cuda"]
+    assert step_s(sharded, "cuda") - step_s(whole, "cuda") == pytest.approx(more_s)

@@ -16,8 +16,9 @@ def planned(verdict="run", **axes):
     return replace(plan_cell(cell, verdict), predicted=predict(cell, FAST))
 
 
-def test_the_terms_are_the_prediction():
-    one = planned(visible_devices=2, strategy="fsdp_stage3")
+@pytest.mark.parametrize("workload", ["train", "parity"])
+def test_the_terms_are_the_prediction(workload):
+    one = planned(visible_devices=2, strategy="fsdp_stage3", workload=workload)
     found = explain(one, FAST)
     assert sum(found.memory_bytes.values()) == pytest.approx(one.predicted["peak_memory_bytes"], abs=16)
     assert sum(found.step_s.values()) == pytest.approx(one.predicted["step_time_s"])
@@ -30,14 +31,43 @@ def test_the_terms_are_the_prediction():
     assert explain(one, CPU).outside_bytes == 0
 
 
+def test_a_cpu_has_no_workspaces_and_no_time():
+    found = explain(planned(), CPU)
+    assert "workspaces" in explain(planned(), FAST).memory_bytes and "workspaces" not in found.memory_bytes
+    assert found.step_s == found.ideal_s == {}
+
+
+def test_the_time_is_of_samples_of_different_lengths():
+    lengths = {"workload.lengths": "uniform", "workload.min_length": 8, "global_batch_size": 16}
+    one = planned(leaves=lengths | {"workload.loss_chunk_tokens": 16})
+    found = explain(one, FAST)
+    assert sum(found.step_s.values()) == pytest.approx(one.predicted["step_time_s"])
+    device_s = sum(seconds for name, seconds in found.step_s.items() if name != "host")
+    host_s = found.ideal_s["host"] / found.efficiencies["host"]
+    assert max(device_s, host_s) == pytest.approx(one.predicted["step_time_s"])
+
+
 def test_a_cell_is_found_by_number_id_or_slug():
     cells = [planned(), planned(strategy="ddp")]
     plan = Plan(cells=cells, hardware=H200, sweep_name="cli", arguments=[], created_at="")
     second = cells[1].cell
+    assert find_cell(plan, "1") is cells[0]
     for name in ("2", second.cell_id, second.cell_id[:8], second.slug):
         assert find_cell(plan, name) is cells[1]
     with pytest.raises(UsageError, match="no cell of the plan; give a number from 1 to 2"):
         find_cell(plan, "zzz")
+    for number in ("0", "3"):
+        with pytest.raises(UsageError, match=f"--explain {number}: no cell of the plan"):
+            find_cell(plan, number)
+    with pytest.raises(UsageError, match="2 cells of the plan begin so"):
+        find_cell(plan, "")
+
+
+def test_a_number_beyond_the_table_may_be_the_beginning_of_an_id():
+    cells = [planned(leaves={"seed": seed}) for seed in range(40)]
+    plan = Plan(cells=cells, hardware=H200, sweep_name="cli", arguments=[], created_at="")
+    named = next(one for one in cells if one.cell.cell_id[:4].isdigit() and int(one.cell.cell_id[:4]) > 40)
+    assert find_cell(plan, named.cell.cell_id[:4]) is named
 
 
 def test_the_best_that_fits_comes_first():
@@ -46,5 +76,13 @@ def test_the_best_that_fits_comes_first():
     too_large = planned(leaves={"memory_limit_gib": 0.62, "micro_batch_size": 4})
     assert rank([slow, ruled_out, too_large, fast], "tokens/s") == [fast, slow]
     assert rank([slow, fast], "mfu") == [fast, slow]
+    alone, pair = plan_cell(make_cell()), plan_cell(make_cell(visible_devices=2, strategy="ddp"))
+    values = [(alone, 0.4, 0.3), (pair, 0.3, 0.2), (plan_cell(make_cell(leaves={"seed": 7})), None, None)]
+    by_all = [
+        replace(one, predicted={"fit": "fits", "mfu": mfu, "tokens_per_second_per_device": rate})
+        for one, mfu, rate in values
+    ]
+    assert rank(by_all, "mfu") == by_all
+    assert rank(by_all, "tokens/s") == [by_all[1], by_all[0], by_all[2]], "of all devices together"
     with pytest.raises(UsageError, match="choose one of tokens/s, mfu"):
         rank([slow], "joy")

@@ -5,6 +5,7 @@ import pytest
 from benchrunner.core import arithmetic
 from benchrunner.core.units import GIB
 from benchrunner.plan import predict
+from benchrunner.plan.memory import peak_memory
 from samples import CPU, H200, make_cell
 
 FAST = replace(H200, memory_bandwidth_bytes_per_second=4.8e12, interconnect_bytes_per_second=4.5e11)
@@ -67,12 +68,20 @@ def test_tokens_and_utilization_follow_from_the_time():
 
 @pytest.mark.parametrize(
     ("peak", "reserved", "fit"),
-    [(90, 0, "fits"), (90, 120, "fits_with_retries"), (97, 0, "tight"), (104, 0, "tight"), (106, 0, "does_not_fit")],
+    [
+        (90, 0, "fits"),
+        (90, 100, "fits"),
+        (90, 120, "fits_with_retries"),
+        (97, 0, "tight"),
+        (104, 0, "tight"),
+        (106, 0, "does_not_fit"),
+    ],
 )
 def test_a_margin_lies_on_both_sides_of_the_limit(peak, reserved, fit):
     prediction = {"peak_memory_bytes": peak, "margin": 0.05, "reserved_memory_bytes": reserved}
     assert predict.judge(prediction, 100) == fit
     assert predict.judge(prediction, None) is None
+    assert predict.judge({"peak_memory_bytes": 100}, 100) == "fits", "a bound has no margin"
 
 
 def test_the_allocator_has_what_context_and_nccl_leave():
@@ -82,7 +91,74 @@ def test_the_allocator_has_what_context_and_nccl_leave():
     assert predict.capacity_bytes(two, calibrated) == H200.memory_bytes - 3 * GIB
     emulated = make_cell(leaves={"memory_limit_gib": 16.0})
     assert predict.capacity_bytes(emulated, calibrated) == 15 * GIB
+    assert predict.memory_bytes(two, replace(CPU, memory_bytes=2**20 + 1)) == 2**19
     assert predict.capacity_bytes(two, CPU) == int(CPU.memory_bytes // 2 * predict.CPU_SHARE)
+
+
+def test_memory_is_the_least_of_what_there_is_and_what_is_emulated():
+    unknown, small = replace(H200, memory_bytes=None), replace(H200, memory_bytes=8 * GIB)
+    limited = make_cell(leaves={"memory_limit_gib": 16.0})
+    assert [predict.memory_bytes(limited, one) for one in (H200, unknown, small)] == [16 * GIB, 16 * GIB, 8 * GIB]
+    assert predict.memory_bytes(make_cell(), unknown) is predict.capacity_bytes(make_cell(), unknown) is None
+    assert predict.capacity_bytes(limited, replace(H200, calibration={"context_bytes": 20.0 * GIB})) == 0
+    assert predict.predict(make_cell(), unknown)["fit"] is None
+
+
+def test_a_prediction_is_as_sure_as_what_was_measured_of_its_kind():
+    """Training in the formats of torch best, then finetuning, fp8, generation, and what is only taken for another."""
+    kinds = (
+        {"workload": "train"},
+        {"workload": "lora"},
+        {"precision": "fp8"},
+        {"workload": "generate"},
+        {"compile": "thunder"},
+    )
+    margins = [predict.margin_of(make_cell(**axes)) for axes in kinds]
+    assert margins == sorted(set(margins))
+    assert predict.margin_of(make_cell(precision="fp8-torchao")) == margins[2]
+    assert predict.margin_of(make_cell(workload="forward")) == margins[1]
+    dynamic = make_cell(compile="inductor", leaves={"compile.dynamic": True})
+    assert predict.margin_of(dynamic) == margins[4]
+    fabric = {"engine": "fabric", "visible_devices": 2}
+    assert predict.margin_of(make_cell(strategy="ddp", workload="lora", **fabric)) == margins[1]
+    assert predict.margin_of(make_cell(strategy="fsdp_stage3", **fabric)) == margins[0]
+    on_cpu = predict.predict(make_cell(), CPU)["margin"]
+    assert margins[3] < on_cpu < margins[4] == predict.predict(make_cell(compile="thunder"), CPU)["margin"]
+
+
+@pytest.mark.parametrize("hardware", [FAST, CPU])
+def test_the_peak_and_its_phase_are_those_of_the_device(hardware):
+    cell = make_cell()
+    predicted, peak = predict.predict(cell, hardware), peak_memory(cell, on_cpu=hardware is CPU)
+    assert (predicted["peak_memory_bytes"], predicted["phase"]) == (peak.total_bytes, peak.phase)
+    assert predicted["margin"] == (predict.margin_of(cell) if hardware is FAST else predict.CPU_MARGIN)
+    assert (predicted["step_time_s"] is None) is (hardware is CPU)
+
+
+def test_parity_is_predicted_for_the_small_model_that_it_makes():
+    large = {"model.num_layers": 40, "model.d_model": 4096, "model.d_ff": 11008}
+    small, whole = (predict.predict(make_cell(workload="parity", leaves=one), FAST) for one in ({}, large))
+    assert whole["peak_memory_bytes"] < 4 * small["peak_memory_bytes"]
+    assert whole["step_time_s"] < 2 * small["step_time_s"]
+
+
+def test_the_time_lies_within_its_interval_and_utilization_needs_the_peaks_of_all_dtypes():
+    predicted = predict.predict(make_cell(), FAST)
+    assert predicted["step_time_low_s"] < predicted["step_time_s"] < predicted["step_time_high_s"]
+    fp8 = make_cell(precision="fp8")
+    peaks = {"bf16": 989e12, "fp8": 1979e12}
+    assert predict.utilization(fp8.config, fp8.sizes, replace(FAST, peak_flops=peaks), 1.0) > 0
+    for dtype in peaks:
+        without = replace(FAST, peak_flops={name: peak for name, peak in peaks.items() if name != dtype})
+        assert predict.utilization(fp8.config, fp8.sizes, without, 1.0) is None
+
+
+@pytest.mark.parametrize(("workload", "flops"), [("train", 3), ("forward", 1)])
+def test_a_core_cannot_be_faster_than_the_work_of_all_steps_allows(workload, flops):
+    cell = make_cell(workload=workload, leaves={"measure.warmup_steps": 2, "measure.steps": 8, "global_batch_size": 4})
+    tokens = 4 * cell.sizes.seq_len
+    work = flops * tokens * arithmetic.forward_flops_per_token(cell.config.model, cell.sizes.seq_len)
+    assert predict.cpu_time_s(cell.config, cell.sizes, 5) == pytest.approx(10 * work / (5 * predict.CPU_CORE_FLOPS))
 
 
 def test_a_sample_of_generation_counts_its_new_tokens():

@@ -58,7 +58,30 @@ def test_a_slow_host_sets_the_pace_and_widens_the_interval():
     slow = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=CHOSEN | {"host": 0.01}))
     assert slow.seconds == pytest.approx(ideal()["host"] / 0.01) and slow.seconds > 2 * quick.seconds
     assert slow.terms_s["host"] == pytest.approx(slow.seconds - quick.seconds)
+    device_s = quick.seconds
+    a_bit_slower = CHOSEN | {"host": ideal()["host"] / (1.1 * device_s)}
+    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=a_bit_slower))
+    assert step.limited_by == "host" and step.terms_s["host"] < max(step.terms_s.values())
     assert slow.limited_by == "host" and slow.high_s / slow.seconds == pytest.approx(1 + step_time.HOST_SPREAD)
+
+
+@pytest.mark.parametrize("host", [0.01, 1e9])
+def test_where_host_and_device_take_turns_their_times_and_intervals_add_up(host):
+    calibration = CHOSEN | {"host": host, "host_spread": 0.5}
+    cell = make_cell(visible_devices=2, strategy="fsdp_stage3", workload="generate")
+    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=calibration))
+    host_s = ideal(workload="generate", strategy="fsdp_stage3")["host"] / host
+    device_s = step.seconds - host_s
+    assert step.terms_s["host"] == pytest.approx(host_s)
+    assert sum(step.terms_s.values()) == pytest.approx(step.seconds)
+    assert step.low_s == pytest.approx(0.9 * device_s + host_s / 1.5)
+    assert step.high_s == pytest.approx(1.1 * device_s + host_s * 1.5)
+
+
+def test_where_the_host_sets_the_pace_the_interval_is_that_of_hosts():
+    cell, calibration = make_cell(), CHOSEN | {"host": 0.01, "host_spread": 0.5}
+    step = step_time.predict_step(cell.config, cell.sizes, replace(FAST, calibration=calibration))
+    assert (step.low_s, step.high_s) == (pytest.approx(step.seconds / 1.5), pytest.approx(step.seconds * 1.5))
 
 
 def test_operations_follow_layers_micro_steps_and_what_is_added():
@@ -101,6 +124,69 @@ def test_a_token_reads_every_matrix_and_4_bits_are_no_faster():
     assert ideal(workload="generate", compile="inductor", leaves=captured)["host"] < 0.3 * bf16["host"]
 
 
+def test_a_sample_is_the_pass_of_its_prompt_and_as_many_decodes_as_tokens_follow():
+    """Each token costs the same again; sharded weights are gathered for each, the prompt's pass included."""
+    sharded = {"workload": "generate", "strategy": "fsdp_stage3"}
+    one, two, many = (ideal(leaves={"generate.new_tokens": count}, **sharded) for count in (1, 2, 9))
+    cell = make_cell(visible_devices=2, **sharded)
+    config, once = cell.config, replace(cell.sizes, accumulation_steps=1)
+    forward = ideal(visible_devices=1, leaves={"seq_len": config.generate.prompt_length}, workload="forward")
+    gathered = {
+        "memory": traffic.copied_bytes(config, once) / FAST.memory_bandwidth_bytes_per_second,
+        "communication": traffic.sent_bytes(config, once) / FAST.interconnect_bytes_per_second,
+        "host": operations.decode_operations(config, cell.sizes) * operations.OPERATION_S,
+    }
+    for name in ("matmul", "attention", "elementwise"):
+        assert one[name] == many[name] == pytest.approx(forward[name])
+    assert one["decode"] == 0 and one["host"] == pytest.approx(gathered["host"])
+    assert one["communication"] == pytest.approx(gathered["communication"])
+    assert one["memory"] == pytest.approx(forward["memory"] + gathered["memory"])
+    read = step_time.decode_bytes(make_cell(leaves={"generate.new_tokens": 9}, **sharded).config, cell.sizes)
+    assert many["decode"] == pytest.approx(8 * read / FAST.memory_bandwidth_bytes_per_second)
+    for name, seconds in gathered.items():
+        assert two[name] - one[name] == pytest.approx(seconds)
+        assert many[name] - one[name] == pytest.approx(8 * seconds)
+    assert ideal(leaves={"generate.new_tokens": 2, "global_batch_size": 8}, **sharded)["memory"] == two["memory"]
+    assert ideal(leaves={"generate.new_tokens": 2}, workload="generate", strategy="ddp")["communication"] == 0
+
+
+def test_without_rates_of_memory_and_link_only_what_is_computed_and_issued_is_counted():
+    unknown = replace(FAST, memory_bandwidth_bytes_per_second=None, interconnect_bytes_per_second=None)
+    for workload in ("train", "generate"):
+        cell = make_cell(visible_devices=2, strategy="fsdp_stage3", workload=workload)
+        found = step_time.ideal_seconds(cell.config, cell.sizes, unknown)
+        assert {name for name, seconds in found.items() if seconds} == {"matmul", "attention", "host"}
+
+
+@pytest.mark.parametrize(
+    ("axes", "leaves"),
+    [
+        ({}, {}),
+        ({"precision": "bf16-mixed"}, {"seq_len": 1}),
+        ({"precision": "fp8"}, {"seq_len": 1, "precision.scope": "blocks"}),
+        ({"precision": "fp8"}, WIDE | {"precision.scope": "blocks"}),
+    ],
+)
+def test_memory_has_the_update_what_is_cast_and_what_products_wait_for_in_either_format(axes, leaves):
+    cell = make_cell(visible_devices=1, leaves=leaves, **axes)
+    tokens, bandwidth = cell.sizes.micro_batch_size * cell.sizes.seq_len, FAST.memory_bandwidth_bytes_per_second
+    streams = traffic.update_bytes(cell.config, cell.sizes) + traffic.cast_bytes(cell.config, tokens)
+    made = list(products.products_of(cell.config, tokens))
+    formats = {False: (2.0, FAST.peak_flops["bf16"]), True: (1.0, FAST.peak_flops["fp8"])}
+    split = {
+        in_fp8: products.split_seconds([one for one in made if one.in_fp8 is in_fp8], element, peak, bandwidth)
+        for in_fp8, (element, peak) in formats.items()
+    }
+    found = step_time.ideal_seconds(cell.config, cell.sizes, FAST)
+    assert (found["matmul"], found["matmul_fp8"]) == pytest.approx((split[False][0], split[True][0]))
+    assert found["memory"] == pytest.approx(streams / bandwidth + split[False][1] + split[True][1])
+
+
+def test_a_device_alone_gathers_nothing_and_waits_for_no_host_in_turns():
+    one, two = (make_cell(visible_devices=count, strategy="fsdp_stage3", workload="generate") for count in (1, 2))
+    assert [step_time.takes_turns(cell.config, cell.sizes) for cell in (one, two)] == [False, True]
+
+
 def test_products_of_few_tokens_wait_for_their_matrix():
     few, many = ideal(leaves={"seq_len": 1}), ideal(leaves=WIDE)
     assert few["matmul"] == 0 and few["memory"] > 0
@@ -116,6 +202,8 @@ def test_an_unknown_peak_gives_no_time():
     cell = make_cell()
     assert step_time.predict_step(cell.config, cell.sizes, CPU) is None
     assert ideal(workload="parity") is None
+    fp32 = make_cell(precision="fp32")
+    assert step_time.ideal_seconds(fp32.config, fp32.sizes, FAST) is None
     fp8 = make_cell(precision="fp8")
     assert step_time.ideal_seconds(fp8.config, fp8.sizes, replace(FAST, peak_flops={"bf16": 1e15})) is None
 

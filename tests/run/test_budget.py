@@ -10,7 +10,7 @@ from samples import H200, make_cell, make_record, plan_cell
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("45m", 2700), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800), ("1h1m1s", 3661)]
+    ("text", "seconds"), [("45m", 2700), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800), ("1h1m1s", 3661), ("1s", 1)]
 )
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
@@ -18,8 +18,13 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "0", "soon", "-5m", "1d", "m", "1.2.3h", "nan"])
 def test_what_is_no_duration(text):
-    with pytest.raises(UsageError, match="--budget"):
+    with pytest.raises(UsageError, match=r"^--budget: "):
         parse_duration(text)
+
+
+def test_a_number_alone_is_asked_for_its_unit():
+    with pytest.raises(UsageError, match=r"^--timeout: '45' has no unit; write 45m"):
+        parse_duration(" 45", "--timeout")
 
 
 def cell(precision="bf16", compiler="eager", seed=0, **leaves):
@@ -80,7 +85,20 @@ def test_what_does_not_fit_is_refused_with_the_reason():
     assert "20 s of the budget of 100 s are left" in budget.refusal(planned, 130.0).reason
     assert budget.refusal(planned, 130.0).reason_code == "skipped.budget"
     assert "0 s of the budget" in budget.refusal(planned, 500.0).reason
-    assert budget.ending(200.0) is None and budget.ending(211.0) == "budget"
+
+
+def test_each_cell_is_expected_to_take_its_own_time():
+    short, long = cell(**{"measure.steps": 20}), cell(seed=1, **{"measure.steps": 2000})
+    budget = Budget(expected_cell_s(short, "cpu"), 0.0, "cpu")
+    assert budget.refusal(short, 0.0) is None
+    assert budget.refusal(long, 0.0) is not None
+
+
+@pytest.mark.parametrize(("total_s", "grace_s"), [(100.0, 60.0), (3600.0, 360.0)])
+def test_what_is_at_work_may_run_past_the_end_by_a_share_of_the_budget_but_at_least_a_minute(total_s, grace_s):
+    budget = Budget(total_s, 50.0, "cpu")
+    assert budget.ending(50.0 + total_s + grace_s) is None
+    assert budget.ending(50.0 + total_s + grace_s + 1) == "budget"
 
 
 # --- through the loop

@@ -95,6 +95,18 @@ def test_a_cell_that_does_not_fail_closes_it_and_begins_the_count_anew():
     assert learn(breaker, failed(8)) is not None
 
 
+def test_failures_of_variants_say_nothing_of_the_usual_cell_that_works():
+    breaker = CircuitBreaker(2)
+    for one in (failed(1), make_record(make_cell()), failed(2)):
+        assert learn(breaker, one) is None
+
+
+def test_the_only_cell_closes_it_by_itself():
+    breaker = CircuitBreaker(1, [plan_cell(make_cell(leaves={"seed": 99}))])
+    assert learn(breaker, failed(99)) is not None
+    assert learn(breaker, ok(99)) is None
+
+
 def test_what_worked_before_the_first_failure_proves_nothing():
     breaker = CircuitBreaker(2)
     for one in (ok(0, precision="bf16"), failed(1, precision="fp32"), failed(2, precision="fp32")):
@@ -133,7 +145,7 @@ def test_an_open_breaker_stops_the_sweep_and_keeps_every_verdict(paths, capsys):
     assert summary.counts == {"ok": 2, "failed": 3, "skipped": 7}
     made = record(paths, planned[11])
     assert made["reason_code"] == "skipped.brake" and "the same failure in 3 cells" in made["reason"]
-    assert "7 cells were not started" in capsys.readouterr().err
+    assert "stopped early, 7 cells were not started" in capsys.readouterr().err
     summary, launcher = run(paths, planned, resume=True)
     assert len(launcher.handles) == 10 and summary.counts == {"ok": 12}
 

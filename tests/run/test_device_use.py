@@ -1,10 +1,18 @@
 import json
 import os
+from datetime import datetime
 from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
 
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.machine.devices import Locks, local_devices
+from benchrunner.outcome.outcome import Outcome
+from benchrunner.run.device_use import DeviceUse, Draining
+from benchrunner.run.options import RunOptions
+from benchrunner.run.progress import Progress
 from fake_sweeps import ERROR, OK, RESULT, cells, record, run, spans
 from samples import CPU, H200
 
@@ -62,6 +70,7 @@ def test_how_the_devices_were_used_is_kept(paths, capsys):
     run(paths, cells(8), resume=True, hardware=H200)
     runs = json.loads(paths.runs.read_text())["runs"]
     assert [one["busy_share"] for one in runs] == [summary.busy_share, None]
+    assert all(datetime.fromisoformat(one["started_at"]) for one in runs)
 
 
 class Occupied:
@@ -116,6 +125,45 @@ def test_a_device_that_failed_is_given_up(paths):
     summary, _ = run(paths, cells(12), launcher=launcher, hardware=H200)
     assert summary.counts == {"ok": 12} and "device 1 failed under" in summary.notes[0]
     assert [devices for _, _, devices in spans(launcher)].count((1,)) == 1
+
+
+def ran(places=(2, 3), devices=(2, 3), nodes=(0,), pids=()):
+    """A job of one cell as far as its devices are concerned."""
+    cell = cells(1)[0].cell
+    job = SimpleNamespace(devices=devices, nodes=nodes, cell=cell)
+    return SimpleNamespace(places=places, job=job, handle=SimpleNamespace(pids=lambda: pids))
+
+
+LOST = {"infrastructure": "device_lost", "rank": 1}
+
+
+@pytest.mark.parametrize(
+    ("run", "evidence", "lost"),
+    [
+        (ran(), LOST, {3}),
+        (ran(), LOST | {"rank": 0}, {2}),
+        (ran(), LOST | {"rank": 2}, {2}),
+        (ran(), LOST | {"rank": None}, set()),
+        (ran(), LOST | {"infrastructure": "port_taken"}, set()),
+        (ran(), None, set()),
+        (ran(devices=()), LOST, set()),
+        (ran(nodes=(0, 1)), LOST, set()),
+    ],
+)
+def test_the_device_of_the_rank_that_lost_it_is_given_up_where_it_can_be_told(run, evidence, lost):
+    launcher = FakeLauncher(lambda job: OK)
+    options = RunOptions(locks=Locks(None, []), fault=None)
+    devices = DeviceUse(H200, options, Progress(launcher.clock), launcher)
+    devices.learn(run, Outcome(status="failed", evidence=evidence))
+    assert set(devices.pool.lost) == lost
+
+
+def test_what_still_holds_devices_is_named():
+    launcher = FakeLauncher(lambda job: OK)
+    probe = Occupied(launcher.clock, 3, until_s=9.0)
+    assert Draining(run=ran(), since_s=0.0).held(probe) == {3: "7.0 GiB in use"}
+    why = "processes 7, 8 of the cell cannot be killed"
+    assert Draining(run=ran(pids=(7, 8)), since_s=0.0).held(probe) == {2: why, 3: why}
 
 
 def test_two_sweeps_share_the_devices(paths, tmp_path, capsys):

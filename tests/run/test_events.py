@@ -11,7 +11,8 @@ def test_what_happens_in_a_run(paths, tmp_path):
     run(paths, planned, {planned[0].cell.slug: OOM}, events=file)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["begin", "started", "finished", "started", "finished", "end"]
-    assert lines[0]["num_cells"] == 2 and lines[-1]["counts"] == {"oom": 1, "ok": 1} and lines[-1]["exit_code"] == 0
+    assert (lines[0]["num_cells"], lines[0]["directory"]) == (2, str(paths.root))
+    assert lines[-1]["counts"] == {"oom": 1, "ok": 1} and lines[-1]["exit_code"] == 0
     assert {(line["slug"], line["status"]) for line in lines if line["event"] == "finished"} == {
         (planned[0].cell.slug, "oom"), (planned[1].cell.slug, "ok"),
     }  # fmt: skip

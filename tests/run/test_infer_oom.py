@@ -75,6 +75,12 @@ def test_a_verdict_from_before_decides_too_but_not_one_under_a_fault(paths):
     assert len(run(other, more, OK, resume=True)[1].handles) == 2
 
 
+def test_a_verdict_that_is_inferred_names_the_fault_that_is_planted_in_its_cell(paths):
+    planned = batches(1, 2)
+    run(paths, planned, OOM, fault=f"oom/{planned[1].cell.slug}")
+    assert [record(paths, one)["fault"] for one in planned] == [None, f"oom/{planned[1].cell.slug}"]
+
+
 @pytest.mark.parametrize(
     "script", [Script(errors={0: ERROR | {"type": "MemoryError", "kind": "oom"}}), Script(exits={0: -9})]
 )

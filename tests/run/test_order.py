@@ -57,3 +57,7 @@ def test_each_next_cell_shows_the_most(values, random):
     for number, planned in enumerate(ordered):
         gain = (*new(planned, ordered[:number]), -costs[planned.cell.slug])
         assert gain == max((*new(one, ordered[:number]), -costs[one.cell.slug]) for one in ordered[number:])
+
+
+def test_nothing_to_run_is_in_order():
+    assert order_by_information([], {}) == smaller_first([]) == smaller_first_in_place([]) == []

@@ -8,9 +8,9 @@ from benchrunner.run.schedule import Queue, make_pool
 from samples import CPU, H200, make_cell, plan_cell
 
 
-def cell(devices, number=0, nodes=1):
+def cell(devices, number=0, nodes=1, **leaves):
     kind = "single" if devices == 1 else "ddp"
-    return plan_cell(make_cell(strategy=kind, leaves={"devices": devices, "seed": number, "nodes": nodes}))
+    return plan_cell(make_cell(strategy=kind, leaves={"devices": devices, "seed": number, "nodes": nodes} | leaves))
 
 
 def test_cells_run_side_by_side_on_disjoint_devices():
@@ -68,6 +68,17 @@ def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
     assert queue.start()[0][0] is first and len(queue) == 1
 
 
+def test_what_is_added_waits_before_its_cell_and_its_repeats_behind_everything():
+    first, second, last = (cell(1, number) for number in range(3))
+    queue = Queue([first, second, last], make_pool(H200, is_local=True))
+    probe, elsewhere = cell(1, 7), cell(1, 8)
+    again = replace(probe, repeat=2)
+    queue.put_before(second, [probe, again])
+    assert list(queue) == [first, probe, second, last, again]
+    queue.put_before(cell(1, 9), [elsewhere])
+    assert list(queue) == [elsewhere, first, probe, second, last, again], "before all, where its cell does not wait"
+
+
 def test_the_given_order_can_be_kept():
     cells = [cell(1, 0), cell(2, 1), cell(4, 2)]
     queue = Queue(cells, make_pool(H200, is_local=True), largest_first=False)
@@ -81,6 +92,13 @@ def test_what_can_never_run_here_is_told():
     assert "needs 2 nodes" in pool.obstacle(cell(1, nodes=2))
     assert "needs 2 nodes" in make_pool(CPU, is_local=True).obstacle(cell(1, nodes=2))
     assert make_pool(H200, is_local=False).obstacle(cell(8, nodes=2)) is None
+
+
+def test_a_machine_that_does_not_become_empty_runs_nothing_more():
+    pool = make_pool(CPU, is_local=True)
+    assert pool.obstacle(cell(1)) is None
+    pool.quarantine(0, "processes 7 of the cell cannot be killed")
+    assert pool.obstacle(cell(1)) == "the machine is still occupied: processes 7 of the cell cannot be killed"
 
 
 def test_a_cell_is_overtaken_as_often_as_there_are_devices_and_no_more():
@@ -133,11 +151,31 @@ def test_small_cells_fill_the_fullest_node_and_large_ones_get_whole_nodes():
     assert pool.located((4, 5)) == ((1,), (0, 1)) and pool.located(range(8)) == ((0, 1), (0, 1, 2, 3))
 
 
+def test_the_fullest_node_is_used_up_before_an_empty_one():
+    pool = make_pool(H200, is_local=True, num_nodes=2)
+    assert pool.take(4) == (0, 1, 2, 3) and pool.take(2) == (4, 5)
+    pool.give_back((0, 1, 2, 3))
+    assert pool.take(2) == (6, 7)
+
+
+def test_a_cell_of_several_nodes_gets_those_that_are_empty():
+    pool = make_pool(H200, is_local=True, num_nodes=3)
+    assert pool.take(1) == (0,) and pool.take(8) == tuple(range(4, 12))
+
+
+def test_an_exclusive_cell_has_the_allocation_to_itself():
+    pool = make_pool(H200, is_local=True, num_nodes=2)
+    assert [pool.need(cell(1, nodes=nodes, exclusive=True)) for nodes in (1, 2)] == [8, 8]
+
+
 def test_an_allocation_says_what_it_cannot_run():
     pool = make_pool(H200, is_local=True, num_nodes=2)
     assert pool.obstacle(cell(4, nodes=2)) is None
     assert pool.obstacle(cell(4, nodes=3)) == "needs 3 nodes, and the allocation has 2"
     assert pool.obstacle(cell(8)) == "needs 8 devices a node, 4 visible"
+    two_each = make_pool(replace(H200, num_devices=2), is_local=True, num_nodes=2)
+    assert two_each.obstacle(cell(4)) == "needs 4 devices a node, 2 visible"
+    assert make_pool(CPU, is_local=True, num_nodes=2).obstacle(cell(4)) is None, "its ranks share the cores"
     pool.quarantine(5, "lost")
     assert pool.obstacle(cell(4, nodes=2)) == "needs 2 nodes, and the allocation has 1"
 

@@ -4,10 +4,13 @@ import pytest
 
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import Script
+from benchrunner.outcome.outcome import Outcome
+from benchrunner.run import searches as searches_module
+from benchrunner.run.searches import Searches
 from benchrunner.store.plan_file import load_plan, write_plan
 from benchrunner.store.probes import with_probes
 from fake_sweeps import ERROR, OOM, RESULT, interrupted, make_plan, record, run
-from samples import H200, make_cell, plan_cell
+from samples import H200, make_cell, make_record, plan_cell
 from shared_sweeps import Cluster, measured
 
 
@@ -110,6 +113,8 @@ def test_any_other_end_of_a_probe_ends_the_search_with_its_reason(paths, script,
     made = record(paths, planned[0])
     assert sizes(launcher) == [8, 9] and (made["status"], made["reason_code"]) == (status, code)
     assert "8 ok" in made["reason"] and "then 9:" in made["reason"]
+    search = made["evidence"]["search"]
+    assert search["micro_batch_size"] is None and [one["micro_batch_size"] for one in search["probes"]] == [8]
 
 
 def test_one_failure_of_a_probe_is_one_for_the_circuit_breaker(paths):
@@ -131,6 +136,55 @@ def test_a_search_is_resumed_where_it_was(tmp_path):
     assert sizes(launcher) == [11, 15, 13, 12] and record(paths, planned[0])["reason"].startswith("max = 11 (")
     _, launcher = search_run(paths, load_plan(paths.root).cells, fits(11), resume=True)
     assert launcher.handles == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code", "retries", "found"),
+    [
+        ("max", "oom", "oom.disguised", 0, ("oom.disguised", "not even the smallest micro-batch fits")),
+        ("best", "ok", None, 3, ("oom.device", "not even the smallest micro-batch fits without retries")),
+    ],
+)
+def test_where_not_even_one_sample_fits_the_smallest_says_why(paths, kind, status, code, retries, found):
+    search, one = begins_at(1, kind), cell(1)
+    searches = Searches(make_plan([search, one], H200), paths, {})
+    searches.learn(one, make_record(one.cell, status, code, metrics={"num_alloc_retries": retries}))
+    outcome = searches.refusal(search, 0.0)
+    assert (outcome.status, outcome.reason_code) == ("oom", found[0]) and outcome.reason.endswith(f": {found[1]}")
+    assert [probe["status"] for probe in outcome.evidence["search"]["probes"]] == [status]
+
+
+def test_a_search_learns_from_cells_that_differ_in_their_micro_batch_alone(paths):
+    search, other = begins_at(1), cell(1, seed=1)
+    searches = Searches(make_plan([search, other], H200), paths, {})
+    searches.learn(other, make_record(other.cell, "oom", "oom.device"))
+    assert searches.refusal(search, 0.0) is None
+
+
+def test_a_probe_is_the_cell_of_the_plan_where_there_is_one(paths):
+    search, named = begins_at(2), cell(2)
+    searches = Searches(make_plan([search, named], H200), paths, {})
+    assert searches.due([search, named], []) == [], "it waits already"
+    assert searches.due([search], []) == [(search, named)] and searches.added == []
+
+
+def test_a_probe_that_was_not_started_ends_its_search_in_the_same_words(paths):
+    search, named = begins_at(2), cell(2)
+    searches = Searches(make_plan([search, named], H200), paths, {})
+    searches.refused(named, Outcome(status="skipped", reason_code="skipped.brake", reason="not started, because"))
+    outcome = searches.refusal(search, 0.0)
+    assert (outcome.status, outcome.reason_code) == ("skipped", "skipped.brake")
+    assert outcome.reason == "max: none (probes: none), then 2: not started, because"
+
+
+def test_a_disk_without_room_for_probes_does_not_end_the_search(paths, monkeypatch):
+    def full(paths, probe):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(searches_module, "write_probe", full)
+    planned = [begins_at(8)]
+    _, launcher = search_run(paths, planned, fits(8))
+    assert sizes(launcher) == [8, 9] and record(paths, planned[0])["status"] == "ok"
 
 
 def test_a_probe_that_does_not_fit_the_budget_ends_the_search_for_now(paths):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchrunner.core.errors import SweepDirError
+from benchrunner.core.errors import ConfigError, SweepDirError
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.machine.devices import Locks
@@ -195,6 +195,12 @@ def test_a_bench_that_resumes_alone_does_not_share_with_who_worked_before(paths)
     before = [record(paths, one) for one in planned]
     cluster.run()
     assert left_over.is_expelled and [record(paths, one) for one in planned] == before
+
+
+def test_what_is_no_fault_is_said_before_any_cell_is_taken(paths):
+    options = RunOptions(share=Share(worker="w"), environment=ENVIRONMENT, fault="no fault", hardware=CPU)
+    with pytest.raises(ConfigError, match="no fault"):
+        work_on(make_plan(cells(1)), paths, launcher=FakeLauncher(lambda job: OK), options=options)
 
 
 @pytest.mark.parametrize("launcher", ["local", "detached"])

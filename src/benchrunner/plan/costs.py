@@ -6,7 +6,7 @@ docs/.
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
-from benchrunner.core.parity_cell import small_scale
+from benchrunner.core.parity_cell import as_built
 from benchrunner.plan.micro_batches import typical_sizes
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.window import num_steps
@@ -73,7 +73,7 @@ def expected_row_s(planned: PlannedCell, device_type: str) -> float:
 def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float]:
     """Phase → seconds."""
     cell, a_step_s = planned.cell, step_s(planned, device_type)
-    parameters = arithmetic.num_parameters(_as_built(cell).config.model)
+    parameters = arithmetic.num_parameters(as_built(cell).config.model)
     warmup, measured = num_steps(cell)
     checked = 1 if cell.axes["workload"] == "generate" else NUM_CHECK_STEPS
     return {
@@ -113,14 +113,9 @@ def step_s(planned: PlannedCell, device_type: str) -> float:
     seconds = predicted.get("step_time_s")
     if seconds is not None:
         return (BOUND_FACTOR if predicted.get("bound") == "lower" else 1.0) * float(seconds)
-    built = _as_built(cell)
+    built = as_built(cell)
     flops = arithmetic.hardware_flops_per_step(built.config, typical_sizes(built))
     return flops / (FLOPS_PER_S[device_type] * cell.sizes.world_size) + _decoding_s(cell, device_type)
-
-
-def _as_built(cell: Cell) -> Cell:
-    """Parity makes the model small."""
-    return small_scale(cell) if cell.axes["workload"] == "parity" else cell
 
 
 def _decoding_s(cell: Cell, device_type: str) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchrunner.core.errors import UsageError
+from benchrunner.core.parity_cell import as_built
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import predict
 from benchrunner.plan.memory import peak_memory
@@ -32,7 +33,7 @@ class Explanation:
 
 def explain(planned: PlannedCell, hardware: Hardware) -> Explanation:
     """The terms of the arithmetic model, whatever the plan was predicted by."""
-    cell = planned.cell
+    cell = as_built(planned.cell)
     sizes, on_cpu = typical_sizes(cell), hardware.device_type == "cpu"
     peak = peak_memory(cell, on_cpu=on_cpu)
     step = predict_step(cell.config, sizes, hardware, typical_lengths(cell))

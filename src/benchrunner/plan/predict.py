@@ -8,7 +8,7 @@ from benchrunner.core import arithmetic
 from benchrunner.core.arithmetic import PEFT_WORKLOADS
 from benchrunner.core.cell import Cell, Sizes
 from benchrunner.core.lengths import is_padded
-from benchrunner.core.parity_cell import small_scale
+from benchrunner.core.parity_cell import as_built
 from benchrunner.core.schema import Config
 from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
@@ -84,7 +84,7 @@ def predict(cell: Cell, hardware: Hardware) -> Prediction:
 
     A time is None where the device's peak is unknown or the workload has no steps.
     """
-    asked, cell = cell, small_scale(cell) if cell.axes["workload"] == "parity" else cell
+    asked, cell = cell, as_built(cell)
     lower = arithmetic.memory_lower_bound_bytes(cell.config, cell.sizes)
     prediction: Prediction = {"method": "off", "bound": "lower", "peak_memory_bytes": lower, "lower_bound_bytes": lower}
     if cell.config.predict.name == "off":
