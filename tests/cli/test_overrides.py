@@ -34,6 +34,13 @@ def plan(monkeypatch):
     return plan
 
 
+def test_cells_for_two_devices_are_two_plans(monkeypatch):
+    rows = [SimpleNamespace(config=SimpleNamespace(hardware=SimpleNamespace(name=name))) for name in ("a100", "h200")]
+    monkeypatch.setattr(hydra_app, "expand", lambda words, **how: SimpleNamespace(rows=rows))
+    with pytest.raises(UsageError, match="hardware: one for all cells, not a100 and h200"):
+        plan_overrides(Namespace(overrides=[], multirun=True), launch=False)
+
+
 @pytest.mark.parametrize(
     ("launcher", "launch"), [("local", True), ("detached", True), ("slurm", False), ("local", False)]
 )

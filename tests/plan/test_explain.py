@@ -82,7 +82,9 @@ def test_the_best_that_fits_comes_first():
         replace(one, predicted={"fit": "fits", "mfu": mfu, "tokens_per_second_per_device": rate})
         for one, mfu, rate in values
     ]
-    assert rank(by_all, "mfu") == by_all
-    assert rank(by_all, "tokens/s") == [by_all[1], by_all[0], by_all[2]], "of all devices together"
+    assert rank(by_all, "mfu") == by_all[:2], "what is not known is no rank"
+    assert rank(by_all, "tokens/s") == [by_all[1], by_all[0]], "of all devices together"
+    asked = replace(by_all[0], verdict="skipped", reason_code="skipped.predict_only")
+    assert rank([asked, by_all[1]], "mfu") == [asked, by_all[1]]
     with pytest.raises(UsageError, match="choose one of tokens/s, mfu"):
         rank([slow], "joy")

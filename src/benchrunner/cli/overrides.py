@@ -35,6 +35,11 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
     expansion = _expand(arguments)
     if not expansion.rows:
         raise UsageError("the overrides leave no cell: a list is empty, or every included row was narrowed away")
+    first = expansion.rows[0].config.hardware
+    if other := next((row.config.hardware for row in expansion.rows if row.config.hardware != first), None):
+        raise UsageError(
+            f"hardware: one for all cells, not {first.name} and {other.name}: plan for one after the other"
+        )
     devices = max((row.config.devices or 0 for row in expansion.rows), default=0)
     config = expansion.rows[0].config
     rules = load_rules(config_dir() / "compat.yaml")

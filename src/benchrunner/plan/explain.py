@@ -11,6 +11,7 @@ from benchrunner.plan.memory import peak_memory
 from benchrunner.plan.micro_batches import typical_lengths, typical_sizes
 from benchrunner.plan.plan import Plan, PlannedCell
 from benchrunner.plan.step_time import efficiencies, ideal_seconds, predict_step
+from benchrunner.plan.verdict import PREDICTED_ONLY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +67,17 @@ OBJECTIVES = ("tokens/s", "mfu")
 
 
 def rank(cells: Sequence[PlannedCell], objective: str) -> list[PlannedCell]:
-    """Cells that run and are predicted to fit, the best first.
+    """Cells that run, or are asked a prediction of alone, and are predicted to fit, the best first.
+
+    Those whose objective is not known are left out.
 
     Raises:
         UsageError: an unknown objective.
     """
     if objective not in OBJECTIVES:
         raise UsageError(f"--maximise {objective}: choose one of {', '.join(OBJECTIVES)}")
-    fitting = [one for one in cells if one.verdict == "run" and (one.predicted or {}).get("fit") == "fits"]
+    asked = [one for one in cells if one.verdict == "run" or one.reason_code == PREDICTED_ONLY]
+    fitting = [one for one in asked if (one.predicted or {}).get("fit") == "fits" and _value(one, objective) > 0]
     return sorted(fitting, key=lambda one: -_value(one, objective))
 
 

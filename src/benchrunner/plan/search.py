@@ -11,7 +11,7 @@ from benchrunner.core.record import Record, SearchGrounds, Tried
 from benchrunner.core.schema import Config
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.predict import Prediction
-from benchrunner.plan.verdict import Preflight, Verdict
+from benchrunner.plan.verdict import PREDICTED_ONLY, Preflight, Verdict
 
 KEY = "micro_batch_size"
 
@@ -62,7 +62,8 @@ class Candidates:
         """The cell with this size as it is run; None: it would not be."""
         cell = probe_of(self.search, size, self._taken)
         verdict = self._preflight.decide(cell, None)
-        if verdict.verdict != "run" and verdict.reason_code != "skipped.predicted_oom":  # the search is what decides
+        # What is predicted to be too large is for the search to decide, and a prediction may be all that is asked for.
+        if verdict.verdict != "run" and verdict.reason_code not in ("skipped.predicted_oom", PREDICTED_ONLY):
             return None
         flags, predicted = verdict.flags, verdict.predicted
         return PlannedCell(cell=cell, flags=flags, predicted=predicted, probe_of=self.search.slug)

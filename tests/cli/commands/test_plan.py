@@ -72,6 +72,10 @@ def test_the_best_settings_that_fit_are_ranked(bench):
     assert code == 0 and out.startswith("the best ") and "does not fit" not in out
     assert bench("plan", "--within", "80GiB")[0] == 1
     assert bench("plan", H200, "--maximise", "tokens/s", "--within", "much")[0] == 1
+    for words in (["--explain", "1"], ["--only", "run"], ["--within", "80GB", "memory_limit_gib=40"]):
+        assert bench("plan", H200, "--maximise", "tokens/s", *words)[0] == 1
+    code, _, err, _ = bench("plan", H200, "predict=off", "--maximise", "mfu")
+    assert code == 1 and "predict=off predicts nothing" in err
 
 
 def test_a_predicted_oom_is_skipped_when_asked_for_but_for_the_audit(bench):

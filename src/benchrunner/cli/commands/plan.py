@@ -54,14 +54,21 @@ def _maximise(arguments: Namespace) -> int:
     from benchrunner.plan.explain import rank
     from benchrunner.report.terminal import print_plan
 
+    if other := next((flag for flag in ("explain", "only") if getattr(arguments, flag)), None):
+        raise UsageError(f"--maximise ranks cells, and --{other} asks for something else: one at a time")
     named = {override.partition("=")[0].lstrip("+") for override in arguments.overrides}
     searched = [f"{key}={values}" for key, values in SEARCHED.items() if key not in named]
+    if arguments.within and "memory_limit_gib" in named:
+        raise UsageError("--within is memory_limit_gib: give one of them")
     limit = [f"memory_limit_gib={parse_gib(arguments.within)}"] if arguments.within else []
     arguments.overrides, arguments.multirun = [*arguments.overrides, *searched, *limit], True
     made = plan_overrides(arguments, launch=False)
     best = rank(made.cells, arguments.maximise)
     if not best:
-        raise UsageError(f"none of {len(made.cells)} cells is predicted to fit")
+        raise UsageError(
+            f"none of {len(made.cells)} cells has a predicted {arguments.maximise} and is predicted to fit; "
+            "hardware=NAME names a device whose peaks are known, and predict=off predicts nothing"
+        )
     chosen = replace(made, cells=best[:NUM_BEST])
     if arguments.json:
         _print_json(chosen)
