@@ -10,10 +10,13 @@ class Refusing(Policy):
     """Refuses every cell, in its own name."""
 
     def __init__(self, name, stopped_by=None):
-        self.code, self.stopped_by, self.learned = f"skipped.{name}", stopped_by, []
+        self.code, self.stopped_by, self.learned, self.heard = f"skipped.{name}", stopped_by, [], []
 
     def learn(self, planned, record):
         self.learned.append(record)
+
+    def refused(self, planned, outcome):
+        self.heard.append((planned, outcome))
 
     def refusal(self, planned, now_s):
         return Outcome(status="skipped", reason_code=self.code, reason="no")
@@ -38,6 +41,9 @@ def test_the_first_that_refuses_decides_and_all_learn():
     asked.learn(planned, make_record(planned.cell))
     assert [len(policy.learned) for policy in policies[1:]] == [1, 1]
     assert asked.stopped_by == "second"
+    refused = Outcome(status="skipped", reason_code="skipped.first")
+    asked.refused(planned, refused)
+    assert [policy.heard for policy in policies[1:]] == [[(planned, refused)]] * 2
 
 
 def test_each_is_told_how_many_cells_it_refused():

@@ -101,6 +101,29 @@ def test_a_machine_that_does_not_become_empty_runs_nothing_more():
     assert pool.obstacle(cell(1)) == "the machine is still occupied: processes 7 of the cell cannot be killed"
 
 
+def test_a_device_that_is_given_up_is_handed_out_no_more():
+    pool = make_pool(H200, is_local=True)
+    pool.quarantine(0, "lost")
+    assert pool.take(1) == (1,) and pool.take(3) is None
+    pool.give_back((0, 1))
+    assert pool.take(3) == (1, 2, 3)
+
+
+def test_each_cell_that_waits_may_be_overtaken_as_often_as_any():
+    first, second = cell(3, 20), cell(3, 21)
+    small = [cell(1, number) for number in range(8)]
+    queue = Queue([first, *small[:4], second, *small[4:]], make_pool(H200, is_local=True), largest_first=False)
+    queue.pool.free = {2, 3}
+    for _ in range(3):
+        for planned, devices in queue.start():
+            assert planned in small[:4]
+            queue.pool.give_back(devices)
+    queue.pool.give_back((0,))
+    assert queue.start() == [(first, (0, 2, 3))]
+    queue.pool.give_back((2, 3))
+    assert [planned for planned, _ in queue.start()] == small[4:6]
+
+
 def test_a_cell_is_overtaken_as_often_as_there_are_devices_and_no_more():
     queue = Queue([cell(1, 0)], make_pool(H200, is_local=True))
     busy = [devices for _, devices in queue.start()]
@@ -160,6 +183,7 @@ def test_the_fullest_node_is_used_up_before_an_empty_one():
 
 def test_a_cell_of_several_nodes_gets_those_that_are_empty():
     pool = make_pool(H200, is_local=True, num_nodes=3)
+    assert pool.need(cell(4, nodes=2)) == 8
     assert pool.take(1) == (0,) and pool.take(8) == tuple(range(4, 12))
 
 
