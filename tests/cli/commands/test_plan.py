@@ -122,4 +122,4 @@ def test_what_an_override_says_is_not_searched(bench):
     assert {one["axes"]["activation_checkpointing"] for one in found} == {"none", "selective", "full"}
     assert len(json.loads(bench(*words)[1])["cells"]) == NUM_BEST
     code, _, err, _ = bench(*words[:-1], "1", "micro_batch_size=1")
-    assert code == 1 and "cells is predicted to fit" in err
+    assert code == 1 and "and is predicted to fit" in err
