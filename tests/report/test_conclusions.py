@@ -22,7 +22,7 @@ def test_the_fastest_and_the_smallest_and_how_they_compare():
 
 
 def test_one_cell_is_both():
-    assert best_cells(results((200.0, 2**30), (100.0, 2**31)), 3)[0].endswith("which is the smallest, too.")
+    assert best_cells(results((200.0, 2**30), (100.0, 2**31)), 3)[0].endswith("it is the smallest, too.")
 
 
 def test_nothing_is_said_of_what_was_not_measured():

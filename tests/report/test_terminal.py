@@ -129,6 +129,13 @@ def test_a_plan_says_a_reason_once_and_can_show_a_verdict_alone(capsys):
     assert "rule.x" not in capsys.readouterr().out
 
 
+def test_a_plan_says_what_its_predictions_leave_out_and_of_how_many_cells(capsys):
+    cells = [plan_cell(make_cell(leaves={"seed": seed})) for seed in range(3)]
+    noted = [replace(one, predicted={**(one.predicted or {}), "note": "not modelled: thunder"}) for one in cells[:2]]
+    terminal.print_plan(make_plan([*noted, cells[2]]))
+    assert "Predictions of 2 of 3 cells: not modelled: thunder." in capsys.readouterr().out
+
+
 def test_a_plan_shows_what_is_left_of_a_model(capsys):
     cell = make_cell(leaves={"model.num_layers": 1})
     plan = replace(make_plan([plan_cell(cell)]), cards={"debug": {"num_layers": 4, "num_parameters": 9_000_000_000}})

@@ -105,6 +105,7 @@ def left_out(cell: Cell) -> str:
         "what thunder keeps and fuses: taken for Inductor": cell.axes["compile"] == "thunder",
         "FSDP1's flat parameters: taken for fully_shard": is_fabric and config.strategy.kind == "fsdp",
         "what a length costs when it is met first": is_padded(cell),
+        "the network between nodes: taken for the links within one": cell.sizes.nodes > 1,
     }
     found = [part for part, holds in parts.items() if holds]
     return f"not modelled: {'; '.join(found)}" if found else ""

@@ -84,7 +84,7 @@ def _smallest(part: pd.DataFrame, best: pd.Series) -> str:
         return ""
     least = _extreme(known, PEAK, largest=False)
     if least["slug"] == best["slug"]:
-        return ", which is the smallest, too"
+        return "; it is the smallest, too"
     memory = f"{least[PEAK] / GIB:.2f} GiB ({float(least[PEAK]) / float(best[PEAK]):.2f} ×)"
     return (
         f"; the smallest is {_differing(least['label'], best['label'])} in {memory} "

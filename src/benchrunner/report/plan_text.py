@@ -118,7 +118,18 @@ def _rough_time(seconds: float) -> str:
 def plan_shared(plan: Plan) -> list[str]:
     """What all planned cells have in common, and what is left of models that were changed."""
     results = results_table(_plan_rows(plan), (*IDENTIFYING, "model", "workload", "left_out"))
-    return [*shared_sentences(results), *_against_cards(plan), *(f"Note: {note}." for note in plan.notes)]
+    return [
+        *shared_sentences(results),
+        *_against_cards(plan),
+        *(f"Note: {note}." for note in plan.notes),
+        *_notes(plan),
+    ]
+
+
+def _notes(plan: Plan) -> list[str]:
+    """What predictions leave out, and of how many cells."""
+    notes = Counter(note for one in plan.cells if (note := (one.predicted or {}).get("note")))
+    return [f"Predictions of {count} of {len(plan.cells)} cells: {note}." for note, count in notes.items()]
 
 
 def _against_cards(plan: Plan) -> list[str]:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 def report(arguments: Namespace) -> int:
     """Write and print the tables: of one sweep into its directory, of several into a new one."""
+    from benchrunner.compare.metric import metric_named
     from benchrunner.core.paths import SweepPaths
 
+    metric_named(arguments.metric or "time")
     sweeps = [SweepPaths(directory) for directory in sweep_directories("report", arguments.directories)]
     write_junit(show_report(sweeps, arguments.layout), arguments.junit)
     _show_history(sweeps, arguments)
