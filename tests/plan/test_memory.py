@@ -100,6 +100,16 @@ def test_published_peaks_of_sharded_generation(precision, measured_gib):
     assert predicted == pytest.approx(measured_gib, rel=0.01)
 
 
+@pytest.mark.parametrize("workload", ["forward", "generate"])
+def test_stage_2_keeps_every_block_of_an_inference(workload):
+    stages = [
+        peak_gib(2, leaves={"model.num_layers": 6, "seq_len": 128}, workload=workload, strategy=f"fsdp_stage{stage}")
+        for stage in (2, 3)
+    ]
+    blocks = 6 * arithmetic.block_matmul_parameters(make_cell(leaves=LAYERS_OF_7B).config.model) * 2 / GIB
+    assert stages[0] - stages[1] > 0.5 * blocks
+
+
 FAMILIES = {
     "llama": ({}, 1075.1),
     "gpt2": ({"model.d_model": 1600, "model.d_ff": 6400, "model.num_heads": 25, "model.num_kv_heads": 25,

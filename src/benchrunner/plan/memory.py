@@ -118,8 +118,12 @@ def _decode(model: Model, tape: Tape) -> None:
 
 
 def _gather_units(model: Model, tape: Tape) -> None:
-    """Root and blocks as they are gathered; a unit is copied out of a buffer that is there until the next unit is."""
+    """Root and blocks as they are gathered; a unit is copied out of a buffer that is there until the next unit is.
+
+    Stage 2 keeps every block.
+    """
     root, gathered = root_bytes(model), gathered_bytes(model, model.block.parameters)
     tape.take("communication", 2 * root + 2 * gathered)
     tape.drop("communication", root)
-    tape.take("communication", gathered)
+    more = 1 if model.config.strategy.stage == 3 else model.shape.num_layers - 1
+    tape.take("communication", more * gathered)
