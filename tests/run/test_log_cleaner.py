@@ -10,7 +10,6 @@ import pytest
 from benchrunner.cli.run_and_report import show_report
 from benchrunner.core import scrub
 from benchrunner.core.paths import SweepPaths
-from benchrunner.launch.processes import MARKER_VARIABLE
 from benchrunner.run.log_cleaner import clean_logs, clean_what_was_left
 from benchrunner.store.plan_file import write_plan
 from fake_sweeps import OK, cells, make_plan, run
@@ -63,18 +62,13 @@ def test_an_attempt_without_a_record_is_cleaned_once_nobody_runs_the_sweep(sweep
     assert attempt.err(0).read_text() == "token <secret>\n"
 
 
-def test_the_logs_of_a_job_that_another_bench_runs_are_left_alone(sweep):
+def test_the_logs_of_a_job_that_another_bench_runs_are_left_alone(sweep, marked):
     """A copy of its sweep is reported meanwhile."""
     paths, attempt = sweep
     attempt.root.with_name("record.json").unlink()
-    marker = json.loads(attempt.cell.read_text())["marker"]
-    process = subprocess.Popen(["sleep", "600"], env=os.environ | {MARKER_VARIABLE: marker})
-    try:
-        clean_what_was_left(paths)
-        assert SECRET in attempt.err(0).read_text()
-    finally:
-        process.kill()
-        process.wait()
+    marked(json.loads(attempt.cell.read_text())["marker"])
+    clean_what_was_left(paths)
+    assert SECRET in attempt.err(0).read_text()
 
 
 def test_what_a_killed_process_had_half_written_goes_and_what_is_being_written_stays(sweep):

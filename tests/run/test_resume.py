@@ -10,7 +10,6 @@ import pytest
 from benchrunner.core.record import record_to_dict
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.launch.job import write_job
-from benchrunner.launch.processes import MARKER_VARIABLE
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
 from benchrunner.run.resume import recover
@@ -28,21 +27,6 @@ def attempt(paths, script):
     launcher.clock.sleep(2.0)
     handle.poll()
     return planned, job
-
-
-@pytest.fixture
-def marked():
-    """Starts a process that carries a marker, as what a dead sweep leaves running does."""
-    left = []
-
-    def start(marker):
-        left.append(subprocess.Popen(["sleep", "600"], env=os.environ | {MARKER_VARIABLE: marker}))
-        return left[-1]
-
-    yield start
-    for process in left:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("script", [OK, Script(hangs=True)])
