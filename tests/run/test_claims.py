@@ -15,6 +15,14 @@ def workers(tmp_path):
     return one, other, gone
 
 
+def taken_by_one_who_is_gone(one, gone, *others, place=PLACE, attempts=0):
+    """The others have seen it take the place."""
+    assert one.take(place, attempts)
+    for other in others:
+        other.look()
+    gone.add("one")
+
+
 def test_a_cell_is_taken_by_one_alone(workers):
     one, other, _ = workers
     assert one.take(PLACE, 0) and one.take(PLACE, 0) and not other.take(PLACE, 0)
@@ -26,10 +34,7 @@ def test_a_cell_is_taken_by_one_alone(workers):
 def test_what_somebody_who_is_gone_had_is_taken_by_one_alone(workers, tmp_path):
     one, other, gone = workers
     third = Claims(tmp_path, "third", gone.__contains__)
-    assert one.take(PLACE, 4)
-    other.look()
-    third.look()
-    gone.add("one")
+    taken_by_one_who_is_gone(one, gone, other, third, attempts=4)
     assert other.take(PLACE, 5) and not third.take(PLACE, 5)
     assert other.before(PLACE) == {"worker": "one", "number": 1, "attempts": 4} and third.owner(PLACE) == "other"
 
@@ -39,9 +44,7 @@ def test_of_several_claims_the_highest_number_counts_in_whatever_order_they_are_
     workers, tmp_path, monkeypatch, backwards
 ):
     one, other, gone = workers
-    assert one.take("lr-0.5", 0)
-    other.look()
-    gone.add("one")
+    taken_by_one_who_is_gone(one, gone, other, place="lr-0.5")
     assert other.take("lr-0.5", 1)
     names = sorted(os.listdir(tmp_path), reverse=backwards)
     monkeypatch.setattr(os, "listdir", lambda path: names)
@@ -81,10 +84,7 @@ def test_a_claim_that_cannot_be_read_is_nobodys_for_now(workers, tmp_path):
 def test_until_a_later_claim_can_be_read_the_one_before_counts(workers, tmp_path):
     one, other, gone = workers
     third = Claims(tmp_path, "third", gone.__contains__)
-    assert one.take(PLACE, 0)
-    other.look()
-    third.look()
-    gone.add("one")
+    taken_by_one_who_is_gone(one, gone, other, third)
     assert third.take(PLACE, 1)
     next(tmp_path.glob("*.2.claim")).write_text("{")
     other.look()

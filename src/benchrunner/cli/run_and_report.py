@@ -62,11 +62,11 @@ def fail_on(arguments: Namespace) -> tuple[str, ...]:
     given = tuple(filter(None, (arguments.fail_on or "").split(",")))
     statuses = [status for status in STATUSES if status != "ok"]
     for word in given:
-        if word not in statuses and not (word.partition(".")[0] in CODES and word.partition(".")[2]):
+        beginning, _, ending = word.partition(".")
+        if word not in statuses and not (beginning in CODES and ending):
             hint = did_you_mean(word, statuses)
             raise UsageError(f"--fail-on: {word!r} is neither a status ({', '.join(statuses)}) nor a reason code{hint}")
-        beginning, _, ending = word.partition(".")
-        if ending and ending not in ENDINGS.get(beginning, (ending,)):
+        if ending and beginning in ENDINGS and ending not in ENDINGS[beginning]:
             codes = [f"{beginning}.{one}" for one in ENDINGS[beginning]]
             raise UsageError(f"--fail-on: no cell ends as {word!r}{did_you_mean(word, codes)}: {', '.join(codes)}")
     return given
@@ -102,7 +102,8 @@ def events_file(arguments: Namespace) -> Path | None:
     Raises:
         UsageError: its directory does not exist.
     """
-    return _file_to_be("events", arguments.events)
+    _require_folder("events", arguments.events)
+    return Path(arguments.events) if arguments.events else None
 
 
 def junit_file(arguments: Namespace) -> str | None:
@@ -111,14 +112,13 @@ def junit_file(arguments: Namespace) -> str | None:
     Raises:
         UsageError: its directory does not exist.
     """
-    file = _file_to_be("junit", arguments.junit)
-    return None if file is None else str(file)
+    _require_folder("junit", arguments.junit)
+    return arguments.junit or None
 
 
-def _file_to_be(flag: str, file: str | None) -> Path | None:
+def _require_folder(flag: str, file: str | None) -> None:
     if file and not Path(file).absolute().parent.is_dir():
         raise UsageError(f"--{flag}: {file}: no such directory")
-    return Path(file) if file else None
 
 
 def write_junit(tables: "Tables", file: str | None) -> None:

@@ -106,15 +106,11 @@ def _decode(model: Model, tape: Tape) -> None:
     tape.phase = "decode"
     tape.take("cache", arithmetic.kv_cache_bytes(model.shape, batch, length, model.width.activation))
     tape.take("logits", 2.0 * batch * model.shape.vocab_size * 4)
-    dequantised = 0.0
+    if model.is_fsdp:
+        _gather_units(model, tape)
     if model.config.precision.backend == "bitsandbytes":
         inputs, outputs = arithmetic.linear_shapes(model.shape)["qkv"]
-        dequantised = 2.0 * inputs * outputs
-    if not model.is_fsdp:
-        tape.take("temporaries", dequantised)
-        return
-    _gather_units(model, tape)
-    tape.take("temporaries", dequantised)
+        tape.take("temporaries", 2.0 * inputs * outputs)
 
 
 def _gather_units(model: Model, tape: Tape) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from benchrunner.core.axes import PREDICT_ONLY
 from benchrunner.core.cell import Cell
+from benchrunner.core.lengths import is_padded
 from benchrunner.core.record import Grounds
 from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
@@ -106,7 +107,7 @@ class Preflight:
             "generate", "predict",
         )  # fmt: skip
         own = cell.config.attention, cell.config.memory_limit_gib, cell.sizes
-        drawn = () if cell.config.workload.lengths == "fixed" else (cell.config.seed, id(cell.config.measure))
+        drawn = (cell.config.seed, id(cell.config.measure)) if is_padded(cell) else ()
         key = (*(id(getattr(cell.config, name)) for name in sections), *own, *drawn)
         if key not in self.predictions:
             self.predictions[key] = predict.predict(cell, self.hardware)

@@ -10,7 +10,6 @@ from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import formula_2023 as formula
 
 ZERO = {"single": 0, "ddp": 0, "fsdp": 3}
-ADAM = ("adamw",)
 BITS = {"nf4": 4, "nf4-dq": 4, "fp8": 8, "fp8-torchao": 8, "fp32": 32}
 
 
@@ -35,7 +34,7 @@ def _unknown_to_it(cell: Cell) -> str | None:
     config, workload = cell.config, cell.axes["workload"]
     if workload in arithmetic.PEFT_WORKLOADS or workload == "parity":
         return f"the formula knows training, forward passes and generation, not workload={workload}"
-    if workload == "train" and config.optimizer.name not in ADAM:
+    if workload == "train" and config.optimizer.name != "adamw":
         return f"the formula knows Adam's state alone, not that of optimizer={cell.axes['optimizer']}"
     for key, degree, of, whole in (
         ("tensor", config.predict.tensor, "num_heads", config.model.num_heads),

@@ -10,6 +10,7 @@ from benchrunner.cli.gate_files import write_file
 from benchrunner.cli.run_and_report import show_report, write_junit
 
 if TYPE_CHECKING:
+    from benchrunner.compare.metric import Metric
     from benchrunner.core.paths import SweepPaths
 
 
@@ -18,25 +19,23 @@ def report(arguments: Namespace) -> int:
     from benchrunner.compare.metric import metric_named
     from benchrunner.core.paths import SweepPaths
 
-    metric_named(arguments.metric or "time")
+    metric = metric_named(arguments.metric or "time")
     sweeps = [SweepPaths(directory) for directory in sweep_directories("report", arguments.directories)]
     write_junit(show_report(sweeps, arguments.layout), arguments.junit)
-    _show_history(sweeps, arguments)
+    _show_history(sweeps, metric, arguments.history)
     return EXIT_OK
 
 
-def _show_history(sweeps: "list[SweepPaths]", arguments: Namespace) -> None:
+def _show_history(sweeps: "list[SweepPaths]", metric: "Metric", file: str | None) -> None:
     """A metric over time, where several sweeps have measured the same cells."""
     from benchrunner.compare.history import LEAST_SWEEPS, history_csv, history_text, make_tracks
-    from benchrunner.compare.metric import metric_named
     from benchrunner.compare.side import read_side
 
-    metric = metric_named(arguments.metric or "time")
     tracks = make_tracks([read_side(paths) for paths in sweeps], metric) if len(sweeps) >= LEAST_SWEEPS else []
     if tracks:
         print(history_text(tracks, metric))
-    if arguments.history is not None:
-        write_file(Path(arguments.history), history_csv(tracks, metric))
+    if file is not None:
+        write_file(Path(file), history_csv(tracks, metric))
 
 
 LAYOUT = Flag(

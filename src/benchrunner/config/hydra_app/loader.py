@@ -21,6 +21,9 @@ from benchrunner.core import paths
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.schema import Config
 
+INTERNAL = re.compile("full_key|object_type|See https|reference_|Config search path|provider=")
+"""How lines of Hydra and OmegaConf begin that say nothing to a reader."""
+
 
 @contextmanager
 def opened() -> Iterator[ConfigLoader]:
@@ -69,10 +72,6 @@ def explained() -> Iterator[None]:
         text = str(getattr(link, "msg", None) or link or error)
         found = re.search(r"full_key: (\S+)", "\n".join(map(str, links)))
         raise ConfigError(found[1] if found else "", first_lines(text)) from error
-
-
-INTERNAL = re.compile("full_key|object_type|See https|reference_|Config search path|provider=")
-"""What a line of theirs is that says nothing to a reader."""
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -120,10 +120,7 @@ def _refuse_misplaced(body: Mapping[str, Any]) -> None:
             names = ",".join(map(str, value)) if isinstance(value, list) else value
             where = f"under hydra.sweeper.params write {key}: {names}"
             raise ConfigError(key, f"{value!r} is no section; {where}, or under defaults: - override /{key}: OPTION")
-    for key, value in _declared_params(body).items():
-        if isinstance(value, list):
-            text = ",".join(map(str, value))
-            raise ConfigError(str(key), f"a list of YAML is no sweep; write {key}: {text}")
+    _refuse_lists(_declared_params(body))
 
 
 def _check_rows(body: Mapping[str, Any]) -> None:
@@ -136,11 +133,15 @@ def _check_rows(body: Mapping[str, Any]) -> None:
         place = f"sweep.{name}"
         if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
             raise ConfigError(place, f"{entries!r} is no list of rows - {{KEY: VALUE, …}} (see sweeps/smoke.yaml)")
-        for key, value in (pair for entry in entries if name == "include" for pair in entry.items()):
-            if isinstance(value, list):
-                raise ConfigError(
-                    f"{place}: {key}", f"a list of YAML is no sweep; write {key}: {','.join(map(str, value))}"
-                )
+        for entry in entries if name == "include" else ():
+            _refuse_lists(entry, f"{place}: ")
+
+
+def _refuse_lists(values: Mapping[str, Any], place: str = "") -> None:
+    for key, value in values.items():
+        if isinstance(value, list):
+            text = ",".join(map(str, value))
+            raise ConfigError(f"{place}{key}", f"a list of YAML is no sweep; write {key}: {text}")
 
 
 def _declared_params(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -162,9 +163,9 @@ def _check_defaults(entries: Any) -> None:
     for entry in entries:
         if not _is_line(entry):
             raise ConfigError("defaults", f"{entry!r} is no line - override /GROUP: OPTION")
-        group, option = next(iter(entry.items())) if isinstance(entry, dict) else ("", "")
-        if str(group).lstrip("/") in GROUPS:
-            raise ConfigError("defaults", f"{group}: {option}: write - override /{str(group).lstrip('/')}: {option}")
+        for key, option in entry.items() if isinstance(entry, dict) else ():
+            if (group := key.lstrip("/")) in GROUPS:
+                raise ConfigError("defaults", f"{key}: {option}: write - override /{group}: {option}")
 
 
 def _is_line(entry: Any) -> bool:

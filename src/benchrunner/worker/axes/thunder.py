@@ -177,10 +177,10 @@ def distribute(decoder: Decoder, context: Context) -> nn.Module:
 
     cell = context.cell
     program = Program(decoder, (*EXECUTORS[:-1], _without_collectives()))
-    rows = {name: len(parameter) for name, parameter in decoder.named_parameters()}
     if cell.config.strategy.kind == "ddp":
         program.jitted = distributed.ddp(program.jitted, broadcast_from=None)
     else:
+        rows = {name: len(parameter) for name, parameter in decoder.named_parameters()}
         stages: dict[int | None, Any] = {2: distributed.FSDPType.ZERO2, 3: distributed.FSDPType.ZERO3}
         program.jitted = distributed.fsdp(
             program.jitted,
