@@ -1,8 +1,9 @@
 """Is a cell that lies caught: every planted lie through `bench`, the verdict, and the check that named it.
 
-    python benchmarks/planted_lies.py                on all visible GPUs, two or more
+    python benchmarks/planted_lies.py                on all visible GPUs; cells of several devices need two
     python benchmarks/planted_lies.py --out FILE     into a file too
     python benchmarks/planted_lies.py --budget 8m    as many as that time has room for
+    python benchmarks/planted_lies.py --after FILE   those that an earlier document has not caught
     python benchmarks/planted_lies.py --cpu          the same with small cells on 2 CPU ranks
 
 A lie runs to its end and prints plausible numbers (`bench doctor --faults` lists them). Caught: every cell is `invalid`
@@ -11,13 +12,15 @@ sweep, each with a fault of its own, so that devices are kept busy and torch is 
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ SEED = re.compile(r"\bseed=(\d+)")
 NAMED = ("workload", "strategy", "precision", "compile", "activation_checkpointing")
 USUAL = ("train", "eager", "none")
 """Not said of a cell."""
+DEFAULTS = {"workload": "train", "strategy": "single", "compile": "eager", "activation_checkpointing": "none"}
+"""Of a cell that says nothing else; every one says its precision."""
 
 ATTENTION = ("not_causal", "no_positions", "short_window", "wrong_heads", "no_attention")
 GRADIENTS = ("scaled_loss", "stopped_keys")
@@ -142,7 +147,7 @@ CELLS: list[tuple[str, str, str]] = [
     ("seldom_updates", "precision=fp32 optimizer=sgd", "optimizer"),
     ("idle_window", "workload=train,lora precision=bf16", "trains"),
 ]
-"""Lie, the cells that tell it, and the check that must say so; a cell of one device takes no `devices`."""
+"""Lie, the cells that tell it in lists, and the check that must say so; a cell of one device takes no `devices`."""
 IN_SMALL: list[tuple[str, str, str]] = [
     ("double_reduce", "strategy=ddp,fsdp_stage3 devices=2 precision=bf16", "parity"),
     ("wrong_scale", "global_batch_size=2 precision=bf16", "parity"),
@@ -174,7 +179,7 @@ class Caught:
 
 
 Case = tuple[str, list[str], str]
-"""Lie, the words of its cells, and the check that must say so."""
+"""Lie, the overrides of its cell, and the check that must say so."""
 
 
 def observe(cases: Sequence[Case], budget: str | None) -> list[Caught]:
@@ -194,10 +199,8 @@ def observe(cases: Sequence[Case], budget: str | None) -> list[Caught]:
 
 
 def _matrix(cases: Sequence[Case]) -> dict[str, Any]:
-    """A row a case; its seed is its number from 1, so that no two have a cell in common."""
-    rows = [
-        dict(word.split("=", 1) for word in words) | {"seed": str(seed)} for seed, (_, words, _) in enumerate(cases, 1)
-    ]
+    """A row a case; its seed is its number from 1, so that no two are one cell."""
+    rows = [_values(words) | {"seed": str(seed)} for seed, (_, words, _) in enumerate(cases, 1)]
     return {"hydra": {"mode": "MULTIRUN"}, "brake": None, "compile": {"cache": "shared"}, "sweep": {"include": rows}}
 
 
@@ -214,20 +217,42 @@ def _caught(case: Case, record: dict[str, Any]) -> Caught:
     lie, _, check = case
     failed = tuple(name for name, said in record["checks"].items() if said["ok"] is False)
     code = record["reason_code"] or record["status"]
-    return Caught(lie, _label(record), check, code, record["reason"] or "", failed)
+    return Caught(lie, _label(record["axes"]), check, code, record["reason"] or "", failed)
 
 
-def _label(record: dict) -> str:
-    """What tells the cells of a lie apart."""
-    return ", ".join(str(record["axes"][name]) for name in NAMED if record["axes"][name] not in USUAL)
+def _label(axes: Mapping[str, Any]) -> str:
+    """What tells most cells of a lie apart."""
+    return ", ".join(str(axes[name]) for name in NAMED if axes[name] not in USUAL)
 
 
-def told(*, cpu: bool, only: set[str]) -> Iterator[Case]:
-    """Every case, in the order of the document."""
+def told(*, cpu: bool, only: set[str], after: Sequence[Path]) -> Iterator[Case]:
+    """Every case, in the order of the document, without those that earlier documents have caught."""
+    done = Counter(line for document in after for line in _caught_in(document.read_text()))
     for scale, cells in ((SMALL if cpu else WIDE, CELLS), (PARITY, IN_SMALL)):
-        for lie, words, check in cells:
-            if not only or lie in only:
-                yield lie, [*scale, *words.split()], check
+        for lie, lists, check in cells:
+            for words in _each([*scale, *lists.split()]):
+                line = (lie, _label(DEFAULTS | _values(words)))
+                if done[line]:
+                    done[line] -= 1
+                elif not only or lie in only:
+                    yield lie, words, check
+
+
+def _values(words: Sequence[str]) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in words)
+
+
+def _each(words: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of every cell that lists make."""
+    values = {name: value.split(",") for name, value in _values(words).items()}
+    for drawn in itertools.product(*values.values()):
+        yield [f"{name}={value}" for name, value in zip(values, drawn, strict=True)]
+
+
+def _caught_in(text: str) -> list[tuple[str, str]]:
+    """Lie and label of every line of a document whose cell was caught."""
+    lines = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `"))
+    return [(lie.strip("`"), cell) for lie, cell, *_, caught in lines if caught == "yes"]
 
 
 def document(found: list[Caught], *, cpu: bool) -> str:
@@ -243,10 +268,13 @@ def document(found: list[Caught], *, cpu: bool) -> str:
 
 def main() -> int:
     options = _parse()
-    if not options.cpu and len(visible_devices()) < 2:
-        sys.exit("needs two visible CUDA devices or more; --cpu tries it without")
+    if not options.cpu and not visible_devices():
+        sys.exit("needs a visible CUDA device; --cpu tries it without")
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if options.cpu else {}
-    found = observe(list(told(cpu=options.cpu, only=options.only)), options.budget)
+    cases = list(told(cpu=options.cpu, only=options.only, after=options.after))
+    if not cases:
+        sys.exit("nothing is left to tell")
+    found = observe(cases, options.budget)
     text = document(found, cpu=options.cpu)
     if options.out:
         options.out.write_text(text)
@@ -257,6 +285,9 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help=f"lies, comma-separated: {', '.join(LIES)}")
+    parser.add_argument(
+        "--after", type=Path, nargs="+", default=[], help="earlier documents: what they caught is not told again"
+    )
     parser.add_argument("--cpu", action="store_true", help="2 CPU ranks and small cells")
     parser.add_argument("--out", type=Path, help="write the document here too")
     parser.add_argument("--budget", help="time for the cells, as 8m; those that it leaves out are not run")
