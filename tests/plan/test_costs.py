@@ -90,9 +90,10 @@ def test_parity_takes_as_long_for_any_model_since_it_makes_it_small():
     assert costs_s[1] < 1.5 * costs_s[0] < 120
 
 
-def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes():
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes(device):
     compiled = {
-        name: compiler_s(make_cell(compile="inductor", leaves=leaves))
+        name: compiler_s(make_cell(compile="inductor", leaves=leaves), device)
         for name, leaves in {
             "block": {},
             "model": {"compile.scope": "model"},
@@ -100,12 +101,35 @@ def test_a_compiler_takes_longer_for_a_whole_model_and_when_it_tunes():
             "all tuned": {"compile.mode": "max-autotune", "compile.scope": "model"},
         }.items()
     }
-    assert compiler_s(make_cell()) == 0
-    assert compiled["block"] == COMPILE_S["inductor"] < compiled["model"] < compiled["tuned"]
+    assert compiler_s(make_cell(), device) == 0
+    assert compiled["block"] == COMPILE_S[device]["inductor"] < compiled["model"] < compiled["tuned"]
     assert compiled["all tuned"] / compiled["model"] == compiled["tuned"] / compiled["block"]
     deep = make_cell(compile="inductor", leaves={"compile.scope": "model", "model.num_layers": 80})
-    assert compiler_s(deep) > compiled["model"]
-    assert compiler_s(make_cell(compile="thunder")) > compiled["block"]
+    assert compiler_s(deep, device) > compiled["model"]
+    assert compiler_s(make_cell(compile="thunder"), device) > compiled["block"]
+
+
+def test_a_prompt_and_a_token_are_a_program_each():
+    once_s, twice_s = (
+        compiler_s(make_cell(compile="inductor", workload=name), "cuda") for name in ("train", "generate")
+    )
+    assert twice_s == 2 * once_s
+
+
+@pytest.mark.parametrize(
+    ("compiler", "scope", "workload", "taken_s"),
+    [
+        ("inductor", "block", "train", (10.0, 18.0)),
+        ("thunder", "block", "train", (18.0, 25.0)),
+        ("inductor", "model", "generate", (110.0, 115.0)),
+        ("thunder", "model", "generate", (299.0, 301.0)),
+    ],
+)
+def test_llama_on_an_h200_compiles_in_about_the_time_that_it_took_there(compiler, scope, workload, taken_s):
+    """docs/results/2026-11-30-h200-healthy-cells.md, and litgpt-generate of that day: within half of it."""
+    leaves = {"compile.scope": scope, "model.num_layers": 32}
+    expected_s = compiler_s(make_cell(compile=compiler, workload=workload, leaves=leaves), "cuda")
+    assert taken_s[0] / 1.5 < expected_s < 1.5 * taken_s[1]
 
 
 def test_a_predicted_step_is_taken_a_lower_bound_doubled_and_an_unknown_one_judged_by_its_work():

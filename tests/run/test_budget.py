@@ -55,12 +55,19 @@ def test_a_few_odd_cells_correct_it_within_bounds(factor, learned):
     assert (LEAST_FACTOR, MOST_FACTOR) == (0.1, 10.0)
 
 
-def test_two_cells_are_too_few_to_learn_from():
+def test_one_cell_is_too_few_to_learn_from():
     budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
     before = budget.expected_s(planned)
-    for seed in range(1, 3):
-        took(budget, cell(seed=seed), 3.0)
+    took(budget, cell(seed=1), 3.0)
     assert budget.expected_s(planned) == before
+
+
+def test_a_cell_that_fails_its_checks_teaches_as_much_as_one_that_passes_them():
+    budget, planned = Budget(1000.0, 0.0, "cpu"), cell()
+    before = budget.expected_s(planned)
+    took(budget, cell(seed=1), 0.2, status="invalid")
+    took(budget, cell(seed=2), 0.4)
+    assert budget.expected_s(planned) == pytest.approx(0.3 * before)
 
 
 def test_a_cell_that_did_not_reach_its_end_corrects_nothing():

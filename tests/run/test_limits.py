@@ -28,7 +28,7 @@ def test_a_limit_that_is_hit_means_a_hang(axes):
     given, planned = limits(2.0, **axes), cell(2.0, **axes)
     expected_s = expected_phases_s(planned, "cuda")
     assert all(given[phase] >= 60 + 10 * expected_s[phase] for phase in PHASES)
-    again_s = compiler_s(planned.cell)
+    again_s = compiler_s(planned.cell, "cuda")
     assert all(given[phase] >= 10 * (expected_s[phase] + again_s) for phase in ("warmup", "measure", "check"))
 
 
@@ -59,7 +59,7 @@ def test_limits_grow_with_the_work():
 @pytest.mark.parametrize("leaves", [{"compile.scope": "model"}, {"compile.mode": "max-autotune"}, {}])
 def test_a_compiler_is_given_its_time(leaves):
     eager, compiled = limits(0.1), limits(0.1, compile="inductor", leaves=leaves)
-    assert compiled["compile"] >= eager["compile"] + 300
+    assert compiled["compile"] >= eager["compile"] + 140
     assert compiled["compile"] >= limits(0.1, compile="inductor")["compile"]
 
 

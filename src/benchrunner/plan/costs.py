@@ -26,13 +26,15 @@ as fast where ranks share the cores."""
 FIRST_STEP_S = 1.0
 """Libraries connect and kernels are loaded: 0.1 to 0.6 s (reliability.md, compile of eager cells)."""
 
-COMPILE_S = {"inductor": 40.0, "thunder": 120.0}
-"""A compiler at work on one block, with an empty cache. Inductor: 15 to 29 s on 2 CPU cores, 6 to 10 s on the host of
-H200s. Thunder traces by interpreting Python and gives the rest to Inductor: up to 12 s on two blocks where Inductor
-took 4 (results/2026-11-21-h200-engine-matrix.md and …-precision-matrix.md)."""
-COMPILE_LAYER_S = 2.0
-"""More for each layer where the model is compiled as a whole: Llama-2-7B's 32 took 40 s in place of the 6.5 s of one
-block on an H200, 1 s a layer; twice that where cells compile beside each other."""
+COMPILE_S = {"cuda": {"inductor": 15.0, "thunder": 25.0}, "cpu": {"inductor": 40.0, "thunder": 120.0}}
+"""A compiler at work on one block, with an empty cache. Inductor: 15 to 29 s on 2 CPU cores; on hosts of H200s 6 to
+10 s on one day, 10 to 17 s on another. Thunder traces by interpreting Python and gives the rest to Inductor: 18 to 21 s
+on the slower of these hosts (results/2026-11-21-h200-precision-matrix.md, 2026-11-30-h200-healthy-cells.md)."""
+COMPILE_LAYER_S = {"inductor": 1.5, "thunder": 4.0}
+"""More for each layer where the model is compiled as a whole: of Llama-2-7B's 32 layers a program took Inductor 40 and
+56 s on two hosts of H200s, thunder 150 s."""
+NUM_PROGRAMS = {"generate": 2}
+"""Programs that the compiler makes one after the other, if not one: for the prompt and for a token."""
 AUTOTUNE_FACTOR = 4.0
 """`max-autotune` compiles and times many kernels for each one that it keeps."""
 
@@ -79,7 +81,7 @@ def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float
     return {
         "start": START_S,
         "build": BUILD_S + _optional_imports_s(cell) + parameters / PARAMETERS_PER_S,
-        "compile": FIRST_STEP_S + a_step_s + compiler_s(cell),
+        "compile": FIRST_STEP_S + a_step_s + compiler_s(cell, device_type),
         "warmup": a_step_s * warmup,
         "measure": a_step_s * measured,
         "check": CHECK_S + a_step_s * checked,
@@ -98,13 +100,14 @@ def _optional_imports_s(cell: Cell) -> float:
     return 0.0 if usual else OPTIONAL_IMPORT_S
 
 
-def compiler_s(cell: Cell) -> float:
+def compiler_s(cell: Cell, device_type: str) -> float:
     """Seconds of the cell's compiler; none where there is no compiler."""
-    if cell.axes["compile"] == "eager":
+    name = cell.axes["compile"]
+    if name == "eager":
         return 0.0
-    layers_s = COMPILE_LAYER_S * cell.config.model.num_layers if cell.config.compile.scope == "model" else 0.0
+    layers_s = COMPILE_LAYER_S[name] * cell.config.model.num_layers if cell.config.compile.scope == "model" else 0.0
     factor = AUTOTUNE_FACTOR if str(cell.config.compile.mode).startswith("max-autotune") else 1.0
-    return factor * (COMPILE_S[cell.axes["compile"]] + layers_s)
+    return factor * NUM_PROGRAMS.get(cell.axes["workload"], 1) * (COMPILE_S[device_type][name] + layers_s)
 
 
 def step_s(planned: PlannedCell, device_type: str) -> float:

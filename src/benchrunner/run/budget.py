@@ -14,8 +14,10 @@ from benchrunner.run.policy import Policy
 GRACE_SHARE, LEAST_GRACE_S = 0.1, 60.0
 """A cell at work may run past the end by this share of the budget, or so long."""
 
-NUM_CELLS_TO_LEARN = 3
-"""Cells after which what they took corrects the expectation."""
+NUM_CELLS_TO_LEARN = 2
+"""Cells after which what they took corrects the expectation. As a refusal is final, more would come too late."""
+WHOLE = ("ok", "invalid")
+"""A cell that fails its checks has come as far as one that passes them."""
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 """Between which it is corrected: no sweep is as strange as a few odd cells make it look."""
 
@@ -71,7 +73,7 @@ class Budget(Policy):
 
     def learn(self, planned: PlannedCell, record: Record) -> None:
         """Compare what a cell took to its end with what it was expected to take."""
-        if record.status != "ok" or record.wall_s is None:
+        if record.status not in WHOLE or record.wall_s is None:
             return
         self._factors.append(record.wall_s / self._expected_s(planned))
         if len(self._factors) >= NUM_CELLS_TO_LEARN:

@@ -30,7 +30,7 @@ def phase_limits_s(planned: PlannedCell, device_type: str) -> dict[str, float]:
 def default_limits_s(planned: PlannedCell, device_type: str) -> dict[str, float]:
     """Phase → the limit where the overrides set none."""
     expected_s = expected_phases_s(planned, device_type)
-    again_s = dict.fromkeys(RECOMPILING_PHASES, compiler_s(planned.cell))
+    again_s = dict.fromkeys(RECOMPILING_PHASES, compiler_s(planned.cell, device_type))
     floors_s = {PHASES[0]: START_FLOOR_S}
     return {
         phase: floors_s.get(phase, FLOOR_S) + SLACK * (expected_s[phase] + again_s.get(phase, 0.0)) for phase in PHASES
