@@ -26,7 +26,7 @@ TYPICAL = {
     "memory": 0.8,
     "decode": 0.65,
     "communication": 1.5,
-    "host": 0.6,
+    "host": 0.5,
 }
 """Of a data-sheet rate. `clock`: the share of the boost clock that the power limit leaves, of everything computed;
 `memory`: long streams; `decode`: weights and cache read for a single token; `communication` may exceed 1, for most of
@@ -38,9 +38,9 @@ RESOURCES = (*DEVICE, "host")
 
 COMPUTED = ("matmul", "matmul_fp8", "attention")
 
-SPREAD, HOST_SPREAD = 0.25, 0.6
+SPREAD, HOST_SPREAD = 0.25, 0.9
 """Half of the 90 % interval where nothing is calibrated, as a share of the time; where the host sets the pace the hosts
-of one kind of device differ by more."""
+of one kind of device differ by twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
