@@ -26,7 +26,10 @@ def answered(monkeypatch):
     return apply
 
 
-ANSWER = {"peak_memory_bytes": 2**30, "reserved_memory_bytes": 2**31, "phase": "backward", "terms": {}}
+ANSWER = {
+    "peak_memory_bytes": 2**30, "reserved_memory_bytes": 2**31, "least_memory_bytes": 2**30, "phase": "backward",
+    "terms": {},
+}  # fmt: skip
 
 
 def test_an_eager_cell_takes_the_answer_and_keeps_its_time(answered):
@@ -34,6 +37,7 @@ def test_an_eager_cell_takes_the_answer_and_keeps_its_time(answered):
     [found] = answered(ANSWER, one)
     assert (found["method"], found["peak_memory_bytes"], found["fit"]) == ("dry_run", 2**30, "fits")
     assert found["step_time_s"] == one.predicted["step_time_s"]
+    assert (found["reserved_memory_bytes"], found["least_memory_bytes"]) == (2**31, 2**30)
 
 
 def test_a_compiled_cell_is_its_eager_twin_and_the_difference(answered):

@@ -84,6 +84,12 @@ def test_a_margin_lies_on_both_sides_of_the_limit(peak, reserved, fit):
     assert predict.judge({"peak_memory_bytes": 100}, 100) == "fits", "a bound has no margin"
 
 
+@pytest.mark.parametrize(("least", "fit"), [(90, "fits_with_retries"), (97, "tight"), (106, "does_not_fit")])
+def test_what_the_allocator_cannot_do_without_is_needed_too(least, fit):
+    prediction = {"peak_memory_bytes": 80, "margin": 0.05, "reserved_memory_bytes": 120, "least_memory_bytes": least}
+    assert predict.judge(prediction, 100) == fit
+
+
 def test_the_allocator_has_what_context_and_nccl_leave():
     calibrated = replace(H200, calibration={"context_bytes": 1.0 * GIB, "nccl_bytes": 2.0 * GIB})
     alone, two = make_cell(), make_cell(visible_devices=2, strategy="ddp")

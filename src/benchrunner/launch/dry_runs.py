@@ -18,8 +18,11 @@ MODULE = "benchrunner.worker.dry_run"
 TIMEOUT_S = 300.0
 """For each question of a process: the largest take a minute alone, and longer beside others."""
 
+FORM = 2
+"""Of an answer: those kept in another form are asked for again."""
+
 Answer = dict[str, Any]
-"""What `worker/dry_run.py` says of a cell: peak, reserved, phase and terms, or `refused`."""
+"""What `worker/dry_run.py` says of a cell: peak, reserved, least, phase and terms, or `refused`."""
 
 
 def dry_run(questions: Sequence[dict[str, Any]], torch: str | None, tell: Callable[[int, int], None]) -> list[Answer]:
@@ -30,7 +33,7 @@ def dry_run(questions: Sequence[dict[str, Any]], torch: str | None, tell: Callab
         torch: its version, since another one allocates otherwise.
         tell: called with how many of how many are answered.
     """
-    keys = [digest(canonical_json([question, torch, __version__])) for question in questions]
+    keys = [digest(canonical_json([question, torch, __version__, FORM])) for question in questions]
     open_questions = {
         key: question for key, question in zip(keys, questions, strict=True) if not _cached(key).is_file()
     }

@@ -81,6 +81,7 @@ def _predicted(planned: PlannedCell, answer: dry_runs.Answer, hardware: Hardware
         "method": METHOD if not is_translated(cell) else f"{METHOD}+analytic",
         "peak_memory_bytes": int(answer["peak_memory_bytes"]) + change,
         "reserved_memory_bytes": int(answer["reserved_memory_bytes"]) + change,
+        "least_memory_bytes": int(answer["least_memory_bytes"]) + change,
         "margin": COMPILED_MARGIN if is_translated(cell) else MARGIN,
         "phase": str(answer["phase"]),
     }

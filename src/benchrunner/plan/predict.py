@@ -35,8 +35,8 @@ times (glibc 2.36)."""
 CPU_MARGIN = 0.15
 
 Fit = Literal["fits", "fits_with_retries", "tight", "does_not_fit"]
-"""fits_with_retries: the peak does, but not what the allocator would cache beside it: it gives back and tries again,
-which costs time. tight: the limit is within the margin."""
+"""fits_with_retries: what is needed does, but not what the allocator would cache beside it: it gives back and tries
+again, which costs time. tight: the limit is within the margin."""
 
 
 class Prediction(TypedDict, total=False):
@@ -55,7 +55,10 @@ class Prediction(TypedDict, total=False):
     margin: float
     """The peak may be off by this share of itself."""
     reserved_memory_bytes: int
-    """What the allocator would take from the device if it could: between the peak and this it fits by retries."""
+    """What the allocator would take from the device if it could."""
+    least_memory_bytes: int
+    """The least that it can do with: between this and what is reserved it fits by retries. It is above the peak, since
+    what is free in pieces is of no use to a larger block."""
     capacity_bytes: int | None
     """What the allocator may have: the device's memory or its emulated limit, less what lies outside of it."""
     fit: Fit | None
@@ -173,13 +176,17 @@ def with_fit(prediction: Prediction, cell: Cell, hardware: Hardware) -> Predicti
 
 
 def judge(prediction: Prediction, capacity: int | None) -> Fit | None:
-    """Whether the peak, give or take its margin, is within the capacity; None where that is unknown."""
+    """Whether what is needed, give or take its margin, is within the capacity; None where that is unknown.
+
+    Needed is the peak, or the least that the allocator can do with where that was replayed.
+    """
     if capacity is None:
         return None
-    peak, margin = prediction["peak_memory_bytes"], prediction.get("margin", 0.0)
-    if peak * (1 - margin) > capacity:
+    needed = max(prediction["peak_memory_bytes"], prediction.get("least_memory_bytes", 0))
+    margin = prediction.get("margin", 0.0)
+    if needed * (1 - margin) > capacity:
         return "does_not_fit"
-    if peak * (1 + margin) > capacity:
+    if needed * (1 + margin) > capacity:
         return "tight"
     return "fits" if prediction.get("reserved_memory_bytes", 0) <= capacity else "fits_with_retries"
 

@@ -162,7 +162,7 @@ def _steps(built: Built, cell: Cell, tape: Tape) -> None:
     tape.hold("parameters", _local([*built.decoder.parameters(), *built.decoder.buffers()]))
     if keeps:
         tape.hold("gradients", _local([p.grad for p in built.decoder.parameters() if p.grad is not None]))
-    tape.add("optimizer", _optimizer_bytes(built, cell))
+    tape.leave("optimizer", _optimizer_sizes(built, cell) if has_gradients(cell) else [])
     with tape:
         step(tape)
 
@@ -177,14 +177,14 @@ def _local(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
 
 
-def _optimizer_bytes(built: Built, cell: Cell) -> int:
-    """State as the optimizer would make it: fused, so that a step adds nothing."""
-    trainable = _local([p for p in built.decoder.parameters() if p.requires_grad])
-    options = cell.config.optimizer
-    return sum(
-        tensor.numel() * arithmetic.optimizer_state_bytes_per_parameter(options, tensor.element_size(), on_device=True)
-        for tensor in trainable
-    ) if has_gradients(cell) else 0  # fmt: skip
+def _optimizer_sizes(built: Built, cell: Cell) -> list[int]:
+    """Bytes of each tensor of state as the optimizer would make it: fused, so that a step adds nothing."""
+    found = []
+    for tensor in _local([p for p in built.decoder.parameters() if p.requires_grad]):
+        each, options = tensor.element_size(), cell.config.optimizer
+        moments = arithmetic.optimizer_state_bytes_per_parameter(options, each, on_device=True) // each
+        found += [tensor.numel() * each] * moments
+    return found
 
 
 def _tokens(cell: Cell) -> torch.Tensor:

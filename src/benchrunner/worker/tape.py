@@ -1,14 +1,14 @@
-"""Every storage that a step makes and lets go under fake tensors, in order: the peak, and what would be reserved."""
+"""Every storage that a step makes and lets go under fake tensors, in order: the peak, and what the allocator needs."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchrunner.core.caching_allocator import CachingAllocator
+from benchrunner.core.caching_allocator import Event, Steps
 
 WORKSPACE_BYTES = 33 * 2**20
 """cuBLAS keeps 32 MiB on Hopper for each of forward and backward pass; the batches of a window are small beside that.
@@ -28,18 +28,22 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.total = self.peak = 0
         self.at_peak: dict[str, int] = {}
         self.phase = self.peak_phase = "rest"
-        self.allocator = CachingAllocator()
+        self._held: list[Event] = []
+        self._step: list[Event] = []
+        self._left: list[int] = []
         self._sizes: dict[int, tuple[str, int]] = {}
         self._known: set[int] = set()
+        self._is_running = False
         self._resize: Callable[..., Any] = torch.UntypedStorage.resize_
-        self.add("workspaces", num_passes * WORKSPACE_BYTES)
+        for number in range(num_passes):
+            self._take(-number - 1, "workspaces", WORKSPACE_BYTES)
 
     # --- what is there
 
-    def add(self, category: str, num_bytes: int) -> None:
-        """Bytes that stay."""
-        self._change(category, num_bytes)
-        self.allocator.allocate(-len(self.live) - 1, num_bytes)
+    def leave(self, category: str, sizes: Sequence[int]) -> None:
+        """Bytes of each tensor that the first step leaves for all others."""
+        self._left += sizes
+        self._change(category, sum(sizes))
 
     def hold(self, category: str, tensors: Iterable[torch.Tensor]) -> None:
         """Tensors that are there before the step."""
@@ -51,10 +55,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.phase = phase
 
     def result(self) -> dict[str, Any]:
-        """The peak and its terms."""
+        """The peak and its terms, what the allocator reserves if it can, and the least that it can do with."""
+        steps = Steps(held=self._held, step=self._step, left=self._left)
         return {
             "peak_memory_bytes": self.peak,
-            "reserved_memory_bytes": max(self.allocator.peak_reserved, self.peak),
+            "reserved_memory_bytes": steps.replay().peak_reserved,
+            "least_memory_bytes": steps.least_bytes(),
             "phase": self.peak_phase,
             "terms": {name: size for name, size in self.at_peak.items() if size},
         }
@@ -70,6 +76,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return resized
 
         torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
+        self._is_running = True
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -107,7 +114,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _take(self, key: int, category: str, size: int) -> None:
         if size:
             self._sizes[key] = category, size
-            self.allocator.allocate(key, size)
+            self._note(key, size)
             self._change(category, size)
 
     def _gone(self, key: int) -> None:
@@ -117,8 +124,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _release(self, key: int) -> None:
         category, size = self._sizes.pop(key, ("", 0))
         if size:
-            self.allocator.free(key)
+            self._note(key, 0)
             self._change(category, -size)
+
+    def _note(self, key: int, size: int) -> None:
+        (self._step if self._is_running else self._held).append((key, size))
 
     def _change(self, category: str, num_bytes: int) -> None:
         self.live[category] = self.live.get(category, 0) + num_bytes
