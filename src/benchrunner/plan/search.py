@@ -28,8 +28,8 @@ FINEST_SHARE = 0.25
 """Of the fastest size: as near its neighbours are tried. Nearer ones differ by less than two runs of the same do."""
 
 CACHED_SHARE = {"cuda": 1.08}
-"""What the allocator takes of the device ÷ what tensors take, where memory runs out: of Llama's blocks on an H200, where
-44 samples ran and 45 did not, though tensors alone would let 48 (docs/results/2026-11-30-h200-search.md)."""
+"""What the allocator takes of the device ÷ what tensors take, where memory runs out: of blocks of Llama 44 samples ran
+on an H200 and 45 did not, though tensors alone would let 48 (docs/results/2026-11-30-h200-search.md)."""
 
 LADDER_SHARE = 0.75
 """Of the largest size: from there down the fastest is looked for, by halves."""
