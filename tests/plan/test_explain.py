@@ -6,6 +6,8 @@ from benchrunner.core.errors import UsageError
 from benchrunner.plan.explain import explain, find_cell, rank
 from benchrunner.plan.plan import Plan
 from benchrunner.plan.predict import predict
+from benchrunner.plan.search import decide_search
+from benchrunner.plan.verdict import Preflight
 from samples import CPU, H200, make_cell, plan_cell
 
 FAST = replace(H200, memory_bandwidth_bytes_per_second=4.8e12)
@@ -45,6 +47,54 @@ def test_the_time_is_of_samples_of_different_lengths():
     device_s = sum(seconds for name, seconds in found.step_s.items() if name != "host")
     host_s = found.ideal_s["host"] / found.efficiencies["host"]
     assert max(device_s, host_s) == pytest.approx(one.predicted["step_time_s"])
+
+
+FORMULA = {"predict.formula": "llm-analysis-2023"}
+
+
+@pytest.mark.parametrize("workload", ["train", "forward", "generate"])
+def test_the_terms_of_a_formula_are_its_own(workload):
+    one = planned(workload=workload, leaves=FORMULA)
+    found = explain(one, FAST)
+    assert sum(found.memory_bytes.values()) == pytest.approx(one.predicted["peak_memory_bytes"], abs=4)
+    assert "weight" in found.memory_bytes and not found.step_s and not found.phase
+    assert found.parts["step_s"] == one.predicted["step_time_s"]
+    assert ("prefill_mlp_s" in found.parts) is (workload != "train")
+
+
+def test_the_terms_of_a_search_are_those_of_its_first_probe():
+    search = decide(make_cell(leaves={"micro_batch_size": "max", "memory_limit_gib": 0.7}))
+    size = search.predicted["micro_batch_size"]
+    found = explain(search, FAST)
+    assert size > 1
+    assert found.remarks == (f"What is explained is the first probe of the search, micro_batch_size={size}.",)
+    assert sum(found.memory_bytes.values()) == pytest.approx(search.predicted["peak_memory_bytes"], abs=16)
+    assert sum(found.step_s.values()) == pytest.approx(search.predicted["step_time_s"])
+
+
+def decide(search):
+    verdict = decide_search(search, None, Preflight(FAST, [], False, 2))
+    return replace(plan_cell(search, verdict.verdict), predicted=verdict.predicted)
+
+
+def test_the_peak_of_a_dry_run_is_not_the_sum():
+    one = planned()
+    [remark] = explain(replace(one, predicted=one.predicted | {"method": "dry_run+analytic"}), FAST).remarks
+    assert remark.startswith("The peak is that of the dry run.")
+    assert not explain(one, FAST).remarks
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        (planned(leaves={"predict.name": "off"}), "predict=off predicts nothing .*; predict=analytic"),
+        (planned(workload="lora", leaves=FORMULA), ".* no answer: .* not workload=lora; predict.formula=own has one"),
+        (replace(planned(), predicted=None, reason="struck out"), "nothing is predicted of .*: struck out"),
+    ],
+)
+def test_what_is_not_predicted_has_no_terms(one, why):
+    with pytest.raises(UsageError, match=f"^--explain: {why}"):
+        explain(one, FAST)
 
 
 def test_a_cell_is_found_by_number_id_or_slug():

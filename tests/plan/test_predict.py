@@ -48,7 +48,10 @@ def test_the_formula_of_2023_says_its_limits():
 )
 def test_the_formula_of_2023_has_no_answer_where_it_has_no_terms(axes, leaves, said):
     cell = make_cell(**axes, leaves={"predict.formula": "llm-analysis-2023", **leaves})
-    assert said in predict.predict(cell, FAST)["refused"]
+    predicted = predict.predict(cell, FAST)
+    assert said in predicted["refused"]
+    assert predicted["note"] == f"llm-analysis-2023 has no answer: {predicted['refused']}"
+    assert predicted["bound"] == "lower" and "fit" not in predicted, "the bound is nobody's estimate"
 
 
 def test_the_formula_of_2023_has_no_time_where_its_device_has_no_peak():

@@ -1,15 +1,18 @@
 """The terms of one cell's prediction: what `bench plan --explain CELL` shows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from benchrunner.core.errors import UsageError
 from benchrunner.core.parity_cell import as_built
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import predict
+from benchrunner.plan.dry_runs import METHOD
 from benchrunner.plan.memory import peak_memory
 from benchrunner.plan.micro_batches import typical_lengths, typical_sizes
 from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.predict import Prediction
+from benchrunner.plan.search import first_probe
 from benchrunner.plan.step_time import efficiencies, ideal_seconds, predict_step
 from benchrunner.plan.verdict import PREDICTED_ONLY
 
@@ -19,33 +22,83 @@ class Explanation:
     """A prediction taken apart."""
 
     phase: str
-    """In which the peak is reached."""
+    """In which the peak is reached; a formula knows none."""
     memory_bytes: dict[str, int]
-    """Category → bytes at the peak of the arithmetic model; they are its sum."""
+    """Category → bytes at the peak of the arithmetic model, or of the formula; they are its sum."""
     outside_bytes: int
     """Of the process, but not the allocator's: no part of the peak."""
-    step_s: dict[str, float]
+    step_s: dict[str, float] = field(default_factory=dict)
     """Resource → seconds of a step; they are its sum. `host` is what the device waits for it."""
-    ideal_s: dict[str, float]
+    ideal_s: dict[str, float] = field(default_factory=dict)
     """The same at the data sheet's rates; of `host` all that it has to do, the hidden part too."""
-    efficiencies: dict[str, float]
+    efficiencies: dict[str, float] = field(default_factory=dict)
     """Resource → share of that rate which is reached."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Of a formula: its seconds, FLOPs and counts by name, in place of seconds by resource."""
+    remarks: tuple[str, ...] = ()
+    """What the terms are of, where that is not all of what the plan says of the cell."""
 
 
 def explain(planned: PlannedCell, hardware: Hardware) -> Explanation:
-    """The terms of the arithmetic model, whatever the plan was predicted by."""
-    cell = as_built(planned.cell)
+    """The terms of what the plan predicts: of the formula that it asks, else of the arithmetic model.
+
+    Raises:
+        UsageError: nothing is predicted of the cell.
+    """
+    predicted, cell = _prediction(planned), as_built(first_probe(planned))
+    outside = predict.outside_bytes(cell, hardware) if hardware.device_type == "cuda" else 0
+    remarks = tuple(_remarks(planned, predicted))
+    if parts := predicted.get("parts"):
+        return Explanation(
+            phase="",
+            memory_bytes={name.removesuffix("_bytes"): round(parts[name]) for name in parts if _is_memory(name)},
+            outside_bytes=outside,
+            parts=_seconds_of(predicted) | {name: value for name, value in parts.items() if not _is_memory(name)},
+            remarks=remarks,
+        )
     sizes, on_cpu = typical_sizes(cell), hardware.device_type == "cpu"
     peak = peak_memory(cell, on_cpu=on_cpu)
     step = predict_step(cell.config, sizes, hardware, typical_lengths(cell))
     return Explanation(
         phase=peak.phase,
         memory_bytes=peak.terms,
-        outside_bytes=predict.outside_bytes(cell, hardware) if hardware.device_type == "cuda" else 0,
+        outside_bytes=outside,
         step_s=step.terms_s if step else {},
         ideal_s=(ideal_seconds(cell.config, sizes, hardware, typical_lengths(cell)) or {}) if step else {},
         efficiencies=efficiencies(hardware.calibration),
+        remarks=remarks,
     )
+
+
+def _is_memory(name: str) -> bool:
+    return name.endswith("_bytes")
+
+
+def _seconds_of(predicted: Prediction) -> dict[str, float]:
+    seconds = predicted.get("step_time_s")
+    return {} if seconds is None else {"step_s": seconds}
+
+
+def _prediction(planned: PlannedCell) -> Prediction:
+    """What is predicted of a cell, if anything with terms is."""
+    predicted = planned.predicted
+    if predicted is None:
+        raise UsageError(f"--explain: nothing is predicted of {planned.cell.slug}: {planned.reason}")
+    if predicted["method"] == "off":
+        raise UsageError(
+            "--explain: predict=off predicts nothing but the lower bound of memory; predict=analytic, the usual one, "
+            "has terms"
+        )
+    if refused := predicted.get("refused"):
+        raise UsageError(f"--explain: {predicted['method']} has no answer: {refused}; predict.formula=own has one")
+    return predicted
+
+
+def _remarks(planned: PlannedCell, predicted: Prediction) -> Iterator[str]:
+    if planned.cell.search:
+        yield f"What is explained is the first probe of the search, micro_batch_size={predicted['micro_batch_size']}."
+    if predicted["method"].startswith(METHOD):
+        yield "The peak is that of the dry run. The terms of memory are those of the arithmetic, whose sum is another."
 
 
 def find_cell(plan: Plan, name: str) -> PlannedCell:

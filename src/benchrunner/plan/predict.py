@@ -94,7 +94,8 @@ def predict(cell: Cell, hardware: Hardware) -> Prediction:
         return prediction
     if cell.config.predict.formula == formula_2023.NAME:
         formula = cast(Prediction, what_if_2023.predict(asked, hardware))
-        return with_fit(prediction | formula, cell, hardware)
+        prediction |= formula
+        return prediction if "refused" in formula else with_fit(prediction, cell, hardware)
     prediction |= {"method": "analytic", **_memory(cell, lower, hardware), **_time(cell, hardware)}
     if note := left_out(cell):
         prediction["note"] = note

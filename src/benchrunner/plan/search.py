@@ -54,6 +54,12 @@ def probe_of(search: Cell, size: int, taken: Collection[str]) -> Cell:
 DEFAULT = next(item.default for item in fields(Config) if item.name == KEY)
 
 
+def first_probe(planned: PlannedCell) -> Cell:
+    """The cell that a planned cell's prediction is of: of a search its first probe, else the cell itself."""
+    predicted: Prediction = planned.predicted or {}
+    return probe_of(planned.cell, predicted.get("micro_batch_size", 1), ()) if planned.cell.search else planned.cell
+
+
 class Candidates:
     """The sizes that a search may try: those that no rule forbids and that divide the global batch, if it is given."""
 

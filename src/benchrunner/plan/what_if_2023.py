@@ -18,7 +18,7 @@ def predict(cell: Cell, hardware: Hardware) -> Any:
     setup = setup_of(cell, hardware)
     found: dict[str, Any] = {"method": formula.NAME, "bound": "estimate", "note": formula.LIMITS}
     if why := _unknown_to_it(cell):
-        return found | {"refused": why}
+        return _no_answer(why)
     if cell.axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
         return found | _inference(cell, setup)
     if cell.config.predict.tokens is None or not setup.flops:
@@ -26,7 +26,11 @@ def predict(cell: Cell, hardware: Hardware) -> Any:
     try:
         return found | _training_run(cell, setup, cell.config.predict.tokens)
     except ValueError as error:
-        return found | {"refused": str(error)}
+        return _no_answer(str(error))
+
+
+def _no_answer(why: str) -> dict[str, Any]:
+    return {"method": formula.NAME, "note": f"{formula.NAME} has no answer: {why}", "refused": why}
 
 
 def _unknown_to_it(cell: Cell) -> str | None:

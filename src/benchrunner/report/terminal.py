@@ -103,11 +103,12 @@ def print_plan(plan: Plan, only: Collection[str] = ("run", "unsupported", "skipp
 def print_explanation(planned: PlannedCell, found: Explanation) -> None:
     """The terms of one cell's prediction: memory at the peak, and a step's seconds by resource."""
     width, predicted = _width(), planned.predicted or {}
-    _print([planned.cell.slug, ""])
+    _print([planned.cell.slug, *(line for text in found.remarks for line in paragraph(text, width)), ""])
     memory = [(name, formatting.gib(value)) for name, value in found.memory_bytes.items()]
     memory += [("sum", formatting.gib(sum(found.memory_bytes.values())))]
     memory += [("beside the allocator", formatting.gib(found.outside_bytes))] if found.outside_bytes else []
-    _print_section(f"Peak memory, reached in {found.phase}", _terms(["term", "GiB"], memory, width))
+    reached = f", reached in {found.phase}" if found.phase else ""
+    _print_section(f"Peak memory{reached}", _terms(["term", "GiB"], memory, width))
     rows = [
         (name, formatting.number(1e3 * found.ideal_s[name]), formatting.number(found.efficiencies[name]),
          formatting.number(1e3 * seconds))
@@ -116,10 +117,19 @@ def print_explanation(planned: PlannedCell, found: Explanation) -> None:
     rows += [("sum", "", "", formatting.number(1e3 * sum(found.step_s.values())))] if rows else []
     heads = ["resource", "ms at data-sheet rate", "share of it reached", "ms"]
     _print_section("Step time", _terms(heads, rows, width))
+    parts = [_part(name, value) for name, value in found.parts.items()]
+    _print_section("What the formula computes", _terms(["term", "value"], parts, width))
     capacity = formatting.gib(predicted.get("capacity_bytes"))
     fit = str(predicted.get("fit") or "unknown").replace("_", " ")
     _print([f"predicted by {predicted.get('method')}: {peak_text(predicted)} GiB of {capacity} GiB: {fit}"])
     _print(textwrap.wrap(predicted.get("note", ""), width))
+
+
+def _part(name: str, value: float) -> tuple[str, str]:
+    """A term of a formula: `prefill_attention_s` in milliseconds."""
+    if name.endswith("_s"):
+        return f"{name.removesuffix('_s').replace('_', ' ')} ms", formatting.number(1e3 * value)
+    return name.replace("_", " "), formatting.number(value)
 
 
 def _terms(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -63,6 +64,12 @@ def test_one_cell_is_explained(bench):
     code, out, _, _ = bench("plan", H200, "model=llama2-7b", "--explain", "1")
     assert code == 0 and "Peak memory, reached in loss" in out and "beside the allocator" in out
     assert bench("plan", "--explain", "9")[0] == 1
+    words = ["workload=forward", "predict.formula=llm-analysis-2023"]
+    code, out, _, _ = bench("plan", H200, "model=llama2-7b", *words, "--explain", "1")
+    assert code == 0 and "matmul" not in out
+    assert re.search(r"^weight +12\.2\n", out, re.M) and re.search(r"^prefill mlp ms +\d", out, re.M)
+    code, out, err, _ = bench("plan", H200, "predict=off", "--explain", "1")
+    assert (code, out) == (1, "") and "predict=analytic" in err
 
 
 def test_the_best_settings_that_fit_are_ranked(bench):
