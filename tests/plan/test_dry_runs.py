@@ -81,6 +81,17 @@ def test_only_cells_that_run_and_ask_are_asked(answered):
     assert answered(None, *others) == [one.predicted for one in others]
 
 
+def test_of_a_search_the_first_probe_is_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(dry_runs.dry_runs, "dry_run", lambda questions, *_: asked.extend(questions) or [ANSWER])
+    one = planned(leaves={"micro_batch_size": "max"})
+    search = replace(one, predicted=one.predicted | {"micro_batch_size": 12})
+    [found] = dry_runs.apply_dry_runs([search], H200)
+    assert asked == [dry_runs.question_of(make_cell(leaves={"predict.name": "dry_run", "micro_batch_size": 12}))]
+    assert (found.predicted["method"], found.predicted["peak_memory_bytes"]) == ("dry_run", 2**30)
+    assert found.predicted["micro_batch_size"] == 12
+
+
 def test_what_cannot_change_the_answer_is_not_asked():
     one, other = (planned(leaves={"measure.steps": steps, "seed": steps}).cell for steps in (3, 4))
     assert dry_runs.question_of(one) == dry_runs.question_of(other)

@@ -20,6 +20,7 @@ from benchrunner.plan.memory import peak_of
 from benchrunner.plan.micro_batches import longest_sizes
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.predict import Prediction, with_fit
+from benchrunner.plan.search import first_probe
 
 METHOD = "dry_run"
 MARGIN, COMPILED_MARGIN = 0.03, 0.04
@@ -28,20 +29,18 @@ ASKED = (*AXES, "generate")
 
 
 def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[PlannedCell]:
-    """The cells, those that ask for a dry run and are to be run with its prediction."""
-    chosen = [one for one in cells if one.verdict == "run" and _asks(one.cell)]
+    """The cells, those that ask for a dry run and are to be run with its prediction; of a search its first probe's.
+
+    Where a search begins is for arithmetic to say, which is instant.
+    """
+    chosen = [one for one in cells if one.verdict == "run" and one.cell.config.predict.name == METHOD]
     if not chosen:
         return list(cells)
     asked = [one for one in chosen if not is_rewritten(one.cell)]
-    answers = dry_runs.dry_run([question_of(one.cell) for one in asked], hardware.torch, _tell) if asked else []
+    answers = dry_runs.dry_run([question_of(first_probe(one)) for one in asked], hardware.torch, _tell) if asked else []
     found = dict.fromkeys(map(id, chosen), REWRITTEN) | dict(zip(map(id, asked), answers, strict=True))
     better = {id(one): replace(one, predicted=_predicted(one, found[id(one)], hardware)) for one in chosen}
     return [better.get(id(one), one) for one in cells]
-
-
-def _asks(cell: Cell) -> bool:
-    """A search begins where arithmetic says: its sizes are known only as it runs."""
-    return cell.config.predict.name == METHOD and not cell.search
 
 
 def question_of(cell: Cell) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def is_translated(cell: Cell) -> bool:
 
 
 def _predicted(planned: PlannedCell, answer: dry_runs.Answer, hardware: Hardware) -> Prediction:
-    predicted, cell = planned.predicted or Prediction(), planned.cell
+    predicted, cell = planned.predicted or Prediction(), first_probe(planned)
     if "refused" in answer:
         also = f"; {predicted['note']}" if "note" in predicted else ""
         return {**predicted, "note": f"no dry run: {answer['refused']}{also}"}

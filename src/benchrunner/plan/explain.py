@@ -98,7 +98,7 @@ def _remarks(planned: PlannedCell, predicted: Prediction) -> Iterator[str]:
     if planned.cell.search:
         yield f"What is explained is the first probe of the search, micro_batch_size={predicted['micro_batch_size']}."
     if predicted["method"].startswith(METHOD):
-        yield "The peak is that of the dry run. The terms of memory are those of the arithmetic, whose sum is another."
+        yield "The peak is that of the dry run. The terms of memory are the arithmetic's, whose sum may be another."
 
 
 def find_cell(plan: Plan, name: str) -> PlannedCell:
