@@ -42,6 +42,7 @@ def test_the_formula_of_2023_says_its_limits():
         ({"workload": "lora"}, {}, "not workload=lora"),
         ({"workload": "parity"}, {}, "not workload=parity"),
         ({"optimizer": "sgd"}, {}, "not that of optimizer=sgd"),
+        ({"activation_checkpointing": "selective"}, {}, "no checkpointing of 1/2 of the blocks"),
         ({}, {"predict.tensor": 64}, "predict.tensor=64 is more than model.num_heads"),
         ({}, {"predict.pipeline": 64}, "predict.pipeline=64 is more than model.num_layers"),
     ],
@@ -52,6 +53,19 @@ def test_the_formula_of_2023_has_no_answer_where_it_has_no_terms(axes, leaves, s
     assert said in predicted["refused"]
     assert predicted["note"] == f"llm-analysis-2023 has no answer: {predicted['refused']}"
     assert predicted["bound"] == "lower" and "fit" not in predicted, "the bound is nobody's estimate"
+
+
+def test_the_formula_of_2023_says_what_it_takes_for_selective():
+    formula, per_op = {"predict.formula": "llm-analysis-2023"}, {"activation_checkpointing.every": "per_op"}
+    selective = {"activation_checkpointing": "selective", "leaves": formula | per_op}
+    plain, own = make_cell(leaves=formula), make_cell(**selective)
+    assert "selective" not in predict.predict(plain, FAST)["note"]
+    assert predict.predict(own, FAST)["note"].endswith(
+        "its selective, which computes attention again: ours keeps its output"
+    )
+    assert predict.predict(own, FAST)["peak_memory_bytes"] < predict.predict(plain, FAST)["peak_memory_bytes"]
+    halves = make_cell(workload="forward", activation_checkpointing="selective", leaves=formula)
+    assert "refused" not in predict.predict(halves, FAST), "a forward pass recomputes nothing"
 
 
 def test_the_formula_of_2023_has_no_time_where_its_device_has_no_peak():

@@ -6,6 +6,7 @@ import pytest
 
 from benchrunner.config import hydra_app
 from benchrunner.core.axes import AXES
+from benchrunner.core.errors import ConfigError
 from benchrunner.core.paths import config_dir
 from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
@@ -118,6 +119,40 @@ def test_a_harmless_setting_that_no_cell_reads_is_left_out_and_named():
     plan = planned("workload.lora_rank=4,16")
     assert [dict(one.cell.overrides) for one in plan.cells] == [{}]
     assert plan.notes[0] == "workload.lora_rank=4, workload.lora_rank=16: no cell reads this, so it is left out"
+
+
+FORMULA = "predict.formula=llm-analysis-2023"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("predict.tensor=2", f"predict.tensor: no prediction takes up predict.tensor=2: it is of {FORMULA} alone; add"),
+        ("predict=only predict.scheme=w8a8e16", f"predict.scheme: .* of {FORMULA} alone; add that, or leave it out"),
+        (
+            "predict=off predict.skip_oom=true",
+            "predict.skip_oom: .*predict=off predicts nothing; predict=analytic pred",
+        ),
+        (f"predict=off {FORMULA}", "predict.formula: .*predict=off predicts nothing"),
+    ],
+)
+def test_a_question_that_no_prediction_takes_up_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        planned(words)
+
+
+def test_a_question_stays_with_the_predictions_that_take_it_up():
+    found = planned("predict=only predict.formula=own,llm-analysis-2023 predict.tensor=2").cells
+    assert [one.left_out for one in found] == [("predict.tensor=2",), ()]
+    assert [one.cell.config.predict.tensor for one in found] == [1, 2]
+
+
+def test_a_question_of_a_sweep_file_is_left_out_and_named(tmp_path):
+    file = tmp_path / "asked.yaml"
+    file.write_text("# @package _global_\nhydra: {mode: MULTIRUN}\npredict: {formula: llm-analysis-2023, tensor: 2}\n")
+    assert planned(FORMULA, sweep_file=file).notes == ()
+    plan = planned("predict.formula=own", sweep_file=file)
+    assert plan.notes == ("predict.tensor=2: no cell reads this, so it is left out",)
 
 
 def test_a_sweep_file_can_say_more_than_a_narrowed_sweep_reads(tmp_path):

@@ -13,9 +13,11 @@ import yaml
 
 from benchrunner.core.axes import AXES
 from benchrunner.core.cell import Cell, derive_sizes, format_value, identity_overrides
+from benchrunner.core.errors import ConfigError
 from benchrunner.core.paths import config_dir
 from benchrunner.core.schema import SECTIONS, typed_section
 from benchrunner.machine.hardware import Hardware, usable_devices
+from benchrunner.plan.formula_2023 import NAME
 from benchrunner.plan.rules import Rule
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ def leave_out_unread(expansion: "Expansion", hardware: Hardware, rules: Iterable
         expansion: the composed rows; those that `sweep.exclude` struck out stay as they are.
         hardware: the machine that is planned for.
         rules: those with `unread` count.
+
+    Raises:
+        ConfigError: the command line asks something of predictions, and no cell's prediction takes it up.
     """
     asked = _Unread(hardware, [rule for rule in rules if rule.unread], usual_options())
     unread = [{} if row.excluded_reason else asked.of(row) for row in expansion.rows]
@@ -60,6 +65,7 @@ def leave_out_unread(expansion: "Expansion", hardware: Hardware, rules: Iterable
         restore.row(row, [key for key, rule in found.items() if rule.is_silent or _may_go(key, is_read, expansion)])
         for row, found in zip(expansion.rows, unread, strict=True)
     ]
+    _refuse_unanswered(read, {key for key in expansion.stated if key not in is_read})
     kept = _each_once(read)
     return ReadRows(rows=kept, notes=[*_without_effect(read, is_read), *_merged(len(read) - len(kept))])
 
@@ -165,6 +171,17 @@ class _Restore:
             usual = typed_section(section, self._usual(section, name))
             self._sections[memo] = before, replace(before, **{leaf: getattr(usual, leaf)}) if leaf else usual
         return self._sections[memo][1]
+
+
+def _refuse_unanswered(read: Sequence[ReadRow], vain: Collection[str]) -> None:
+    """A question about predictions is not left out like a setting: the answer to another one would stand there."""
+    for one in read:
+        for word in one.left_out:
+            key, name = word.partition("=")[0], one.row.config.predict.name
+            if key in vain and key.startswith("predict."):
+                known = "predict=off predicts nothing" if name == "off" else f"it is of predict.formula={NAME} alone"
+                way = "predict=analytic predicts" if name == "off" else "add that"
+                raise ConfigError(key, f"no prediction takes up {word}: {known}; {way}, or leave it out")
 
 
 # --- each cell once ------------------------------------------------------------------------------------------------

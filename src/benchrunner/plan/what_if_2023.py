@@ -16,7 +16,7 @@ BITS = {"nf4": 4, "nf4-dq": 4, "fp8": 8, "fp8-torchao": 8, "fp32": 32}
 def predict(cell: Cell, hardware: Hardware) -> Any:
     """Peak memory and step time by the formulas, and what they are made of; no time where a peak is unknown."""
     setup = setup_of(cell, hardware)
-    found: dict[str, Any] = {"method": formula.NAME, "bound": "estimate", "note": formula.LIMITS}
+    found: dict[str, Any] = {"method": formula.NAME, "bound": "estimate", "note": _note(cell)}
     if why := _unknown_to_it(cell):
         return _no_answer(why)
     if cell.axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
@@ -33,6 +33,13 @@ def _no_answer(why: str) -> dict[str, Any]:
     return {"method": formula.NAME, "note": f"{formula.NAME} has no answer: {why}", "refused": why}
 
 
+def _note(cell: Cell) -> str:
+    """What it leaves out, and what it means by a word that means something else here."""
+    if cell.axes["workload"] != "train" or recompute_of(cell) != "selective":
+        return formula.LIMITS
+    return f"{formula.LIMITS}; every=per_op is its selective, which computes attention again: ours keeps its output"
+
+
 def _unknown_to_it(cell: Cell) -> str | None:
     """What of a cell the formula has no terms for, or degrees that its model has too few parts for."""
     config, workload = cell.config, cell.axes["workload"]
@@ -40,6 +47,11 @@ def _unknown_to_it(cell: Cell) -> str | None:
         return f"the formula knows training, forward passes and generation, not workload={workload}"
     if workload == "train" and config.optimizer.name != "adamw":
         return f"the formula knows Adam's state alone, not that of optimizer={cell.axes['optimizer']}"
+    if workload == "train" and cell.axes["activation_checkpointing"] == "selective" and recompute_of(cell) == "none":
+        return (
+            f"the formula knows no checkpointing of {config.activation_checkpointing.every} of the blocks: "
+            "activation_checkpointing.every=per_op is what it calls selective, and it knows none and full"
+        )
     for key, degree, of, whole in (
         ("tensor", config.predict.tensor, "num_heads", config.model.num_heads),
         ("pipeline", config.predict.pipeline, "num_layers", config.model.num_layers),
