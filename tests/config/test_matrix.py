@@ -56,6 +56,49 @@ def test_equal_cells_of_two_products_are_one_row():
     ]
 
 
+def included(*axes):
+    return [Matrix(axes=one, place=f"sweep.include[{number}]") for number, one in enumerate(axes)]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"timeout_s": (9.0,)}, r"timeout_s: .*include\[0\] \(timeout_s=5.0\) and .*include\[1\] \(timeout_s=9.0\)"),
+        ({}, r"timeout_s: .*include\[1\] \(without it\) have the same cell; give both one value, or run a sweep for"),
+        ({"timeout_s": (5.0,), "measure.steps": (3,)}, r"measure.steps: .*\(without it\) .*\(measure.steps=3\)"),
+    ],
+)
+def test_one_cell_in_two_rows_has_one_value_of_each_setting(other, said):
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        build_rows(included({"timeout_s": (5.0,)}, other), make_pieces())
+
+
+def test_equal_rows_are_one_and_other_cells_have_their_own_settings():
+    rows = build_rows(
+        included({"timeout_s": (5.0,)}, {"timeout_s": (5.0,)}, {"strategy": ("ddp",), "timeout_s": (9.0,)}),
+        make_pieces(),
+    )
+    assert [(row.axes["strategy"], row.config.timeout_s) for row in rows] == [("single", 5.0), ("ddp", 9.0)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            {"brake": (3,)},
+            r"brake: a sweep has one, but .*include\[0\] has 5 and .*include\[1\] has 3; write it outside",
+        ),
+        ({"out_dir": ("b",)}, "out_dir: a sweep has one"),
+        ({"repeats": (2,)}, "repeats: a sweep has one"),
+        ({"launcher.preload": (False,)}, r"launcher.preload: .* has True and .* has False"),
+    ],
+)
+def test_what_a_sweep_has_once_no_row_has_for_itself(setting, said):
+    rows = included({"strategy": ("single",)}, {"strategy": ("ddp",)} | setting)
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        build_rows(rows, make_pieces())
+
+
 def test_shared_dicts_are_never_changed():
     pieces = make_pieces()
     before = dict(pieces.base["model"])

@@ -57,6 +57,10 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
         ("defaults: [{model: debug}]", "^defaults: model: debug: write - override /model: debug$"),
         ("defaults: [{/precision: bf16}]", "write - override /precision: bf16$"),
         ("sweep: {include: [foo]}", r"^sweep.include: \['foo'\] is no list of rows - {KEY: VALUE, …}"),
+        (
+            "sweep: {include: [{seed: 1, timeout_s: 5}, {model: debug}, {seed: 1}]}",
+            r"^timeout_s: .*sweep.include\[0\] \(timeout_s=5.0\) and sweep.include\[2\] \(without it\) have",
+        ),
         ("sweep: {exclude: fp32}", "^sweep.exclude: 'fp32' is no list of rows"),
         ("sweep: {expect: {name: less}}", "^sweep.expect: .* is no list of rows"),
         ("sweep: {include: [{model: [debug, gpt2-125m]}]}", "^sweep.include: model: .* write model: debug,gpt2-125m$"),

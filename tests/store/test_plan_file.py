@@ -129,3 +129,10 @@ def test_the_document_says_of_a_cell_what_the_plan_does():
     }
     assert (second["search"], second["micro_batch_size"], second["global_batch_size"]) == ("max", None, None)
     json.dumps(document, allow_nan=False)
+
+
+def test_each_cell_keeps_its_own_settings(tmp_path):
+    changed = [{"timeout_s": 9.0, "retries": 4}, {"timeout_s": 5.0, "retries": 4}, {"retries": 4}]
+    cells = [make_cell(leaves={"seed": seed, **own}) for seed, own in enumerate(changed, 1)]
+    loaded = load_plan(write_plan(make_plan([plan_cell(cell) for cell in cells]), tmp_path))
+    assert [one.cell.overrides for one in loaded.cells] == [cell.overrides for cell in cells]

@@ -8,10 +8,13 @@ from typing import Any
 
 from benchrunner.config import keys
 from benchrunner.core.axes import AXES, GROUPS
-from benchrunner.core.cell import identity_overrides
+from benchrunner.core.cell import format_value, identity_overrides
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.patterns import read_pattern
 from benchrunner.core.schema import SECTIONS, Config, typed_section
+
+OF_THE_SWEEP = ("out_dir", "launcher", "brake", "retries", "repeats")
+"""Top-level keys that a sweep has once, whatever its cells are."""
 
 NOT_REPEATED = frozenset({"sweep", "out_dir"})
 """Changed top-level keys that are no part of the command that repeats a cell."""
@@ -37,6 +40,8 @@ class Matrix:
     """One product: key → values, the last key varying fastest. A key is a group or a dotted leaf."""
 
     axes: Mapping[str, Sequence[Any]]
+    place: str = "hydra.sweeper.params"
+    """Where a sweep's file has it, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +59,51 @@ class Pieces:
 
 
 def build_rows(matrices: Sequence[Matrix], pieces: Pieces) -> list[Row]:
-    """The rows of all products in order, each once, the struck-out ones marked."""
+    """The rows of all products in order, each once, the struck-out ones marked.
+
+    Raises:
+        ConfigError: two products have one cell with different settings, or differ in what a sweep has once.
+    """
     builder = _Builder(pieces)
     strike = _exclusions(pieces.base["sweep"]["exclude"])
     typed = _Typed()
-    seen: set[tuple[Any, ...]] = set()
+    seen: dict[tuple[Any, ...], tuple[Matrix, Mapping[str, Any]]] = {}
+    first: tuple[Matrix, Mapping[str, Any]] | None = None
     rows = []
     for matrix in matrices:
         for axes, overrides, config in builder.product(matrix):
+            first = first or (matrix, config)
+            _refuse_another_sweep(first, (matrix, config))
             identity = (*axes.values(), repr(identity_overrides(overrides)))
-            if identity not in seen:
-                seen.add(identity)
-                reason = strike(axes, config)
-                rows.append(Row(axes=axes, overrides=overrides, config=typed.config(config), excluded_reason=reason))
+            if identity in seen:
+                _refuse_other_settings(seen[identity], (matrix, overrides))
+                continue
+            seen[identity] = matrix, overrides
+            reason = strike(axes, config)
+            rows.append(Row(axes=axes, overrides=overrides, config=typed.config(config), excluded_reason=reason))
     return rows
+
+
+def _refuse_another_sweep(one: tuple[Matrix, Mapping[str, Any]], other: tuple[Matrix, Mapping[str, Any]]) -> None:
+    """What a sweep has once is the same in all of its rows; a list of it was refused before."""
+    if one[0] is other[0] or all(one[1][key] == other[1][key] for key in OF_THE_SWEEP):
+        return
+    values = [keys.flatten({key: config[key] for key in OF_THE_SWEEP}) for _, config in (one, other)]
+    key = next(key for key in values[0] | values[1] if values[0].get(key) != values[1].get(key))
+    said = [f"{matrix.place} has {value.get(key)}" for (matrix, _), value in zip((one, other), values, strict=True)]
+    way = "write it outside of the rows, or run a sweep for each"
+    raise ConfigError(key, f"a sweep has one, but {' and '.join(said)}; {way}")
+
+
+def _refuse_other_settings(one: tuple[Matrix, Mapping[str, Any]], other: tuple[Matrix, Mapping[str, Any]]) -> None:
+    """A cell that two products have is one, and so are its settings; of one product see `check_asked`."""
+    (matrix, settings), (another, others) = one, other
+    if matrix is another or settings == others:
+        return
+    key = next(key for key in {**settings, **others} if settings.get(key) != others.get(key))
+    said = [f"{key}={format_value(values[key])}" if key in values else "without it" for values in (settings, others)]
+    rows = f"{matrix.place} ({said[0]}) and {another.place} ({said[1]}) have the same cell"
+    raise ConfigError(key, f"does not tell cells apart, and {rows}; give both one value, or run a sweep for each")
 
 
 @dataclass(slots=True)

@@ -172,9 +172,10 @@ def _common_values(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _common_settings(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Changed leaves that do not tell cells apart: the same for the whole sweep."""
-    first = cells[0].overrides
-    return {key: value for key, value in first.items() if key not in identity_overrides(first)}
+    """Changed leaves that do not tell cells apart and that all cells share."""
+    first, *others = (cell.overrides for cell in cells)
+    settings = {key: value for key, value in first.items() if key not in identity_overrides(first)}
+    return {key: value for key, value in settings.items() if all(key in one and one[key] == value for one in others)}
 
 
 def _cell_entry(

@@ -206,7 +206,7 @@ def _included(
     loader: ConfigLoader, entries: Sequence[Mapping[str, Any]], given: Mapping[str, Assignment]
 ) -> Iterator[Matrix]:
     """The product of each entry, narrowed by the overrides that were given."""
-    for entry in entries:
+    for number, entry in enumerate(entries):
         lines = [f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in entry.items()]
         axes = {
             assignment.key: assignment.values
@@ -218,4 +218,4 @@ def _included(
             elif assignment.is_sweep:
                 axes[assignment.key] = assignment.values
         if all(axes.values()):
-            yield Matrix(axes=axes)
+            yield Matrix(axes=axes, place=f"sweep.include[{number}]")
