@@ -3,7 +3,7 @@
 import pytest
 
 from benchrunner.core.errors import ConfigError
-from benchrunner.plan.expectation import TOLERANCE, read_expectations, read_selection
+from benchrunner.plan.expectation import TOLERANCE, read_expectations, read_selection, vain_expectations
 from samples import CPU, make_cell
 
 ENTRY = {
@@ -70,3 +70,27 @@ def test_a_turn_selects_the_cells_that_it_is_looked_for_in():
 def test_a_wrong_turn_is_named(change, named):
     with pytest.raises(ConfigError, match=named):
         read_expectations([TURN | change])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, None),
+        ({"less": {"compile": "thunder"}}, "no cell of this sweep is meant (less)"),
+        ({"more": {"compile": "eager|inductor"}}, "2 cells are meant, not one (more)"),
+    ],
+)
+def test_what_cannot_be_judged_is_known_before_anything_runs(change, why):
+    cells = [make_cell(), make_cell(compile="inductor")]
+    said = f"1 of 2 orderings in sweep.expect will not be judged: compiled is faster: {why}" if why else None
+    assert vain_expectations(read_expectations([ENTRY | change, TURN]), cells, CPU) == said
+
+
+def test_a_turn_is_looked_for_in_any_number_of_cells_and_a_search_may_try_what_is_meant():
+    (turn,) = read_expectations([TURN])
+    other = make_cell(strategy="ddp", visible_devices=2)
+    assert "no cell of this sweep is meant (of)" in vain_expectations([turn], [other], CPU)
+    assert vain_expectations([turn], [other, make_cell(leaves={"micro_batch_size": "max"})], CPU) is None
+    small = read_expectations([ENTRY | {"less": {"micro_batch_size": 7}}])
+    cells = [make_cell(), make_cell(compile="inductor", leaves={"micro_batch_size": "max"})]
+    assert vain_expectations(small, cells, CPU) is None

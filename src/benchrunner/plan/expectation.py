@@ -65,6 +65,32 @@ def read_expectations(entries: Sequence[Mapping[str, Any]]) -> list[Expectation]
     return [_read(entry, f"{SECTION}[{number}]") for number, entry in enumerate(entries)]
 
 
+def not_one(number: int) -> str | None:
+    """Why a side that means so many cells of a sweep has none to compare; None: it means one."""
+    return None if number == 1 else f"{number} cells are meant, not one" if number else "no cell of this sweep is meant"
+
+
+def vain_expectations(expectations: Sequence[Expectation], cells: Sequence[Cell], hardware: Hardware) -> str | None:
+    """A sentence on those that these cells leave unjudged, whatever becomes of them; None where there are none.
+
+    What a search will try is not known yet, so that it may be what is meant.
+    """
+    vain = [f"{one.name}: {why}" for one in expectations if (why := _in_vain(one, cells, hardware))]
+    if not vain:
+        return None
+    return f"{len(vain)} of {len(expectations)} orderings in {SECTION} will not be judged: {'; '.join(vain)}"
+
+
+def _in_vain(expectation: Expectation, cells: Sequence[Cell], hardware: Hardware) -> str | None:
+    sides = {"of": expectation.less} if expectation.turn else {"less": expectation.less, "more": expectation.more}
+    for side, selection in sides.items():
+        number = sum(selection.has(cell, hardware) for cell in cells)
+        is_open = any(cell.search for cell in cells) if not number else expectation.turn is not None
+        if (problem := not_one(number)) and not is_open:
+            return f"{problem} ({side})"
+    return None
+
+
 def read_selection(match: Any, place: str) -> Selection:
     """Cells that {key: pattern} describes; `place` is where it is written, for the message.
 

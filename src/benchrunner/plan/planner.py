@@ -21,7 +21,7 @@ from benchrunner.core.cell import (
 from benchrunner.core.schema import typed_section
 from benchrunner.machine.hardware import Hardware, usable_devices
 from benchrunner.plan.dry_runs import METHOD, apply_dry_runs
-from benchrunner.plan.expectation import read_expectations
+from benchrunner.plan.expectation import read_expectations, vain_expectations
 from benchrunner.plan.plan import ModelCard, Plan, PlannedCell
 from benchrunner.plan.rules import Rule
 from benchrunner.plan.search import decide_search
@@ -53,7 +53,7 @@ def make_plan(
     Raises:
         ConfigError: `sweep.expect` is not written as it should be.
     """
-    read_expectations(expansion.rows[0].config.sweep.expect if expansion.rows else [])
+    expected = read_expectations(expansion.rows[0].config.sweep.expect if expansion.rows else [])
     read = leave_out_unread(expansion, hardware, rules)
     rows = [one.row for one in read.rows]
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)
@@ -69,7 +69,7 @@ def make_plan(
         arguments=list(expansion.arguments),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         cards=_cards(expansion),
-        notes=tuple(read.notes),
+        notes=(*read.notes, *filter(None, [vain_expectations(expected, cells, hardware)])),
     )
 
 

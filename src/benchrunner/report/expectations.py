@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from benchrunner.machine.hardware import Hardware
-from benchrunner.plan.expectation import Expectation, Selection, Turn, read_expectations
+from benchrunner.plan.expectation import Expectation, Selection, Turn, not_one, read_expectations
 from benchrunner.plan.facts import look_up
 from benchrunner.report import formatting
 from benchrunner.report.row import Row
@@ -123,8 +123,8 @@ def _answer(ratio: float, by: float) -> Answer:
 def _the_row(selection: Selection, metric: str, rows: Sequence[Row], hardware: Hardware) -> Row | str:
     """The one row that is selected, if it has the metric; or why there is none."""
     selected = [row for row in rows if selection.has(row.planned.cell, hardware)]
-    if len(selected) != 1:
-        return "no cell of this sweep is meant" if not selected else f"{len(selected)} cells are meant, not one"
+    if problem := not_one(len(selected)):
+        return problem
     row = selected[0]
     if _has(row, metric):
         return row

@@ -123,3 +123,15 @@ def test_predictions_alone_are_an_answer_on_any_machine(bench):
     assert len(records) == 2 and not [file for file in files if "attempt-" in file]
     assert bench("resume", directory)[0] == 0
     assert bench("report", directory)[0] == 0
+
+
+def test_what_a_plan_notes_is_said_before_the_run(bench, tmp_path):
+    expected = "{name: n, metric: step_time_median_s, because: b, less: {strategy: ddp}, more: {strategy: single}}"
+    (tmp_path / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN}\ndefaults: [override /predict: only]\n"
+        f"sweep: {{expect: [{expected}]}}\n"
+    )
+    said = "1 of 1 orderings in sweep.expect will not be judged: n: no cell of this sweep is meant (less)"
+    assert f"Note: {said}." in " ".join(bench("plan", "mine.yaml")[1].split())
+    code, _, err, _ = bench("mine.yaml")
+    assert code == 0 and err.startswith(f"note: {said}\n")

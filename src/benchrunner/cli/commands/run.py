@@ -1,6 +1,7 @@
 """`bench [OVERRIDES]`: plan, run every cell, print the tables; the last line is the sweep's directory."""
 
 import os
+import sys
 from argparse import Namespace
 
 from benchrunner.cli.cluster import DETACH, follow_and_report, require_cluster
@@ -39,6 +40,8 @@ def run(arguments: Namespace) -> int:
     made = plan_overrides(arguments, launch=True)
     require_cluster(made.settings.launcher.name, arguments)
     allocator = allocator_for(made.settings.launcher)
+    for note in made.notes:
+        print(f"note: {note}", file=sys.stderr)
     paths = SweepPaths(plan_file.write_plan(made, made.settings.out_dir))
     if allocator is not None:
         return follow_and_report(made, paths, allocator, options, junit, detach=arguments.detach)
