@@ -46,6 +46,13 @@ def sweeps(tmp_path):
         ([".", ".", "--min-effect", "x%"], "is no share"),
         ([".", ".", "--pairs", "2"], "--pairs: '2' is no number of pairs, at least 3"),
         ([".", ".", "--stop-after", "x"], "--stop-after: 'x' is no duration"),
+        (
+            [".", ".", "--base-bench", "/no/bench"],
+            "--base-bench: '/no/bench' begins with no program that can be executed",
+        ),
+        ([".", ".", "--base-bench", "/etc/passwd -x"], "--base-bench: '/etc/passwd -x' begins with no program"),
+        ([".", ".", "--new-bench", ""], "--new-bench: '' begins with no program"),
+        ([".", ".", "--new-bench", "'"], "--new-bench: cannot read .*No closing quotation"),
     ],
 )
 def test_what_is_wrong_is_refused(refused, words, message):
@@ -77,12 +84,12 @@ def test_every_form_is_written(bench, sweeps, tmp_path):
 
 
 def test_cells_that_look_slower_are_run_again_by_the_programs_that_are_named(bench, sweeps):
-    code, _, err, _ = bench("compare", *sweeps(1.05), "--confirm", "--base-bench", "/nowhere/bench")
+    code, _, err, _ = bench("compare", *sweeps(1.05), "--confirm", "--base-bench", "false")
     assert (code, "pair 1 of at most 5" in err, "cannot be run again" in err) == (1, True, True)
 
 
 def test_nothing_is_run_again_where_nothing_looks_slower(bench, sweeps):
-    assert bench("compare", *sweeps(), "--confirm", "--base-bench", "/nowhere/bench")[0] == 0
+    assert bench("compare", *sweeps(), "--confirm", "--base-bench", "false")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -119,7 +126,7 @@ def test_what_is_no_share(share):
         )
 
 
-def test_cells_are_run_again_by_the_bench_of_their_side_and_decide(bench, sweeps, monkeypatch):
+def test_cells_are_run_again_by_the_bench_of_their_side_and_decide(bench, sweeps, monkeypatch, tmp_path):
     calls = []
 
     def run_pairs(cells, sides, options, rerun, plan, *, tell):
@@ -130,12 +137,15 @@ def test_cells_are_run_again_by_the_bench_of_their_side_and_decide(bench, sweeps
     monkeypatch.setattr(pairs, "run_pairs", run_pairs)
     monkeypatch.setattr(gate, "compare", lambda *how, **more: judged.append((how[2:], more)) or judge(*how, **more))
     base, new = sweeps(1.05)
-    words = ["compare", base, new, "--confirm", "--base-bench", "'/a b/bench' -x", "--pairs", "4"]
+    own = tmp_path / "a b" / "bench"
+    own.parent.mkdir()
+    own.touch(mode=0o755)
+    words = ["compare", base, new, "--confirm", "--base-bench", f"'{own}' -x", "--pairs", "4"]
     code, out, _, _ = bench(*words)
     [(cells, sides, rerun, plan)] = calls
     assert code == 3 and out.splitlines()[-1].startswith("FAIL") and len(cells) == 1 and plan.most == 4
     assert [str(side.paths.root) for side in sides] == [base, new]
     assert judged == [((), {}), (({cells[0].cell_id: [0.2, 0.2001, 0.1999]},), {"num_looks": 2})]
-    assert rerun.commands == {base: ["/a b/bench", "-x"], new: [sys.executable, "-m", "benchrunner"]}
-    bench("compare", base, new, "--decide", "--new-bench", "other")
-    assert calls[1][2].commands == {base: [sys.executable, "-m", "benchrunner"], new: ["other"]}
+    assert rerun.commands == {base: [str(own), "-x"], new: [sys.executable, "-m", "benchrunner"]}
+    bench("compare", base, new, "--decide", "--new-bench", "true")
+    assert calls[1][2].commands == {base: [sys.executable, "-m", "benchrunner"], new: ["true"]}

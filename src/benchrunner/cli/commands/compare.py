@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import shutil
 import sys
 import time
 from argparse import Namespace
@@ -25,11 +26,13 @@ def compare(arguments: Namespace) -> int:
     from benchrunner.compare.pairing import pair_cells
 
     options, plan = _options(arguments), _pairs_plan(arguments)
+    base, new = _bench("--base-bench", arguments.base_bench), _bench("--new-bench", arguments.new_bench)
     pairing = pair_cells(*_sides(arguments))
     found = gate.compare(pairing, options)
     again = gate.to_run_again(found, undecided=arguments.decide) if arguments.confirm or arguments.decide else []
     if again:
-        differences = _run_pairs(again, pairing, options, plan, arguments)
+        commands = {str(pairing.base.paths.root): base, str(pairing.new.paths.root): new}
+        differences = _run_pairs(again, pairing, options, plan, commands)
         found = gate.compare(pairing, options, differences, num_looks=plan.num_looks)
     show_findings(
         arguments,
@@ -86,16 +89,28 @@ def _pairs_plan(arguments: Namespace) -> "PairsPlan":
     return PairsPlan(most=int(most), is_time_left=lambda: time.monotonic() < end_s)
 
 
+def _bench(flag: str, command: str | None) -> list[str]:
+    """How the bench of a side is called, which has to be there before anything runs."""
+    if command is None:
+        return [sys.executable, "-m", "benchrunner"]
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"{flag}: cannot read {command!r}: {error}") from error
+    if not words or shutil.which(words[0]) is None:
+        raise UsageError(f"{flag}: {command!r} begins with no program that can be executed, e.g. /old/.venv/bin/bench")
+    return words
+
+
 def _run_pairs(
-    cells: "list[CellPair]", pairing: "Pairing", options: "GateOptions", plan: "PairsPlan", arguments: Namespace
+    cells: "list[CellPair]",
+    pairing: "Pairing",
+    options: "GateOptions",
+    plan: "PairsPlan",
+    commands: dict[str, list[str]],
 ) -> dict[str, list[float]]:
     from benchrunner.compare.pairs import BenchRerun, run_pairs
 
-    here = shlex.join([sys.executable, "-m", "benchrunner"])
-    commands = {
-        str(pairing.base.paths.root): shlex.split(arguments.base_bench or here),
-        str(pairing.new.paths.root): shlex.split(arguments.new_bench or here),
-    }
     sides = (pairing.base, pairing.new)
     return run_pairs(cells, sides, options, BenchRerun(commands), plan, tell=lambda line: print(line, file=sys.stderr))
 
