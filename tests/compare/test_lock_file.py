@@ -129,14 +129,18 @@ def test_the_whole_lock_of_a_sweep(side):
     [
         (["my/nightly.yaml", "seq_len=8"], Path("my/nightly.lock")),
         (["-m", "seq_len=8", "my/nightly.yml"], Path("my/nightly.lock")),
-        (["model.source=a.yaml"], Path("cli.lock")),
         (["+sweeps=smoke"], CHECKOUT / "sweeps" / "smoke.lock"),
-        (["+sweeps=none"], Path("cli.lock")),
-        (["-m", "strategy=single,ddp"], Path("cli.lock")),
+        (["+sweeps=none"], Path("none.lock")),
     ],
 )
 def test_it_is_beside_the_file_of_the_sweep(side, arguments, place):
     assert lock_path(replace(side, plan=replace(side.plan, arguments=arguments))) == place
+
+
+@pytest.mark.parametrize("arguments", [[], ["model.source=a.yaml"], ["-m", "strategy=single,ddp"]])
+def test_matrices_of_the_command_line_do_not_share_a_lock(side, arguments):
+    with pytest.raises(UsageError, match=r"^--lock: .* is of the command line .*e.g. --lock mine.lock, or put"):
+        lock_path(replace(side, plan=replace(side.plan, arguments=arguments)))
 
 
 def test_a_search_is_locked_and_its_probes_are_not():

@@ -124,14 +124,23 @@ def _with_reasons(plain: Any) -> Any:
 
 
 def lock_path(side: Side) -> Path:
-    """Where the lock of a sweep is: beside its file, or for a matrix of the command line in the working directory."""
+    """Where the lock of a sweep is: beside its file, or in the working directory where that file is not in reach.
+
+    Raises:
+        UsageError: a matrix of the command line, which has no name to tell its lock from those of others.
+    """
     for word in side.plan.arguments:
         if "=" not in word and word.endswith((".yaml", ".yml")):
             return Path(word).with_suffix(SUFFIX)
         name = word.removeprefix("+sweeps=")
         if name != word and (CHECKOUT / "sweeps" / f"{name}.yaml").is_file() and config_dir() == CHECKOUT / "conf":
             return CHECKOUT / "sweeps" / f"{name}{SUFFIX}"
-    return Path(f"{side.plan.sweep_name}{SUFFIX}")
+        if name != word:
+            return Path(f"{name}{SUFFIX}")
+    raise UsageError(
+        f"--lock: {side.paths.root} is of the command line and has no sweep's file that a lock lies beside; name one, "
+        "e.g. --lock mine.lock, or put the overrides into a sweep's file"
+    )
 
 
 def doubts(side: Side) -> list[str]:
