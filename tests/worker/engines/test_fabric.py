@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchrunner.core.errors import Unsupported
+from benchrunner.worker.engines import fabric_precision
 from benchrunner.worker.engines.engine import build
 from benchrunner.worker.engines.fabric import refusals
 from benchrunner.worker.steps import training_loop
@@ -164,6 +165,28 @@ def test_what_fabric_refuses_is_said_in_its_words(words, code, said):
         build(make_context(make_cell(*SMALL, *words, *engine)))
     assert refused.value.code == code
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["precision=fp32"], "32-true"),
+        (["precision=bf16"], "bf16-true"),
+        (["precision=bf16-mixed"], "bf16-mixed"),
+        (["precision=fp16-mixed", "engine=fabric-model-parallel"], "16-mixed"),
+        (["precision=fp8-torchao"], "bf16-true"),
+        (["precision=bf16-mixed", "engine=fabric-model-parallel", "strategy=fsdp_stage3", "devices=1"], "32-true"),
+    ],
+)
+def test_fabric_knows_a_precision_by_its_dtypes(words, name):
+    assert fabric_precision.options(make_context(make_cell("engine=fabric", *words))) == {"precision": name}
+
+
+def test_dtypes_that_fabric_has_no_name_for_are_refused():
+    cell = make_cell("engine=fabric", "precision=bf16", "precision.param_dtype=float16")
+    with pytest.raises(Unsupported, match=r"stores torch\.float16 and computes in torch\.bfloat16") as refused:
+        fabric_precision.options(make_context(cell))
+    assert refused.value.code == "runtime.fabric_precision"
 
 
 def test_fsdp_takes_its_own_plug_in_only():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.errors import Unsupported
 from benchrunner.core.rank_result import Choices, Float8Choices
 from benchrunner.worker.axes.precision import float8_te, formats
 from benchrunner.worker.axes.precision.loss_scale import CountingScaler, CountingShardedScaler
@@ -19,17 +20,23 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 NAMES = {
-    "fp32": "32-true",
-    "bf16": "bf16-true",
-    "bf16-mixed": "bf16-mixed",
-    "fp16-mixed": "16-mixed",
-    "fp8-torchao": "bf16-true",
+    (torch.float32, torch.float32): "32-true",
+    (torch.bfloat16, torch.bfloat16): "bf16-true",
+    (torch.float32, torch.bfloat16): "bf16-mixed",
+    (torch.float32, torch.float16): "16-mixed",
 }
-"""Precision → what Fabric calls it. It has no plug-in for torchao: its users convert the model themselves, as we do."""
+"""Dtypes of storage and of what is computed without conversion → what Fabric calls that.
+
+It has no plug-in for torchao: its users convert a model in bf16 themselves, as we do.
+"""
 
 
 def options(context: Context) -> dict[str, Any]:
-    """Fabric's keyword argument for the cell's precision: a name, or a plug-in."""
+    """Fabric's keyword argument for the cell's precision: a name, or a plug-in.
+
+    Raises:
+        Unsupported: Fabric has no name for the dtypes.
+    """
     cell = context.cell
     name = cell.axes["precision"]
     if name == "fp8":
@@ -38,7 +45,15 @@ def options(context: Context) -> dict[str, Any]:
         return {"plugins": [_bitsandbytes(name)]}
     if name == "fp16-mixed" and cell.axes["engine"] == "fabric":
         return {"plugins": [_float16(context)]}
-    return {"precision": "32-true" if _leaves_mixing_to_policy(cell) else NAMES[name]}
+    return {"precision": "32-true" if _leaves_mixing_to_policy(cell) else _name_of(cell)}
+
+
+def _name_of(cell: Cell) -> str:
+    stored, computed = formats.storage_dtype(cell), formats.activation_dtype(cell)
+    if (stored, computed) not in NAMES:
+        said = f"Fabric has no precision that stores {stored} and computes in {computed}"
+        raise Unsupported("runtime.fabric_precision", said)
+    return NAMES[stored, computed]
 
 
 def _leaves_mixing_to_policy(cell: Cell) -> bool:
