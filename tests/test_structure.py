@@ -2,7 +2,9 @@
 
 import ast
 import importlib.util
+import re
 
+from benchrunner.core.axes import AXES
 from benchrunner.core.paths import CHECKOUT
 
 
@@ -33,6 +35,21 @@ def test_every_room_has_a_floor_of_its_own():
     rooms = {path.parent.name for path in maker.PACKAGE.glob("*/__init__.py")}
     assert rooms <= set(maker.FLOORS)
     assert {path.parent.name for path in maker.PACKAGE.glob("worker/*/__init__.py")} == set(maker.WORKER)
+
+
+def test_the_readme_names_every_option():
+    section = (CHECKOUT / "README.md").read_text().partition("## The axes")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE))
+    for group, words in rows.items():
+        named = [name for word in re.findall("`([^`]+)`", words) for name in spelt_out(word)]
+        assert sorted(named) == sorted(path.stem for path in (CHECKOUT / "conf" / group).glob("*.yaml")), group
+    assert list(rows) == list(AXES)
+
+
+def spelt_out(word):
+    """`llama2-7b/13b` → llama2-7b, llama2-13b; `a-proxy/-proxy2` → a-proxy, a-proxy2."""
+    first, *others = word.split("/")
+    return [first, *(f"{first.rpartition('-')[0]}-{other.lstrip('-')}" for other in others)]
 
 
 def test_every_text_has_an_encoding():

@@ -50,6 +50,18 @@ NUM_PARAMETERS = {
 MODELS = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
 
 
+PRECISIONS = {path.stem: yaml.safe_load(path.read_text()) for path in (config_dir() / "precision").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_precision_has_formats_of_known_size(name):
+    """What is unknown counts 2 bytes, which no number would tell."""
+    option, floats = PRECISIONS[name], arithmetic.DTYPE_BYTES.keys()
+    assert option["param_dtype"] in floats | arithmetic.QUANTIZED_BYTES.keys()
+    assert option["compute_dtype"] in floats | {"float8"}
+    assert option["reduce_dtype"] in floats
+
+
 def load_model(name: str, **changes: Any) -> ModelConfig:
     shape = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text())
     return ModelConfig(**(shape | changes))

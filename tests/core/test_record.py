@@ -8,7 +8,8 @@ import pytest
 
 from benchrunner.core.errors import DamagedFile
 from benchrunner.core.files import decode, write_json, write_text
-from benchrunner.core.record import SCHEMA_VERSION, Record, record_to_dict
+from benchrunner.core.paths import CHECKOUT
+from benchrunner.core.record import SCHEMA_VERSION, Metrics, Record, record_to_dict
 from benchrunner.store import record_schema
 from samples import make_cell, make_record
 
@@ -69,6 +70,11 @@ def test_the_published_schema_is_current():
     assert record_schema.DEFAULT_PLACE.read_text() == record_schema.schema_text(), (
         "python -m benchrunner.store.record_schema"
     )
+
+
+def test_every_metric_is_defined():
+    text = (CHECKOUT / "docs" / "metrics.md").read_text()
+    assert [name for name in Metrics.__annotations__ if f"`{name}`" not in text] == [], "docs/metrics.md defines them"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Each check has a lie that no other sees: switched off, it would let that through."""
 
+import re
+
 import pytest
 
 from benchrunner.core.checks import MINIMUM
 from benchrunner.core.faults import parse_fault
+from benchrunner.core.paths import CHECKOUT
 from benchrunner.worker.__main__ import load_workload
 from benchrunner.worker.faults.plant import planted
 from benchrunner.worker.validity.checks import CHECKS
@@ -42,6 +45,11 @@ SECOND = {"logits", "cache"}
 
 def test_every_check_is_here():
     assert set(ALONE) | set(WITH_OTHERS) | SECOND == set(CHECKS) | set(MINIMUM)
+
+
+def test_every_check_is_on_the_page():
+    rows = re.findall(r"^\| `(\w+)` \|", (CHECKOUT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    assert sorted((set(CHECKS) | set(MINIMUM)) - set(rows)) == [], "docs/metrics.md says what each holds"
 
 
 @pytest.mark.slow
