@@ -66,6 +66,8 @@ class Block:
     """One tensor of the MLP's width."""
     thin: float
     """One tensor of the model's width, in the compute dtype."""
+    scores: float
+    """The attention of every token to every other, where it is written out; 0: a kernel keeps it to itself."""
     parameters: int
     mlp_parameters: int
     trained: int
@@ -114,8 +116,11 @@ class Model:
             attention += tokens * e * (d + kv)
         if width.linear_input not in (0, e) and not frozen:
             attention += tokens * kept * d
-        if self.config.attention in ("math", "explicit"):
-            attention += 2 * e * self.sizes.micro_batch_size * shape.num_heads * self.sizes.seq_len**2
+        scores = e * self.sizes.micro_batch_size * shape.num_heads * self.sizes.seq_len**2
+        if self.config.attention == "math":
+            attention += 2 * scores
+        if self.config.attention == "explicit":  # the weights; where some are dropped what is left of them, and a mask
+            attention += scores + (scores * (e + 1) / e if shape.dropout else 0)
         mlp = kept_by_norm * (norms - 1) + tokens * (
             (r * d if norms == 2 and not shape.parallel_residual else 0) + (inputs * d if norms == 2 else 0)
         )
@@ -138,6 +143,7 @@ class Model:
             mlp_saved=mlp,
             wide=tokens * f * e,
             thin=tokens * d * e,
+            scores=scores if self.config.attention == "explicit" else 0,
             parameters=parameters,
             mlp_parameters=mlp_parameters,
             trained=0 if frozen else parameters,

@@ -88,7 +88,7 @@ def _forward_pass(model: Model, tape: Tape) -> None:
 
 
 def _block_working_set(model: Model) -> float:
-    """Bytes of a block without gradients where the MLP is widest: a compiler keeps no product that it can fuse.
+    """Bytes of a block without gradients where it is widest: a compiler keeps no product that it can fuse.
 
     Residual stream, what was normed, attention's and its sum, and what the norm before the MLP made; side by side with
     attention there is no sum, and a shared norm makes nothing more.
@@ -96,7 +96,8 @@ def _block_working_set(model: Model) -> float:
     shape, block = model.shape, model.block
     wide = 2 if not model.gated else 3 if model.is_compiled else 4
     inputs = 3 if model.is_compiled or shape.shared_norm else 4 if shape.parallel_residual else 5
-    return inputs * block.input + wide * block.wide
+    in_mlp = inputs * block.input + wide * block.wide
+    return max(in_mlp, 5 * block.input + 3 * block.scores if block.scores else 0)  # raw, masked and as weights
 
 
 def _decode(model: Model, tape: Tape) -> None:

@@ -52,8 +52,9 @@ def _head(model: Model, tape: Tape) -> None:
     if config.workload.loss_chunk_tokens:
         inputs += block.input  # the gradient of the chunks that are through
     tape.take("activations", inputs)
-    if config.workload.name == "adapter_v2" and not model.is_compiled:  # the scale's gradient needs what it multiplied
-        tape.take("logits", logits * width.activation)
+    # The gradient of adapter v2's scale needs what it multiplied.
+    multiplied = logits * width.activation if config.workload.name == "adapter_v2" and not model.is_compiled else 0.0
+    tape.take("logits", multiplied)
     tape.take("temporaries", model.copies(model.head_parameters))
     cached = 0.0
     if width.residual != width.activation:
@@ -84,7 +85,7 @@ def _head(model: Model, tape: Tape) -> None:
     _weight_gradient(model, tape, 0 if model.is_peft else model.head_parameters)
     tape.take("temporaries", block.thin)
     tape.drop("temporaries", dequantised)
-    tape.drop("logits", logits * width.activation)
+    tape.drop("logits", logits * width.activation + multiplied)
     tape.drop("temporaries", model.copies(model.head_parameters) + block.thin)
     tape.drop("activations", inputs)
     tape.take("temporaries", block.input)  # the gradient of the residual stream, alive until the embedding
@@ -188,6 +189,8 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     tape.drop("temporaries", block.thin + block.input)
     # attention
     rest = trained - mlp_trained
+    tape.take("temporaries", 2 * block.scores)
+    tape.drop("temporaries", 2 * block.scores)
     tape.take("temporaries", 5 * block.thin)
     _block_gradient(model, tape, rest)
     tape.drop("temporaries", 5 * block.thin + _held_by_graph(model))
