@@ -1,5 +1,7 @@
 """The published vectors to 1e-9, and the formulas away from them."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchrunner.plan import formula_2023 as formula
@@ -122,7 +124,7 @@ def test_zero_spreads_state_then_gradients_then_layers():
     layers, embedding = 12 * 32 * 4096**2, 2 * 32000 * 4096
     assert sizes[0] == (16 * layers, 2 * layers, 2 * layers + embedding)
     assert sizes[3] == (4 * layers, layers / 2, layers / 2 + embedding)
-    assert sizes[1][1:] == sizes[0][1:] and sizes[2][2] == sizes[0][2]
+    assert sizes[1] == (4 * layers, *sizes[0][1:]) and sizes[2] == (4 * layers, layers / 2, sizes[0][2])
 
 
 def test_full_recomputation_keeps_inputs_and_repeats_the_forward_pass():
@@ -130,6 +132,46 @@ def test_full_recomputation_keeps_inputs_and_repeats_the_forward_pass():
     assert formula.training_activation_bytes(setup, 2, 128, "full") == 2 * 128 * 4096 * 2 * 32
     forward = formula.forward_flops(LLAMA_7B, 2, 128)
     assert formula.training_flops(LLAMA_7B, 2, 128, "full") == 4 * forward
+    assert formula.training_flops(LLAMA_7B, 2, 128, "none") == 3 * forward
+
+
+def test_without_recomputation_scores_are_kept():
+    """Two matrices of 2 bytes an element, of every layer, head and sample."""
+    setup = on_a100(LLAMA_7B)
+    everything = formula.training_activation_bytes(setup, 2, 128, "none")
+    assert everything - formula.training_activation_bytes(setup, 2, 128, "selective") == 2 * 2 * 32 * 32 * 2 * 128**2
+
+
+def test_full_recomputation_keeps_a_part_of_the_inputs_under_tensor_parallelism():
+    whole, half = (formula.training_activation_bytes(on_a100(LLAMA_7B, tensor=t), 1, 128, "full") for t in (1, 2))
+    assert whole == 2 * half
+
+
+def test_the_cache_grows_with_the_batch():
+    setup = on_a100(LLAMA_7B)
+    assert (
+        formula.kv_cache_bytes(setup, 3, 64) == 3 * formula.kv_cache_bytes(setup, 1, 64) == 3 * 2 * 64 * 4096 * 2 * 32
+    )
+
+
+def test_one_sequence_that_fits_is_enough():
+    """2 + 2 + 16 bytes a weight of the layers, 2 of the embedding, and the inputs of 32 layers."""
+    needed = 20 * 12 * 32 * 4096**2 + 2 * 32000 * 4096 + 2048 * 4096 * 2 * 32
+    device = formula.DEVICES["a100-sxm-80gb"]
+    enough, less = (Setup(shape=LLAMA_7B, device=replace(device, memory_bytes=needed - short)) for short in (0, 1))
+    run = {"length": 2048, "global_batch": 3, "tokens": 1e9, "recompute": "full"}
+    found = formula.train(enough, **run)
+    assert (found.micro_batch_size, found.largest_micro_batch, found.accumulation_steps) == (1, 1, 3)
+    with pytest.raises(ValueError, match="not even one sequence"):
+        formula.train(less, **run)
+    four = Setup(shape=LLAMA_7B, device=replace(device, memory_bytes=needed + 3 * 2048 * 4096 * 2 * 32))
+    found = formula.train(four, **run | {"global_batch": 9})
+    assert (found.micro_batch_size, found.largest_micro_batch, found.accumulation_steps) == (3, 4, 3)
+
+
+def test_where_weights_do_not_fit_no_batch_does():
+    setup = on_a100(LLAMA_33B, "a100-sxm-40gb")
+    assert (formula.largest_prefill_batch(setup, 512), formula.largest_decode_batch(setup, 512, 32)) == (0, 0)
 
 
 def test_what_cannot_be_trained_is_said():

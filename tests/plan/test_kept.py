@@ -43,6 +43,8 @@ def a_token(num_bytes):
         # Adapter v2: the result of each linear before its scale.
         (FROM_0, {"workload": "adapter_v2"},
          2 * D + (D + 2 * KV) + (D + KV) + D + 3 * F + (D + 2 * KV) + D + 2 * F + D + D),
+        (FROM_0, {"workload": "adapter_v2", "compile": "inductor"},
+         2 * D + (D + 2 * KV) + (D + KV) + D + 2 * F + 2 * KV + 2 * F + D),
         (FROM_0 | GPT2, {"workload": "adapter_v2"}, 2 * D + (D + 2 * KV) + D + F + (D + 2 * KV) + D + F + D + D),
     ],
 )  # fmt: skip

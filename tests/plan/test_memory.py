@@ -79,20 +79,22 @@ def test_published_peaks_with_accumulation_and_a_tied_head(strategy, precision, 
 
 
 @pytest.mark.parametrize(
-    ("workload", "precision", "measured_gib"),
+    ("workload", "precision", "compile", "measured_gib"),
     [
-        ("lora", "bf16", 2.58),
-        ("lora", "nf4", 1.87),
-        ("adapter", "bf16", 2.50),
-        ("adapter", "nf4", 1.78),
-        ("adapter_v2", "nf4-dq", 2.30),
-        ("generate", "bf16", 1.28),
-        ("generate", "nf4", 0.65),
+        ("lora", "bf16", "eager", 2.58),
+        ("lora", "nf4", "eager", 1.87),
+        ("adapter", "bf16", "eager", 2.50),
+        ("adapter", "nf4", "eager", 1.78),
+        ("adapter_v2", "bf16", "inductor", 2.39),
+        ("adapter_v2", "nf4-dq", "eager", 2.30),
+        ("generate", "bf16", "eager", 1.28),
+        ("generate", "nf4", "eager", 0.65),
     ],
 )
-def test_published_peaks_of_finetuning_and_generation(workload, precision, measured_gib):
+def test_published_peaks_of_finetuning_and_generation(workload, precision, compile, measured_gib):
     leaves = {"seq_len": 2048, "workload.adapter_start_layer": 0}
-    assert peak_gib(workload=workload, precision=precision, leaves=leaves) == pytest.approx(measured_gib, rel=0.012)
+    predicted = peak_gib(workload=workload, precision=precision, compile=compile, leaves=leaves)
+    assert predicted == pytest.approx(measured_gib, rel=0.012)
 
 
 @pytest.mark.parametrize(("precision", "measured_gib"), [("bf16", 2.40), ("nf4", 1.12), ("nf4-dq", 1.09)])
