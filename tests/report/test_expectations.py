@@ -10,7 +10,7 @@ from benchrunner.core.schema import SweepConfig
 from benchrunner.report.cell_details import details_of
 from benchrunner.report.cell_text import cell_sections
 from benchrunner.report.expectations import expectations_table, expected_of, judge_expectations
-from samples import CPU, make_cell, make_record, make_row
+from samples import CPU, H200, make_cell, make_record, make_row
 
 ENTRY = {
     "name": "compiled is faster", "less": {"compile": "inductor"}, "more": {"compile": "eager"},
@@ -18,15 +18,16 @@ ENTRY = {
 }  # fmt: skip
 
 
-def expecting(cell):
-    return replace(cell, config=replace(cell.config, sweep=SweepConfig(expect=[ENTRY])))
+def expecting(cell, entry=ENTRY):
+    return replace(cell, config=replace(cell.config, sweep=SweepConfig(expect=[entry])))
 
 
-def rows(compiled_s, eager_s):
-    eager, compiled = expecting(make_cell()), expecting(make_cell(compile="inductor"))
+def rows(compiled, eager, entry=ENTRY):
+    """An eager and a compiled cell with these values of the metric."""
+    cells = [expecting(make_cell(compile=name), entry) for name in ("eager", "inductor")]
     return [
-        make_row(cell, make_record(cell, metrics={"step_time_median_s": seconds}))
-        for cell, seconds in ((eager, eager_s), (compiled, compiled_s))
+        make_row(cell, make_record(cell, metrics={entry["metric"]: value}))
+        for cell, value in zip(cells, (eager, compiled), strict=True)
     ]
 
 
@@ -63,18 +64,60 @@ def test_the_table_is_text_and_a_sweep_without_expectations_has_none():
     assert judge_expectations([make_row(cell, make_record(cell))], CPU) == []
 
 
+def test_the_table_says_what_was_expected_of_which_metric_and_why():
+    (line,) = expectations_table(judge_expectations(rows(0.9, 1.0), CPU)).to_dict("records")
+    assert line.pop("seen").endswith("ratio 0.900")
+    assert line == {
+        "expected": "compiled is faster", "answer": "holds", "metric": "step_time_median_s", "because": "fusion",
+    }  # fmt: skip
+    assert judge_expectations([], CPU) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "less", "more", "said"),
+    [
+        ("step_time_median_s", 0.5, 1.0, ("500.0 ms", "1,000 ms", "ratio 0.500")),
+        ("peak_memory_allocated_bytes", 2**30, 2**31, ("1.00 GiB", "2.00 GiB", "ratio 0.500")),
+        ("samples_per_second", 3.0, 4.0, ("3.000 against", "4.000: ratio", "ratio 0.750")),
+        ("num_alloc_retries", 3, 0, ("ratio inf",)),
+    ],
+)
+def test_numbers_have_the_units_of_their_metric(metric, less, more, said):
+    (judged,) = judge_expectations(rows(less, more, ENTRY | {"metric": metric}), CPU)
+    assert all(text in judged.explanation for text in said)
+    assert judged.answer == ("violated" if more == 0 else "holds")
+
+
+def test_a_cell_without_the_metric_says_so():
+    both = rows(0.9, 1.0)
+    cell = both[1].planned.cell
+    both[1] = make_row(cell, make_record(cell, metrics={"step_time_median_s": None}))
+    (judged,) = judge_expectations(both, CPU)
+    assert judged.explanation == f"{cell.slug}: it has no step_time_median_s"
+
+
+def test_cells_may_be_told_apart_by_the_hardware():
+    """`device_type` is a fact of the machine, not of a cell."""
+    here = {"device_type": "cpu"}
+    both = rows(0.9, 1.0, ENTRY | {"less": ENTRY["less"] | here, "more": ENTRY["more"] | here})
+    assert judge_expectations(both, CPU)[0].answer == "holds"
+    assert "no cell of this sweep is meant" in judge_expectations(both, H200)[0].explanation
+    (judged,) = judge_expectations(batches((8, 4.0, 0), (9, 3.0, 1), of=here, along="num_devices"), CPU)
+    assert judged.answer == "holds"
+
+
 TURN = {
     "name": "retries cost time", "of": {"strategy": "single"}, "along": "micro_batch_size",
     "begins": "num_alloc_retries", "metric": "samples_per_second", "because": "it waits",
 }  # fmt: skip
 
 
-def batches(*numbers):
+def batches(*numbers, **changes):
     """(micro-batch, samples a second, retries) → rows."""
     rows = []
     for batch, speed, retries in numbers:
         cell = make_cell(leaves={"micro_batch_size": batch})
-        cell = replace(cell, config=replace(cell.config, sweep=SweepConfig(expect=[TURN])))
+        cell = replace(cell, config=replace(cell.config, sweep=SweepConfig(expect=[TURN | changes])))
         metrics = {"samples_per_second": speed, "num_alloc_retries": retries}
         rows.append(make_row(cell, make_record(cell, metrics=metrics)))
     return rows

@@ -25,6 +25,35 @@ def test_a_mark_says_what_the_record_knows_of_it():
     assert "the rule nf4_train" in found[3]
 
 
+def test_a_mark_says_how_often_and_why():
+    metrics = {"num_alloc_retries": 3, "num_recompiles": 2}
+    ranks = [{"clock_event_reasons": ["sw_power_cap"]}, {"clock_event_reasons": ["hw_slowdown", "sw_power_cap"]}]
+    retried, recompiled, throttled = said("alloc_retries", "recompiled", "throttled", metrics=metrics, ranks=ranks)
+    assert "tried again 3 times" in retried and "2 frames were compiled" in recompiled
+    assert throttled.endswith("(hw_slowdown, sw_power_cap)")
+    assert "no cause known" in said("throttled", ranks=[{}])[0]
+
+
+def test_the_most_frequent_reasons_of_graph_breaks_are_said():
+    reasons = {"a": 1, "b": 4, "c": 2, "d": 3}
+    (found,) = said("graph_breaks", metrics={}, ranks=[{"compile": {"graph_break_reasons": reasons}}])
+    assert found.startswith("graph_breaks: some places") and found.endswith(": b (4 ×); d (3 ×); c (2 ×)")
+    for compiled in ({"compile": {}}, {}):
+        (found,) = said("graph_breaks", metrics={"num_graph_breaks": 2}, ranks=[compiled])
+        assert "2 places" in found and found.endswith("eager code runs")
+
+
+@pytest.mark.parametrize("missing", ["step_time_p10_s", "step_time_median_s", "step_time_p90_s"])
+def test_a_spread_is_only_said_where_all_of_it_is_known(missing):
+    metrics = {"step_time_p10_s": 0.09, "step_time_median_s": 0.1, "step_time_p90_s": 0.12} | {missing: None}
+    assert said("unstable", metrics=metrics) == ["unstable: its steps differ in time by more than 5 %, or drift"]
+
+
+def test_a_flag_of_the_plan_is_explained_before_there_is_a_record():
+    row = make_row(make_cell(), flags=["unverified:function", "throttled", "graph_breaks"])
+    assert len(explained(row)) == 3
+
+
 @pytest.mark.parametrize("flag", sorted(MEANINGS))
 def test_a_mark_is_explained_where_nothing_more_is_known(flag):
     (found,) = said(flag, metrics={}, checks={}, ranks=[])
