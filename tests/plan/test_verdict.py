@@ -49,6 +49,30 @@ def test_what_is_drawn_by_a_seed_is_predicted_by_it(lengths, others):
     assert (len(times) > 1) is others
 
 
+@pytest.mark.parametrize(
+    ("axes", "leaves"),
+    [
+        ({"precision": "fp32"}, {}),
+        ({"activation_checkpointing": "full"}, {}),
+        ({"optimizer": "sgd"}, {}),
+        ({}, {"attention": "explicit"}),
+        ({}, {"memory_limit_gib": 1.0}),
+    ],
+)
+def test_cells_of_other_work_are_predicted_apart(axes, leaves):
+    preflight = Preflight(H200, (), False, 2)
+    usual = make_cell(model="llama2-7b", workload="lora")
+    other = make_cell(model="llama2-7b", workload="lora", leaves=leaves, **axes)
+    assert preflight.predicted(usual) == preflight.predicted(usual) != preflight.predicted(other)
+
+
+def test_more_steps_draw_other_lengths():
+    preflight = Preflight(H200, (), False, 2)
+    cell = make_cell(model="llama2-7b", workload="lora", leaves={"workload.lengths": "uniform"})
+    longer = replace(cell, config=replace(cell.config, measure=replace(cell.config.measure, steps=300)))
+    assert preflight.predicted(cell) != preflight.predicted(longer)
+
+
 def test_a_rule_decides_with_reason_and_evidence(rules):
     verdict = decide(make_cell(strategy="ddp"), rules=rules)
     assert (verdict.verdict, verdict.reason_code) == ("unsupported", "rule.no_ddp")
@@ -150,8 +174,11 @@ def test_a_large_model_is_not_tried_on_a_cpu():
     hours, twice = (float(one.reason.split("at least ")[1].split(" h on ")[0]) for one in (verdict, alone))
     least_s = cpu_time_s(make_cell(leaves=LARGE).config, typical_sizes(make_cell(leaves=LARGE)), 2)
     assert (hours, twice) == (pytest.approx(least_s / 3600, abs=0.05), pytest.approx(2 * hours, abs=0.2))
-    parity = decide(make_cell(leaves=LARGE, workload="parity"), replace(CPU, memory_bytes=2**42))
-    assert parity.reason_code != "skipped.devices"
+    hurried = {"timeout_s": 1e-6}
+    assert decide(make_cell(leaves=hurried), CPU).reason_code == "skipped.devices"
+    assert (
+        decide(make_cell(leaves=hurried, workload="parity"), CPU).verdict == "run"
+    )  # on a small scale, whatever it is of
     assert decide(make_cell(leaves={**LARGE, "timeout_s": 1e12}), replace(CPU, memory_bytes=2**42)).verdict == "run"
 
 
