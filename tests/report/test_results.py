@@ -1,6 +1,7 @@
 """Results and compatibility tables as data."""
 
 import io
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from benchrunner.report.compatibility import (
     KINDS,
     MARKS,
     Pair,
+    answer_of,
     compatibility_table,
     count_pairs,
     feature_matrix,
@@ -240,11 +242,49 @@ def test_pairs_that_no_cell_holds_are_listed():
     assert absent["mark"].tolist() == ["not_in_sweep"] and absent["reason"].tolist() == ["none"]
 
 
+def test_the_reason_of_a_pair_is_the_most_frequent_one_of_what_does_not_work():
+    """Cells that wait give none."""
+    found = [("oom", "oom.device"), ("failed", "failed.exception"), ("failed", "failed.exception"), ("ok", None)]
+    cells = [make_cell(leaves={"seed": seed}) for seed in range(6)]
+    rows = [make_row(cell, make_record(cell, *why, "r")) for cell, why in zip(cells, found, strict=False)]
+    waiting = [make_row(cell) for cell in cells[4:]]
+    frame = compatibility_table(count_pairs([*rows, *waiting]))
+    assert set(frame["reason"]) == {"failed.exception: r"}
+    assert frame["num_not_run"].tolist() == [2] * len(frame)
+    assert set(compatibility_table(count_pairs([rows[3], *waiting]))["reason"]) == {"none"}
+
+
+def test_a_matrix_has_a_mark_for_each_pair_of_values():
+    cells = [
+        make_cell(precision=precision, compile=name) for precision in ("bf16", "fp32") for name in ("eager", "inductor")
+    ]
+    rows = [make_row(cell, make_record(cell)) for cell in cells[:2]]
+    rows += [make_row(cells[2], make_record(cells[2], "oom", "oom.device", "r")), make_row(cells[3])]
+    (matrix,) = pair_matrices(rows, count_pairs(rows))
+    assert (matrix.title, matrix.corner) == ("precision × compile", "precision")
+    assert matrix.frame.to_dict("index") == {
+        "bf16": {"eager": "✓ 1/1", "inductor": "✓ 1/1"}, "fp32": {"eager": "OOM 1/1", "inductor": "– not run"},
+    }  # fmt: skip
+
+
+def test_a_search_speaks_for_its_probes_and_for_no_other_cell():
+    probe, other = (make_row(make_cell(leaves={"micro_batch_size": size})) for size in (1, 2))
+    probe = replace(probe, planned=replace(probe.planned, probe_of="a search"))
+    assert set(compatibility_table(count_pairs([probe, other]))["num_cells"]) == {1}
+
+
+def test_parity_that_did_not_end_has_no_answer():
+    cell = make_cell(workload="parity")
+    checks = {"parity": {"ok": True}}
+    assert answer_of(make_row(cell, make_record(cell, "oom", "oom.device", "r", checks=checks))) is None
+    assert answer_of(make_row(cell)) is None
+
+
 def test_matrices_leave_out_axes_that_do_not_vary():
     rows = make_rows()
     assert [matrix.title for matrix in pair_matrices(rows, count_pairs(rows))] == ["precision × compile"]
-    alone = [make_row(make_cell())]
-    assert pair_matrices(alone, count_pairs(alone)) == []
+    for alone in ([make_row(make_cell())], [make_row(make_cell(compile=name)) for name in ("eager", "inductor")]):
+        assert pair_matrices(alone, count_pairs(alone)) == []
 
 
 # --- numbers for people --------------------------------------------------------------------------------------------
