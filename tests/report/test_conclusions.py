@@ -1,4 +1,4 @@
-from benchrunner.report.conclusions import best_cells
+from benchrunner.report.conclusions import best_cells, broke
 from benchrunner.report.results import results_table
 from samples import make_cell, make_record, make_row
 
@@ -40,3 +40,14 @@ def test_a_group_is_named_once():
         "debug train: single · world 1, 100.0 tokens/s/device.",
         "Groups that are in the report, too: 1.",
     ]
+    assert len(best_cells(results_table(rows), 2)) == 2
+
+
+def test_what_broke_most_often_is_said_first_and_what_cannot_be_apart():
+    found = [("oom", "oom.device"), ("failed", "failed.exception"), ("failed", "failed.exception"), ("ok", None)]
+    cells = [make_cell(leaves={"seed": seed}) for seed in range(5)]
+    rows = [make_row(cell, make_record(cell, *why, "r")) for cell, why in zip(cells, found, strict=False)]
+    assert broke(results_table(rows)) == "3 of 4 cells: 2 failed (failed.exception), 1 oom (oom.device)."
+    assert broke(results_table(rows), most=1) == "3 of 4 cells: 2 failed (failed.exception) and 1 more reason."
+    ruled = make_row(cells[4], verdict="unsupported", code="rule.x", reason="r")
+    assert broke(results_table([*rows[3:], ruled])) == "Nothing that was run. What cannot be: 1 unsupported (rule.x)."
