@@ -44,10 +44,13 @@ def test_a_group_is_named_once():
 
 
 def test_what_broke_most_often_is_said_first_and_what_cannot_be_apart():
-    found = [("oom", "oom.device"), ("failed", "failed.exception"), ("failed", "failed.exception"), ("ok", None)]
-    cells = [make_cell(leaves={"seed": seed}) for seed in range(5)]
+    found = [("oom", "oom.device"), ("failed", "failed.exception"), ("failed", "failed.exception"),
+             ("timeout", "timeout.step"), ("ok", None)]  # fmt: skip
+    cells = [make_cell(leaves={"seed": seed}) for seed in range(6)]
     rows = [make_row(cell, make_record(cell, *why, "r")) for cell, why in zip(cells, found, strict=False)]
-    assert broke(results_table(rows)) == "3 of 4 cells: 2 failed (failed.exception), 1 oom (oom.device)."
-    assert broke(results_table(rows), most=1) == "3 of 4 cells: 2 failed (failed.exception) and 1 more reason."
-    ruled = make_row(cells[4], verdict="unsupported", code="rule.x", reason="r")
-    assert broke(results_table([*rows[3:], ruled])) == "Nothing that was run. What cannot be: 1 unsupported (rule.x)."
+    said, first = results_table(rows), "4 of 5 cells: 2 failed (failed.exception)"
+    assert broke(said) == f"{first}, 1 timeout (timeout.step), 1 oom (oom.device)."
+    assert broke(said, most=2) == f"{first}, 1 timeout (timeout.step) and 1 more reason."
+    assert broke(said, most=1) == f"{first} and 2 more reasons."
+    ruled = make_row(cells[5], verdict="unsupported", code="rule.x", reason="r")
+    assert broke(results_table([rows[4], ruled])) == "Nothing that was run. What cannot be: 1 unsupported (rule.x)."
