@@ -21,7 +21,7 @@ from benchrunner.report.compatibility import (
     pair_matrices,
 )
 from benchrunner.report.content import make_tables
-from benchrunner.report.results import results_table
+from benchrunner.report.results import reasons_table, results_table, varied_settings
 from benchrunner.report.row import NO_RECORD
 from benchrunner.report.shared_settings import constant_text
 from samples import H200, make_cell, make_record, make_row, make_rows
@@ -108,6 +108,22 @@ def test_settings_that_vary_are_columns_of_their_own():
     rows = [make_row(make_cell(leaves=leaves)) for leaves in ({"compile.mode": "default", "seed": 7}, {"seed": 7})]
     results = make_tables("t", rows, [], []).results
     assert results["config.compile.mode"].tolist() == ["default", "null"] and "config.seed" not in results
+
+
+def test_a_choice_that_is_no_axis_of_its_own_is_shown_by_its_name():
+    cells = [make_cell(workload=name) for name in ("train", "lora")]
+    rows = [make_row(replace(cell, overrides={"workload": cell.axes["workload"]})) for cell in cells]
+    assert varied_settings(rows)["config.workload"].tolist() == ["train", "lora"]
+
+
+def test_reasons_are_counted_in_order_of_appearance_with_the_first_sentence():
+    found = [("oom", "oom.device", "one"), ("ok", None, None), ("failed", "failed.exception", "two"),
+             ("oom", "oom.device", "three")]  # fmt: skip
+    rows = [make_row(make_cell(), make_record(make_cell(), *why)) for why in found]
+    assert reasons_table(results_table(rows)).to_dict("records") == [
+        {"status": "oom", "reason_code": "oom.device", "num_cells": 2, "reason": "one"},
+        {"status": "failed", "reason_code": "failed.exception", "num_cells": 1, "reason": "two"},
+    ]
 
 
 def test_where_a_cell_was_measured():
