@@ -116,6 +116,17 @@ def test_a_choice_that_is_no_axis_of_its_own_is_shown_by_its_name():
     assert varied_settings(rows)["config.workload"].tolist() == ["train", "lora"]
 
 
+def test_a_setting_of_the_hardware_is_shown_as_overrides_read_it():
+    rows = []
+    for flops in (1e12, 2e12):
+        cell = make_cell()
+        hardware = replace(cell.config.hardware, peak_flops={"bf16": flops})
+        config = replace(cell.config, hardware=hardware)
+        rows.append(make_row(replace(cell, config=config, overrides={"hardware.peak_flops.bf16": flops})))
+    found = varied_settings(rows)["config.hardware.peak_flops.bf16"]
+    assert [float(text) for text in found] == [1e12, 2e12]
+
+
 def test_reasons_are_counted_in_order_of_appearance_with_the_first_sentence():
     found = [("oom", "oom.device", "one"), ("ok", None, None), ("failed", "failed.exception", "two"),
              ("oom", "oom.device", "three")]  # fmt: skip
