@@ -23,7 +23,7 @@ from benchrunner.report.compatibility import (
 from benchrunner.report.content import make_tables
 from benchrunner.report.results import reasons_table, results_table, varied_settings
 from benchrunner.report.row import NO_RECORD
-from benchrunner.report.shared_settings import constant_text
+from benchrunner.report.shared_settings import constant_text, shared_settings, varying
 from samples import H200, make_cell, make_record, make_row, make_rows
 
 FROZEN = (
@@ -359,6 +359,23 @@ def test_nothing_in_common_is_not_said():
     assert make_tables("t", rows, [], []).summary == ["2 cells: 2 skipped."]
 
 
+def test_settings_in_common_are_said_once_and_where_they_are_read():
+    """A size that all rows share stands among the sizes; one that varies in a column."""
+    rows = [make_row(make_cell(leaves={"seed": 7, "seq_len": 64, "compile.mode": "default"}, compile="inductor"))]
+    eager = make_row(make_cell(leaves={"seed": 7, "seq_len": 64}))
+    rows.append(replace(eager, planned=replace(eager.planned, left_out=["compile.mode=default"])))
+    results = results_table(rows)
+    assert shared_settings(results) == ["seed=7", "compile.mode=default (where it is read)"]
+    assert "seq len 64" in constant_text(results)
+    assert shared_settings(results.drop(columns="left_out")) == ["seed=7"]
+    longer = make_row(make_cell(leaves={"seed": 7, "seq_len": 128}))
+    assert shared_settings(results_table([eager, longer])) == ["seed=7"]
+
+
+def test_a_number_that_some_rows_have_not_tells_rows_apart():
+    assert varying(pd.DataFrame({"a": [1, pd.NA], "b": [1, 1]}), ["a", "b"]) == ["a"]
+
+
 def test_rows_of_different_machines_are_told_apart():
     rows = [make_row(make_cell(), make_record(make_cell())), make_row(make_cell(), hardware=H200)]
     assert list(formatting.labels(results_table(rows)).columns) == ["hardware", "torch"]
@@ -413,6 +430,7 @@ def test_a_search_is_told_apart_from_its_probes_and_has_the_sizes_that_it_found(
     assert formatting.labels(waiting)["micro-batch"].tolist() == ["max", "best"]
     results = results_table([make_row(search, record), make_row(probe, make_record(probe))])
     assert results["micro_batch_size"].tolist() == [12, 12] and results["search"].tolist() == ["max", "none"]
+    assert "batch" not in constant_text(results) and "seq len 128" in constant_text(results)
     assert formatting.labels(results)["micro-batch"].tolist() == ["max = 12", "12"]
     assert len(formatting.measured_table(results)) == 1
     assert formatting.searches_table(results)["found"].tolist() == ["max = 12 (probes: 12 ok)"]
