@@ -381,6 +381,50 @@ def test_rows_of_different_machines_are_told_apart():
     assert list(formatting.labels(results_table(rows)).columns) == ["hardware", "torch"]
 
 
+def test_settings_leave_out_what_columns_show_and_what_is_the_same_unsaid():
+    """Devices are the world where there is one node; where there are several they are not."""
+    cells = [
+        make_cell(8, strategy="ddp", leaves={"devices": 2, "seed": 7}),
+        make_cell(8, strategy="ddp", leaves={"devices": 4, "seq_len": 128, "micro_batch_size": 1, "seed": 8}),
+    ]
+    results = results_table([make_row(cell) for cell in cells])
+    assert formatting.labels(results)["settings"].tolist() == ["seed=7", "seed=8"]
+    for several in (results.assign(nodes=[1, 2]), results.drop(columns="nodes")):
+        assert formatting.labels(several)["settings"].tolist() == ["devices=2 seed=7", "devices=4 seed=8"]
+
+
+def test_predictions_alone_are_shown_with_what_they_say():
+    cells = [make_cell(strategy=name, leaves={"predict.name": "only"}) for name in ("single", "ddp", "fsdp_stage3")]
+    rows = [make_row(cell, verdict="skipped", code="skipped.predict_only", reason="r") for cell in cells]
+    for row, seconds in zip(rows[:2], (0.0123456, 2.0), strict=True):
+        predicted = {"method": "analytic", "peak_memory_bytes": 3 * 2**29, "step_time_s": seconds}
+        object.__setattr__(row.planned, "predicted", predicted)
+    shown = formatting.predicted_table(results_table(rows))
+    assert shown["peak GiB"].tolist() == ["1.50", "1.50", "–"]
+    assert shown["step ms"].tolist() == ["12.3", "2,000", "–"]
+    assert shown["predicted by"].tolist() == ["analytic", "analytic", "none"]
+
+
+def test_a_number_that_one_row_has_not_is_a_dash():
+    cells = [make_cell(), make_cell(strategy="ddp")]
+    rows = [
+        make_row(cell, make_record(cell, metrics={"mfu": mfu, "step_time_median_s": 0.1}))
+        for cell, mfu in zip(cells, (0.4, None), strict=True)
+    ]
+    assert formatting.measured_table(results_table(rows))["MFU %"].tolist() == ["40.0", "–"]
+    assert formatting.as_text(pd.DataFrame({"num_cells": [1, None]}, dtype="Int64")).to_dict("list") == {
+        "cells": ["1", "–"]
+    }
+
+
+def test_parity_without_a_tolerance_says_so_and_what_is_no_parity_has_none():
+    parity = make_cell(workload="parity")
+    metrics = {"parity_gradient_error": 0.01}
+    rows = [make_row(parity, make_record(parity, metrics=metrics)), make_row(make_cell(), make_record(make_cell()))]
+    shown = formatting.measured_table(results_table(rows))
+    assert shown["tolerance"].tolist() == ["none measured yet", "–"]
+
+
 def test_a_single_cell_has_a_label():
     assert list(formatting.labels(results_table([make_row(make_cell())])).columns) == ["model"]
 
