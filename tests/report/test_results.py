@@ -405,6 +405,14 @@ def test_predictions_alone_are_shown_with_what_they_say():
     assert shown["predicted by"].tolist() == ["analytic", "analytic", "none"]
 
 
+def test_a_global_batch_that_follows_from_the_micro_batch_is_no_column():
+    one, two, more = (make_row(make_cell(leaves=leaves)) for leaves in (
+        {"micro_batch_size": 1}, {"micro_batch_size": 2}, {"micro_batch_size": 1, "global_batch_size": 4},
+    ))  # fmt: skip
+    assert list(formatting.labels(results_table([one, two])).columns) == ["micro-batch"]
+    assert "global batch" in formatting.labels(results_table([one, more])).columns
+
+
 def test_a_number_that_one_row_has_not_is_a_dash():
     cells = [make_cell(), make_cell(strategy="ddp")]
     rows = [
@@ -471,7 +479,7 @@ def test_a_search_is_told_apart_from_its_probes_and_has_the_sizes_that_it_found(
     record = make_record(search, reason="max = 12 (probes: 12 ok)", attempt=0, metrics={}, evidence=found)
     waiting = results_table([make_row(search), make_row(make_cell(leaves={"micro_batch_size": "best"}))])
     assert waiting["micro_batch_size"].isna().all()
-    assert formatting.labels(waiting)["micro-batch"].tolist() == ["max", "best"]
+    assert formatting.labels(waiting).to_dict("list") == {"micro-batch": ["max", "best"]}
     results = results_table([make_row(search, record), make_row(probe, make_record(probe))])
     assert results["micro_batch_size"].tolist() == [12, 12] and results["search"].tolist() == ["max", "none"]
     assert "batch" not in constant_text(results) and "seq len 128" in constant_text(results)
