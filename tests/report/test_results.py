@@ -137,6 +137,12 @@ def test_reasons_are_counted_in_order_of_appearance_with_the_first_sentence():
     ]
 
 
+def test_parameters_that_were_counted_stand_before_those_of_arithmetic():
+    cell = make_cell()
+    results = results_table([make_row(cell, make_record(cell, num_parameters=11, num_trainable_parameters=7))])
+    assert (results["num_parameters"][0], results["num_trainable_parameters"][0]) == (11, 7)
+
+
 def test_where_a_cell_was_measured():
     cell = make_cell()
     record = make_record(cell, attempt=2, phases_s={"build": 1.5}, environment={"git": {"commit": "abc"}})
