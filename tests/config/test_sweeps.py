@@ -74,6 +74,15 @@ def test_what_people_write_in_sweep_files(tmp_path, text, message):
         expand([], multirun=False, sweep_file=path)
 
 
+def test_an_override_of_a_setting_takes_the_place_of_a_rows_own(tmp_path):
+    """One of an axis narrows the rows; a setting makes no other cell, so that none of them is left out."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("sweep: {include: [{seed: 1, measure.steps: 24}, {seed: 2}]}")
+    rows = expand(["measure.steps=2"], multirun=False, sweep_file=path).rows
+    assert [(row.overrides["seed"], row.overrides["measure.steps"]) for row in rows] == [(1, 2), (2, 2)]
+    assert [row.overrides["seed"] for row in expand(["seed=2"], multirun=False, sweep_file=path).rows] == [2]
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_header_names_purpose_cells_and_device_time(path):
     text = path.read_text()

@@ -43,6 +43,18 @@ def test_a_sweep_file_from_anywhere_is_planned(bench, tmp_path):
     assert (code, len(json.loads(out)["cells"])) == (0, 2)
 
 
+def test_a_document_holds_the_verdicts_that_are_asked_for(bench):
+    words = ["-m", "--json", "hardware=cpu", "precision=bf16,fp8"]
+    chosen = json.loads(bench("plan", *words, "--only", "unsupported")[1])["cells"]
+    assert [cell["axes"]["precision"] for cell in chosen] == ["fp8"]
+    assert len(json.loads(bench("plan", *words)[1])["cells"]) == 2
+
+
+@pytest.mark.parametrize("flags", [["--json"], ["--only", "run"]])
+def test_an_explanation_is_of_one_cell_in_sentences(refused, flags):
+    refused(["plan", "--explain", "1", *flags], f"{flags[0]} asks for something else")
+
+
 def test_a_wrong_override_is_refused(refused):
     refused(["plan", "strategy=dpp"], r"did you mean ddp\?")
 

@@ -3,6 +3,7 @@
 import json
 import re
 from argparse import Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchrunner.cli.command import EXIT_OK, JSON, ONLY, Command, Example, Flag
@@ -30,10 +31,14 @@ def plan(arguments: Namespace) -> int:
         return _maximise(arguments)
     if arguments.within:
         raise UsageError("--within belongs to --maximise; memory_limit_gib=80 plans for a smaller card")
+    if arguments.explain and (other := next((flag for flag in ("json", "only") if getattr(arguments, flag)), None)):
+        raise UsageError(
+            f"--explain is of one cell, in sentences, and --{other} asks for something else: one at a time"
+        )
     only = _verdicts(arguments.only)
     made = plan_overrides(arguments, launch=False)
     if arguments.json:
-        _print_json(made)
+        _print_json(replace(made, cells=[one for one in made.cells if one.verdict in only]))
     elif arguments.explain:
         from benchrunner.plan.explain import explain, find_cell
         from benchrunner.report.terminal import print_explanation
@@ -49,8 +54,6 @@ def plan(arguments: Namespace) -> int:
 
 def _maximise(arguments: Namespace) -> int:
     """Rank strategy × checkpointing × micro-batch, or what the overrides vary, by what is predicted."""
-    from dataclasses import replace
-
     from benchrunner.plan.explain import rank
     from benchrunner.report.terminal import print_plan
 

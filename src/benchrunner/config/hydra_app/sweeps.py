@@ -16,7 +16,7 @@ from benchrunner.config.hydra_app.overrides import Assignment, check_option, par
 from benchrunner.config.matrix import Matrix
 from benchrunner.config.synonyms import option_hint
 from benchrunner.core import paths
-from benchrunner.core.axes import GROUPS
+from benchrunner.core.axes import GROUPS, NOT_IDENTITY, OF_A_PREDICTION
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError, did_you_mean
 
@@ -202,10 +202,14 @@ def matrices_of(
     return included if entries and not params_of(master) else [product, *included]
 
 
+SETTINGS = NOT_IDENTITY - OF_A_PREDICTION
+"""Keys of which no cell is another one."""
+
+
 def _included(
     loader: ConfigLoader, entries: Sequence[Mapping[str, Any]], given: Mapping[str, Assignment]
 ) -> Iterator[Matrix]:
-    """The product of each entry, narrowed by the overrides that were given."""
+    """The product of each entry, narrowed by the overrides that were given; a setting of theirs takes its place."""
     for number, entry in enumerate(entries):
         lines = [f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in entry.items()]
         axes = {
@@ -213,9 +217,9 @@ def _included(
             for assignment in read_overrides(loader, parse_overrides(loader, lines)).values()
         }
         for assignment in given.values():
-            if assignment.key in axes:
+            if assignment.key in axes and assignment.key.partition(".")[0] not in SETTINGS:
                 axes[assignment.key] = tuple(value for value in axes[assignment.key] if value in assignment.values)
-            elif assignment.is_sweep:
+            elif assignment.is_sweep or assignment.key in axes:
                 axes[assignment.key] = assignment.values
         if all(axes.values()):
             yield Matrix(axes=axes, place=f"sweep.include[{number}]")
