@@ -25,6 +25,11 @@ def test_a_mark_says_what_the_record_knows_of_it():
     assert "the rule nf4_train" in found[3]
 
 
+def test_a_tight_cell_says_what_its_allocator_needs_where_that_was_replayed():
+    replayed, summed = (said("memory_tight", predicted=one)[0] for one in ({"least_memory_bytes": 142 * 2**30}, {}))
+    assert "the 142 GiB that its allocator cannot do without" in replayed and "its predicted peak is near" in summed
+
+
 def test_a_mark_says_how_often_and_why():
     metrics = {"num_alloc_retries": 3, "num_recompiles": 2}
     ranks = [{"clock_event_reasons": ["sw_power_cap"]}, {"clock_event_reasons": ["hw_slowdown", "sw_power_cap"]}]

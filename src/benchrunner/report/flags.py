@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchrunner.core.text import single_line
+from benchrunner.report import formatting
 from benchrunner.report.row import Row
 
 MOST_REASONS = 3
@@ -64,7 +65,13 @@ def _unverified(check: str, row: Row) -> str:
 
 
 def _tight(_: str, row: Row) -> str:
-    return "its predicted peak is near the device's memory or above it"
+    predicted = (row.record.predicted if row.record else None) or {}
+    least = predicted.get("least_memory_bytes")
+    if not least:
+        return "its predicted peak is near the device's memory or above it"
+    return (
+        f"the {formatting.gib(least)} GiB that its allocator cannot do without are near the device's memory or above it"
+    )
 
 
 MEANINGS: dict[str, Callable[[str, Row], str]] = {

@@ -12,6 +12,7 @@ from benchrunner.core.text import indented_line, single_line
 from benchrunner.plan.doctor import Diagnosis
 from benchrunner.plan.explain import Explanation
 from benchrunner.plan.plan import Plan, PlannedCell
+from benchrunner.plan.predict import Prediction
 from benchrunner.report import formatting
 from benchrunner.report.conclusions import best_cells
 from benchrunner.report.content import Tables
@@ -121,8 +122,22 @@ def print_explanation(planned: PlannedCell, found: Explanation) -> None:
     _print_section("What the formula computes", _terms(["term", "value"], parts, width))
     capacity = formatting.gib(predicted.get("capacity_bytes"))
     fit = str(predicted.get("fit") or "unknown").replace("_", " ")
-    _print([f"predicted by {predicted.get('method')}: {peak_text(predicted)} GiB of {capacity} GiB: {fit}"])
+    said = (
+        f"predicted by {predicted.get('method')}: {peak_text(predicted)} GiB of {capacity} GiB{_allocators(predicted)}"
+    )
+    _print(textwrap.wrap(f"{said}: {fit}", width))
     _print(textwrap.wrap(predicted.get("note", ""), width))
+
+
+def _allocators(predicted: Prediction) -> str:
+    """What a replay of the allocator says beside the peak."""
+    if "least_memory_bytes" not in predicted:
+        return ""
+    least, reserved = (
+        formatting.gib(predicted["least_memory_bytes"]),
+        formatting.gib(predicted["reserved_memory_bytes"]),
+    )
+    return f"; the allocator takes {reserved} GiB for it, {least} at least"
 
 
 def _part(name: str, value: float) -> tuple[str, str]:

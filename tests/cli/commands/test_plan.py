@@ -84,6 +84,16 @@ def test_one_cell_is_explained(bench):
     assert (code, out) == (1, "") and "predict=analytic" in err
 
 
+def test_an_explanation_says_what_the_allocator_takes_beside_the_peak(bench, monkeypatch):
+    answer = {"peak_memory_bytes": 131 * 2**30, "reserved_memory_bytes": 142 * 2**30, "least_memory_bytes": 141 * 2**30}
+    monkeypatch.setattr(
+        "benchrunner.launch.dry_runs.dry_run", lambda asked, *_: [answer | {"phase": "loss"} for _ in asked]
+    )
+    _, out, _, _ = bench("plan", H200, "model=llama2-7b", "predict=dry_run", "--explain", "1")
+    assert "131 ± 3% GiB of 140 GiB; the allocator takes 142 GiB for it, 141 at least: tight" in out.replace("\n", " ")
+    assert "allocator takes" not in bench("plan", H200, "model=llama2-7b", "--explain", "1")[1]
+
+
 def test_the_best_settings_that_fit_are_ranked(bench):
     code, out, _, _ = bench(
         "plan", H200, "model=llama2-7b", "micro_batch_size=1,2", "--maximise", "tokens/s", "--within", "80GiB"
