@@ -95,11 +95,9 @@ class CachingAllocator:
     def _give_back(self) -> None:
         """Every segment that is free as a whole."""
         for free in self._free.values():
-            whole = [(size, number) for size, number in free if self._pieces[number].is_whole]
-            free[:] = [entry for entry in free if entry not in whole]
-            for size, number in whole:
-                del self._pieces[number]
-                self.reserved -= size
+            whole = [number for _, number in free if self._pieces[number].is_whole]
+            self.reserved -= sum(self._pieces.pop(number).size for number in whole)
+            free[:] = [entry for entry in free if entry[1] in self._pieces]
 
     def _new(self, size: int, small: bool) -> _Piece:
         self._count += 1

@@ -31,10 +31,8 @@ def plan(arguments: Namespace) -> int:
         return _maximise(arguments)
     if arguments.within:
         raise UsageError("--within belongs to --maximise; memory_limit_gib=80 plans for a smaller card")
-    if arguments.explain and (other := next((flag for flag in ("json", "only") if getattr(arguments, flag)), None)):
-        raise UsageError(
-            f"--explain is of one cell, in sentences, and --{other} asks for something else: one at a time"
-        )
+    if arguments.explain:
+        _refuse_beside(arguments, "--explain is of one cell, in sentences", "json", "only")
     only = _verdicts(arguments.only)
     made = plan_overrides(arguments, launch=False)
     if arguments.json:
@@ -52,13 +50,17 @@ def plan(arguments: Namespace) -> int:
     return EXIT_OK
 
 
+def _refuse_beside(arguments: Namespace, what: str, *others: str) -> None:
+    if other := next((flag for flag in others if getattr(arguments, flag)), None):
+        raise UsageError(f"{what}, and --{other} asks for something else: one at a time")
+
+
 def _maximise(arguments: Namespace) -> int:
     """Rank strategy × checkpointing × micro-batch, or what the overrides vary, by what is predicted."""
     from benchrunner.plan.explain import rank
     from benchrunner.report.terminal import print_plan
 
-    if other := next((flag for flag in ("explain", "only") if getattr(arguments, flag)), None):
-        raise UsageError(f"--maximise ranks cells, and --{other} asks for something else: one at a time")
+    _refuse_beside(arguments, "--maximise ranks cells", "explain", "only")
     named = {override.partition("=")[0].lstrip("+") for override in arguments.overrides}
     searched = [f"{key}={values}" for key, values in SEARCHED.items() if key not in named]
     if arguments.within and "memory_limit_gib" in named:
