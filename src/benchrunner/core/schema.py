@@ -177,6 +177,11 @@ class CompileConfig:
     cache: str = setting("cold", choices=("cold", "shared"))
     """cold: an empty cache directory a cell, so that compile time is comparable | shared: one for all"""
 
+    @property
+    def replays_graphs(self) -> bool:
+        """Whether CUDA graphs are captured, and replayed in all later steps."""
+        return self.name != "eager" and self.mode in ("reduce-overhead", "max-autotune")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointingConfig:

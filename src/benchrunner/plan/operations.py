@@ -69,7 +69,7 @@ def step_operations(config: Config, sizes: Sizes, lengths: Lengths) -> float:
 
 def decode_operations(config: Config, sizes: Sizes) -> float:
     """Operations of one token of a generation."""
-    if _is_captured(config) and config.compile.scope == "model":
+    if config.compile.replays_graphs and config.compile.scope == "model":
         return CAPTURED_GRAPH + (0.0 if config.generate.unit == "token" else SAMPLING)
     cached = 2.0 if config.compile.name == "eager" else 0.0
     blocks = config.model.num_layers * (_forward(config, sizes) + cached)
@@ -96,7 +96,7 @@ def _forward(config: Config, sizes: Sizes) -> float:
 def _issued(config: Config) -> float:
     """What is issued for a block in a forward pass, FSDP's part apart."""
     precision = config.precision.name
-    if _is_captured(config):
+    if config.compile.replays_graphs:
         return CAPTURED_GRAPH
     if _is_compiled(config):
         trains = config.workload.name in arithmetic.GRADIENT_WORKLOADS
@@ -145,8 +145,3 @@ def _num_tensors(config: Config) -> int:
 
 def _is_compiled(config: Config) -> bool:
     return config.compile.name != "eager"
-
-
-def _is_captured(config: Config) -> bool:
-    """Whether replayed CUDA graphs are what the host issues."""
-    return _is_compiled(config) and config.compile.mode in ("reduce-overhead", "max-autotune")

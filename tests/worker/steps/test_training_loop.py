@@ -56,3 +56,30 @@ def test_the_clipped_gradient_has_the_norm_asked_for_whatever_the_loss_scale(pre
 def test_a_gradient_below_the_norm_is_left_alone(precision):
     free = update_of_one_step(f"precision={precision}")
     assert torch.equal(update_of_one_step(f"precision={precision}", "optimizer.clip_norm=1000"), free)
+
+
+TWO_MICRO_BATCHES = ("micro_batch_size=1", "global_batch_size=2")
+REPLAYED = ("compile=inductor", "compile.mode=reduce-overhead")
+
+
+def gradients(*words, overwritten):
+    """Of one step's micro-batches, summed; of a model that is compiled nowhere, whatever the words say.
+
+    `overwritten`: a backward pass writes its gradients where the one before it has, as the replay of a CUDA graph does.
+    """
+    loop = TrainingLoop(
+        make_context(make_cell(*SMALL, *TWO_MICRO_BATCHES, *words)), build(make_context(make_cell(*SMALL)))
+    )
+    parameters = list(loop.built.decoder.parameters())
+    for parameter in parameters if overwritten else ():
+        place = torch.zeros_like(parameter)
+        parameter.register_hook(lambda new, place=place: place.copy_(new).detach())
+    loop.prepare(range(1))
+    loop.backward(0)
+    return torch.nn.utils.parameters_to_vector(parameter.grad for parameter in parameters)
+
+
+def test_gradients_that_the_next_replay_of_a_graph_overwrites_are_summed():
+    true = gradients(overwritten=False)
+    assert not torch.equal(gradients(overwritten=True), true), "nothing was overwritten"
+    assert torch.equal(gradients(*REPLAYED, overwritten=True), true)

@@ -103,8 +103,7 @@ def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) 
 
 def _captures_graphs(context: Context) -> bool:
     """Whether the first steps capture CUDA graphs, which the others replay."""
-    graphs = context.cell.config.compile.mode in ("reduce-overhead", "max-autotune")
-    return graphs and context.device.type == "cuda"
+    return context.cell.config.compile.replays_graphs and context.device.type == "cuda"
 
 
 def _compile_block(before: compile.CompileStats, after: compile.CompileStats) -> CompileCounters:

@@ -99,6 +99,8 @@ class TrainingLoop:
             with nullcontext() if len(batches) == 1 else self.built.gradient_sync(sync):
                 loss = self._micro_step(batch, share, after_forward)
             total = loss if total is None else total + loss
+            if micro == 0 and len(batches) > 1 and self._cell.config.compile.replays_graphs:
+                self._keep_gradients()
         assert total is not None
         return total
 
@@ -115,6 +117,12 @@ class TrainingLoop:
         self.built.backward(self._scaler.scale(loss))
         kept: torch.Tensor = loss.detach().clone()  # the next replay of a CUDA graph overwrites its output
         return kept
+
+    def _keep_gradients(self) -> None:
+        """Copy the first gradients, to which the others are added: the next replay of a CUDA graph overwrites them."""
+        for parameter in self.built.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.clone()
 
     def loss_scale(self) -> float:
         """What gradients are multiplied with at present."""

@@ -197,9 +197,8 @@ def _unpackings(facts: Facts) -> tuple[bool, str, str]:
 
     CUDA graphs replay without a call.
     """
-    profile, mode = facts.probes.profile, str(facts.cell.config.compile.mode)
-    is_replayed = facts.cell.axes["compile"] != "eager" and mode in ("reduce-overhead", "max-autotune")
-    if profile is None or (is_replayed and not profile.num_unpacked):
+    profile = facts.probes.profile
+    if profile is None or (facts.cell.config.compile.replays_graphs and not profile.num_unpacked):
         return True, "", ""
     least = len(packed_linears(facts.built.decoder)) * facts.probes.num_micro_steps
     wish = f", packed weights read {least} times at least in a step"
