@@ -84,6 +84,12 @@ def test_memory_is_that_of_the_worst_rank(cell):
     assert headline(cell, [make_rank(), larger], PEAKS)["peak_memory_allocated_bytes"] == 15
 
 
+def test_an_allocated_peak_that_no_step_showed_is_not_given(cell):
+    found = headline(cell, [make_rank(memory=MEMORY | {"scope": "replay"})] * 2, PEAKS)
+    allocated = ("peak_memory_allocated_bytes", "run_peak_memory_allocated_bytes", "steps_peak_memory_allocated_bytes")
+    assert [found[name] for name in (*allocated, "peak_memory_reserved_bytes")] == [None, None, None, 20]
+
+
 def test_energy_is_null_unless_every_rank_has_it(cell):
     known, unknown = make_rank(energy_j=30.0), make_rank(energy_j=None)
     assert headline(cell, [known, known], PEAKS)["energy_j_per_step"] == 20.0

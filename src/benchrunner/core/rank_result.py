@@ -48,7 +48,7 @@ class Memory(TypedDict):
     num_ooms: NotRequired[int | None]
     nvml_used_bytes: NotRequired[int | None]
     scope: NotRequired[str]
-    """window | capture | process"""
+    """window | capture | replay | process"""
 
 
 class MemoryCap(TypedDict):

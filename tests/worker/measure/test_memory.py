@@ -42,6 +42,11 @@ def test_building_counts_for_the_run_and_warming_up_where_graphs_are_captured(al
     assert block["num_alloc_retries"] == 1
 
 
+def test_graphs_that_are_captured_before_there_is_an_optimizer_state_leave_no_peak(allocate):
+    assert MemoryMeter(torch.device("cuda"), captures=True, unseen=True).read()["scope"] == "replay"
+    assert MemoryMeter(torch.device("cuda"), unseen=True).read()["scope"] == "window"
+
+
 def test_a_processor_s_peaks_are_the_process_s():
     meter = MemoryMeter(torch.device("cpu"))
     meter.start_window()

@@ -5,6 +5,8 @@ import time
 import pytest
 
 from benchrunner.worker.faults.lying_loops import compile_something
+from benchrunner.worker.measure import window
+from benchrunner.worker.measure.memory import MemoryMeter
 from benchrunner.worker.measure.timer import HostTimer
 from benchrunner.worker.measure.window import Steps, measure
 from benchrunner.worker.validity.checks_data import fills
@@ -49,3 +51,19 @@ def test_the_window_has_a_clock_of_its_own(monkeypatch, told):
     context, steps = make_context(make_cell(*words)), Steps(prepare=list, run=lambda index: time.sleep(0.3))
     window = measure(context, steps)
     assert fills(sum(window["step_times_s"]), window["window_s"]) == (told == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "unseen"),
+    [
+        (("global_batch_size=4",), True),
+        ((), False),
+        (("workload=forward", "global_batch_size=4"), False),
+    ],
+)
+def test_of_several_micro_batches_a_training_step_captures_all_graphs_at_once(monkeypatch, words, unseen):
+    asked = []
+    monkeypatch.setattr(window, "MemoryMeter", lambda device, **said: asked.append(said) or MemoryMeter(device))
+    context = make_context(make_cell("micro_batch_size=2", *words))
+    measure(context, Steps(prepare=lambda steps: None, run=lambda step: None), warmup_steps=0, num_steps=1)
+    assert [said["unseen"] for said in asked] == [unseen]

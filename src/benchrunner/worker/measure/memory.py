@@ -14,11 +14,12 @@ class MemoryMeter:
 
     Made before the first step: what the build held for a moment (a tensor in fp32 before it is cast) counts for the run
     alone. With `captures` the window's peak starts there: the allocator sees CUDA graphs captured, but not replayed.
+    With `unseen` all are captured before the optimizer has its state: what they need beside it is never seen.
     """
 
-    def __init__(self, device: torch.device, *, captures: bool = False) -> None:
+    def __init__(self, device: torch.device, *, captures: bool = False, unseen: bool = False) -> None:
         self._device = device
-        self._captures = captures
+        self._captures, self._unseen = captures, unseen
         self._build, self._warm_up = _forget(device), NOTHING
 
     def start_window(self) -> None:
@@ -49,8 +50,13 @@ class MemoryMeter:
             "num_alloc_retries": stats.get("num_alloc_retries", 0),
             "num_ooms": stats.get("num_ooms", 0),
             "nvml_used_bytes": _driver_used_bytes(self._device),
-            "scope": "capture" if self._captures else "window",
+            "scope": self._scope(),
         }
+
+    def _scope(self) -> str:
+        if self._captures:
+            return "replay" if self._unseen else "capture"
+        return "window"
 
 
 def _larger(one: Peaks, other: Peaks) -> Peaks:

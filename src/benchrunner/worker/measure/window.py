@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from benchrunner.core import arithmetic
+from benchrunner.core.cell import Cell
 from benchrunner.core.rank_result import CompileCounters, RankResult
 from benchrunner.worker.axes import compile
 from benchrunner.worker.context import Context
@@ -35,7 +37,9 @@ def measure(
     warm-up. If it happens again, `compile.num_window_recompiles` says so.
     """
     options = context.cell.config.measure
-    meter = MemoryMeter(context.device, captures=_captures_graphs(context))
+    meter = MemoryMeter(
+        context.device, captures=_captures_graphs(context), unseen=_captures_in_first_step(context.cell)
+    )
     warmup = options.warmup_steps if warmup_steps is None else warmup_steps
     length = num_steps or options.steps
     first_step_s = _warm_up(context, steps, warmup)
@@ -104,6 +108,11 @@ def _window(context: Context, steps: Steps, indices: range, meter: MemoryMeter) 
 def _captures_graphs(context: Context) -> bool:
     """Whether the first steps capture CUDA graphs, which the others replay."""
     return context.cell.config.compile.replays_graphs and context.device.type == "cuda"
+
+
+def _captures_in_first_step(cell: Cell) -> bool:
+    """Whether the first optimizer step captures what it captures: a graph is, when it runs for the second time."""
+    return cell.axes["workload"] in arithmetic.GRADIENT_WORKLOADS and cell.sizes.accumulation_steps > 1
 
 
 def _compile_block(before: compile.CompileStats, after: compile.CompileStats) -> CompileCounters:
