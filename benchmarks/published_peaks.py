@@ -65,8 +65,10 @@ PAGES = (
     Page(
         "2026-11-21-h200-litgpt-tables",
         (
-            ("+sweeps=litgpt-forward compile=inductor,eager",),
-            ("+sweeps=litgpt-train workload.lengths=fixed compile=inductor,eager",),
+            ("+sweeps=litgpt-forward",),
+            ("+sweeps=litgpt-train",),
+            ("+sweeps=litgpt-forward", "+sweeps=litgpt-train"),
+            ("+sweeps=litgpt-generate",),
         ),
     ),
     Page(
@@ -80,10 +82,17 @@ PAGES = (
         ),
     ),
     Page("2026-11-29-h200-front-page", (("+sweeps=front-page",),)),
-    Page("2026-11-29-h200-llm-train-bench", (("+sweeps=llm-train-bench",), ("+sweeps=llm-train-bench-examples",))),
+    Page(
+        "2026-11-29-h200-llm-train-bench",
+        (*(("+sweeps=llm-train-bench",),) * 3, ("+sweeps=llm-train-bench-examples",)),
+    ),
     Page(
         "2026-11-30-h200-healthy-cells",
-        (("+sweeps=precision-matrix",), ("+sweeps=engine-matrix",), ("+sweeps=finetune-matrix",)),
+        tuple((f"+sweeps={name}-matrix",) for name in ["precision", "engine", "finetune"])
+        + tuple(
+            (f"+sweeps={name}-matrix",)
+            for name in ["engine", "precision", "finetune", "precision", "engine", "finetune"]
+        ),
     ),
 )
 
@@ -105,7 +114,7 @@ VALUES = {
 }
 """Field of a page → what it says of the cell, where that is no option's name."""
 
-MEASURED = ("step ms", "decode tokens/s")
+MEASURED = ("step ms", "decode tokens/s", "peak GiB")
 NUM_BEST = 3
 
 SIX = (

@@ -73,6 +73,10 @@ class Context:
         self.status.result = result
         self.phase("check")
 
+    def checking_s(self) -> float:
+        """Seconds in the phase `check`; 0 outside of it."""
+        return time.monotonic() - self._phase_started_s if self.status.phase == "check" else 0.0
+
     def beat(self) -> None:
         """Say that one more step was issued, so that the runner can tell slow from stuck."""
         self._heartbeat.beat()

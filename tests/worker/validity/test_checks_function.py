@@ -5,6 +5,8 @@ from contextlib import nullcontext
 import pytest
 
 from asking import SHORT, ask
+from benchrunner.worker.context import Context
+from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity import checks_function, function_tolerances, inquiry
 from benchrunner.worker.validity.checks_function import function
 
@@ -180,6 +182,41 @@ def test_a_step_that_is_too_long_is_asked_in_part():
 @pytest.mark.parametrize("kind", ["no_positions", "half_mlp", "stopped_keys", "scaled_loss", "undivided_loss"])
 def test_a_lie_fails_where_a_part_of_a_step_is_asked(kind):
     assert ask(function, kind, *LONG, step_s=20.0).ok is False
+
+
+def passes(monkeypatch, *words, spent_s=0.0, **more):
+    """Micro-batches that the check sent through the model, question by question, and its note."""
+    asked = []
+    answer = TrainingLoop.ask
+    monkeypatch.setattr(
+        TrainingLoop,
+        "ask",
+        lambda loop, step, batches, weight: asked.append(len(batches)) or answer(loop, step, batches, weight),
+    )
+    monkeypatch.setattr(Context, "checking_s", lambda context: spent_s)
+    found = ask(function, None, "precision=bf16", *words, **more)
+    assert found.ok is True
+    return asked, found.note
+
+
+def test_that_all_micro_batches_count_is_asked_once(monkeypatch):
+    assert passes(monkeypatch, "global_batch_size=16")[0] == [8, 2, 2, 2]
+    assert passes(monkeypatch, ACCUMULATED)[0][-3:] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "step_s", "spent_s", "asked"),
+    [
+        ((), 1.0, 0.0, [1, 1, 1]),
+        ((), 1.0, 3.5, [1]),  # one pass and those of the check `optimizer` do not fit
+        ((), 4.0, 4.5, [1]),  # what cannot be asked in part is asked whatever is left
+        (("global_batch_size=16",), 1.0, 3.5, [8, 2, 2, 2]),
+        (("global_batch_size=16",), 2.0, 3.5, [2, 2, 2]),  # nor is there room for a whole step
+        ((), 0.01, 60.0, [1, 1, 1]),  # a slow machine's small steps
+    ],
+)
+def test_what_others_have_spent_is_not_there(monkeypatch, words, step_s, spent_s, asked):
+    assert passes(monkeypatch, *words, step_s=step_s, spent_s=spent_s)[0] == asked
 
 
 def test_dropout_in_a_graph_is_a_reason_to_abstain():

@@ -51,6 +51,6 @@ def test_a_gradient_where_there_should_be_none_is_explained_by_no_rounding(monke
     monkeypatch.setattr(inquiry, "_moved_by_rounding", lambda *asked: {})  # what is 0 stays so, however it is rounded
     facts = SimpleNamespace(exchange=SimpleNamespace(most=lambda *values: values))
     limits = FunctionErrors(gradient=0.1)
-    asked = inquiry.Inquiry(facts=facts, loop=None, formulas=None, limits=limits, num_steps=1, num_micro=1)
+    asked = inquiry.Inquiry(facts=facts, loop=None, formulas=None, limits=limits, num_micro=1)
     parts = {"blocks.0.attention.qkv.lora_a (query)": (inquiry.MOST_ERROR, inquiry.MOST_ERROR, 64)}
     assert asked._unexplained(None, parts) == parts

@@ -36,11 +36,11 @@ def function(facts: Facts) -> Finding:
         return unknown("the budget has no room for a step")
     if foreign := _foreign_names(facts):
         return Finding(ok=False, expected="the parameters of the model family", observed=foreign)
-    answers = _answers(facts, num_steps, num_micro)
+    answers = _answers(facts, num_micro)
     return unknown("this workload has nothing that can be asked") if answers is None else _finding(facts, answers)
 
 
-def _answers(facts: Facts, num_steps: int, num_micro: int) -> Answers | None:
+def _answers(facts: Facts, num_micro: int) -> Answers | None:
     formulas = _formulas(facts)
     with louder(facts.built, facts.cell, facts.exchange):
         if facts.loop is not None:
@@ -49,7 +49,6 @@ def _answers(facts: Facts, num_steps: int, num_micro: int) -> Answers | None:
                 loop=facts.loop,
                 formulas=formulas,
                 limits=_limits(facts),
-                num_steps=num_steps,
                 num_micro=num_micro,
             ).run()
         judge = Judge(formulas=formulas, source=weights_of(facts.built))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchrunner.core.schema import OptimizerConfig
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
-from benchrunner.worker.validity.questions import STEP, affordable
+from benchrunner.worker.validity.questions import JUDGED_STEPS, STEP, affordable, affordable_micro_steps
 from benchrunner.worker.validity.sampling import floating_parameters, local, sample
 
 TOLERANCE = 5e-4
@@ -26,8 +26,6 @@ VISIBLE = 4.0
 """An update shows where it is so many times the parameter's spacing."""
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
 """Adam's decay rates of its moments and what keeps it from dividing by zero (arXiv:1412.6980)."""
-JUDGED_STEPS = 2
-"""One after the other: an update every second step is found out."""
 MOST_STEPS = 8
 """Tried until one is not skipped: each that overflows halves the loss scale."""
 CLIP_EPSILON = 1e-6
@@ -80,12 +78,11 @@ def optimizer(facts: Facts) -> Finding:
         return unknown("this workload does not train")
     if name not in RULES:
         return unknown(f"the rule of optimizer={name} is not known here")
-    num_steps, num_micro = affordable(facts, JUDGED_STEPS)
-    if num_steps < 1:
+    if affordable(facts, JUDGED_STEPS)[0] < 1:
         return unknown("the budget has no room for a step")
     judged: list[Errors] = []
-    for _ in range(min(num_steps, MOST_STEPS)):
-        loop.gradients_of_own_data(STEP, num_micro)
+    for _ in range(min(max(1, affordable_micro_steps(facts)), MOST_STEPS)):
+        loop.gradients_of_own_data(STEP, 1)
         before = _sampled(facts, loop)
         loop.apply()
         if before is not None:

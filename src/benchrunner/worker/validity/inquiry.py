@@ -18,7 +18,15 @@ from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Facts
 from benchrunner.worker.validity.function_tolerances import FunctionErrors
 from benchrunner.worker.validity.gathering import gradients_of, weights_of
-from benchrunner.worker.validity.questions import STEP, Asked, budget_s, early, late
+from benchrunner.worker.validity.questions import (
+    JUDGED_STEPS,
+    STEP,
+    Asked,
+    affordable_micro_steps,
+    budget_s,
+    early,
+    late,
+)
 from benchrunner.worker.validity.reference import Formulas, Question, gradients, losses
 from benchrunner.worker.validity.rounding import Rounded, unit_roundoff
 from benchrunner.worker.validity.sampling import local
@@ -33,6 +41,8 @@ FEW_PARTS = 8
 """Of fewer a median is less sure."""
 Parts = dict[str, tuple[float, float, int]]
 """Part of a parameter → relative error of its gradient, error of its projection, elements."""
+MOST_FEW = 2
+"""Micro-batches of a question that does not ask whether all of them count."""
 MOST_TRIES = 10
 MOST_ERROR = 1e9
 """Stands for an error that is not finite."""
@@ -65,11 +75,15 @@ class Inquiry:
     formulas: Formulas
     limits: FunctionErrors | None
     """None where there are none for the precision."""
-    num_steps: int
-    """What the budget has room for."""
     num_micro: int
-    """Micro-batches that a question is asked with: those of a step, or fewer where the budget has no room for one."""
+    """Micro-batches that the first question is asked with: those of a step, or fewer where the budget has no room for
+    one."""
     answers: Answers = field(default_factory=Answers)
+
+    @property
+    def num_few(self) -> int:
+        """Micro-batches of the questions after the first, which has shown that all of a step count."""
+        return min(self.num_micro, MOST_FEW)
 
     def run(self) -> Answers:
         """Ask what the budget has room for; the loop is left without gradients and with its own counts."""
@@ -89,19 +103,27 @@ class Inquiry:
         asked = self._made(lambda: early(self.loop.context, self.num_micro))
         before = self._answer(asked)
         self._compare(asked, before)
-        if self.num_steps < 2:
+        few = self.num_few
+        if not self._has_room(few if few == self.num_micro else 2 * few):
             self.answers.notes.append(
                 "not asked again with other tokens behind: the budget has no room for a second step"
             )
             return
-        after = self._answer(self._made(lambda: early(self.loop.context, self.num_micro, behind=1)))
+        if few < self.num_micro:
+            asked = self._made(lambda: early(self.loop.context, few))
+            before = self._answer(asked)
+        after = self._answer(self._made(lambda: early(self.loop.context, few, behind=1)))
         self.answers.moved = abs(after - before) / _counted(asked)
 
+    def _has_room(self, num_micro: int) -> bool:
+        """For so many micro-batches more; some are kept for the check `optimizer`."""
+        return affordable_micro_steps(self.facts) >= num_micro + JUDGED_STEPS
+
     def _ask_late(self) -> None:
-        asked = self._made(lambda: late(self.loop.context, self.num_micro))
+        asked = self._made(lambda: late(self.loop.context, self.num_few))
         tokens = asked.question.tokens.numel()
         late_s, room_s = forward_s(self.facts, tokens), budget_s(self.facts) / 2
-        if self.num_steps < 3 or late_s > room_s:
+        if not self._has_room(self.num_few) or late_s > room_s:
             self.answers.notes.append(f"places after the prefix not asked for: the formulas take {late_s:.0f} s")
             return
         answer = self._answer(asked)

@@ -31,6 +31,10 @@ sequences: whoever leaves some out, and counts others more, differs from the mea
 STEP = 0
 """Whose batches are asked with: its shapes are those of a step that was run."""
 IGNORED = -100
+JUDGED_STEPS = 2
+"""Of one micro-batch, by the check `optimizer`, one after the other: an update every second step is found out."""
+LEAST_SHARE = 0.2
+"""Of the budget, for a check that asks for more steps after others have spent it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,21 +174,31 @@ def _counted(shares: Sequence[float], parts: Sequence[Part], micro_batches: Iter
 
 def affordable(facts: "Facts", most_steps: int) -> tuple[int, int]:
     """Steps that the budget has room for, and micro-batches of each: all, or where not one whole step fits, as many as
-    leave room for `most_steps`.
+    leave room for `most_steps`. A step that cannot be asked in part may take all of the budget, whatever is left of it.
     """
-    steps, micro = affordable_steps(facts), facts.cell.sizes.accumulation_steps
-    if steps or micro == 1:
-        return steps, micro
-    room = affordable_steps(facts, micro)
+    micro = facts.cell.sizes.accumulation_steps
+    if micro == 1:
+        return _micro_steps_in(facts, budget_s(facts)), 1
+    room = affordable_micro_steps(facts)
+    if room >= micro:
+        return room // micro, micro
     return min(room, most_steps), max(1, room // most_steps)
 
 
-def affordable_steps(facts: "Facts", num_parts: int = 1) -> int:
-    """Whole steps, or equal parts of them, that the budget has room for; the same on every rank."""
-    times_s = facts.result["step_times_s"] or [0.0]
-    return int(min(facts.exchange.gather(num_parts * budget_s(facts) / max(statistics.median(times_s), 1e-6))))
+def affordable_micro_steps(facts: "Facts") -> int:
+    """Passes over a micro-batch that what is left of the budget has room for; the same on every rank.
+
+    A part of the budget is always there: where a machine is slow at all else, small steps are asked still.
+    """
+    whole_s = budget_s(facts)
+    return _micro_steps_in(facts, max(whole_s - facts.context.checking_s(), LEAST_SHARE * whole_s))
+
+
+def _micro_steps_in(facts: "Facts", seconds: float) -> int:
+    a_step_s = statistics.median(facts.result["step_times_s"] or [0.0])
+    return int(min(facts.exchange.gather(seconds * facts.cell.sizes.accumulation_steps / max(a_step_s, 1e-6))))
 
 
 def budget_s(facts: "Facts") -> float:
-    """What a check that asks for more steps may take."""
+    """What all checks together may take."""
     return check_budget_s(sum(facts.result["step_times_s"]))
