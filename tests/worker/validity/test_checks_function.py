@@ -199,6 +199,14 @@ def passes(monkeypatch, *words, spent_s=0.0, **more):
     return asked, found.note
 
 
+def test_what_was_left_out_is_said(monkeypatch):
+    note = passes(monkeypatch, step_s=1.0, spent_s=3.5)[1]
+    assert (
+        "other tokens behind: the budget has no room" in note and "after the prefix not asked for: the budget" in note
+    )
+    assert "budget" not in (passes(monkeypatch)[1] or "")
+
+
 def test_that_all_micro_batches_count_is_asked_once(monkeypatch):
     assert passes(monkeypatch, "global_batch_size=16")[0] == [8, 2, 2, 2]
     assert passes(monkeypatch, ACCUMULATED)[0][-3:] == [2, 2, 2]

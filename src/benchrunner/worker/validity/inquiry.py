@@ -120,10 +120,13 @@ class Inquiry:
         return affordable_micro_steps(self.facts) >= num_micro + JUDGED_STEPS
 
     def _ask_late(self) -> None:
+        if not self._has_room(self.num_few):
+            self.answers.notes.append("places after the prefix not asked for: the budget has no room for one step more")
+            return
         asked = self._made(lambda: late(self.loop.context, self.num_few))
         tokens = asked.question.tokens.numel()
         late_s, room_s = forward_s(self.facts, tokens), budget_s(self.facts) / 2
-        if not self._has_room(self.num_few) or late_s > room_s:
+        if late_s > room_s:
             self.answers.notes.append(f"places after the prefix not asked for: the formulas take {late_s:.0f} s")
             return
         answer = self._answer(asked)

@@ -174,12 +174,10 @@ def _counted(shares: Sequence[float], parts: Sequence[Part], micro_batches: Iter
 
 def affordable(facts: "Facts", most_steps: int) -> tuple[int, int]:
     """Steps that the budget has room for, and micro-batches of each: all, or where not one whole step fits, as many as
-    leave room for `most_steps`. A step that cannot be asked in part may take all of the budget, whatever is left of it.
+    leave room for `most_steps`. One micro-batch may take all of the budget, whatever is left of it.
     """
     micro = facts.cell.sizes.accumulation_steps
-    if micro == 1:
-        return _micro_steps_in(facts, budget_s(facts)), 1
-    room = affordable_micro_steps(facts)
+    room = max(affordable_micro_steps(facts), min(1, _micro_steps_in(facts, budget_s(facts))))
     if room >= micro:
         return room // micro, micro
     return min(room, most_steps), max(1, room // most_steps)
