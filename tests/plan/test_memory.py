@@ -14,6 +14,11 @@ LAYERS_OF_7B = {
 }  # fmt: skip
 
 
+LAYERS_OF_3B = {
+    "model.num_layers": 26, "model.d_model": 3200, "model.d_ff": 8640, "seq_len": 2048, "micro_batch_size": 2,
+}  # fmt: skip
+
+
 def peak_gib(devices=1, leaves=None, **axes):
     cell = make_cell(visible_devices=devices, leaves=LAYERS_OF_7B | (leaves or {}), **axes)
     return peak_memory(cell).total_bytes / GIB
@@ -167,6 +172,27 @@ def test_peaks_of_finetuning_are_those_of_the_longest_sample(workload, precision
 def test_published_peaks_of_options(axes, leaves, measured_gib):
     predicted = peak_gib(leaves={"model.num_layers": 4} | leaves, precision="bf16", **axes)
     assert predicted == pytest.approx(measured_gib, rel=0.015)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "axes", "leaves", "measured_gib"),
+    [
+        (1, {}, {}, 5.67),
+        (1, {"workload": "lora"}, {}, 2.93),
+        (2, {"strategy": "ddp"}, {}, 6.91),
+        (2, {"strategy": "fsdp_stage3"}, {}, 4.75),
+        (1, {"optimizer": "sgd"}, LAYERS_OF_3B, 16.10),
+    ],
+)
+def test_published_peaks_of_thunder_block_by_block(ranks, axes, leaves, measured_gib):
+    """It makes the norms' outputs and the MLP's product anew, and keeps the logits in fp32 (saved tensors on a CPU)."""
+    predicted = peak_gib(ranks, leaves=leaves, precision="bf16", compile="thunder", **axes)
+    assert predicted == pytest.approx(measured_gib, rel=0.02)
+
+
+def test_thunder_s_own_ddp_has_no_buckets():
+    own = {"leaves": {"compile.scope": "model"}, "precision": "bf16", "compile": "thunder"}
+    assert peak_gib(2, strategy="ddp", **own) == peak_gib(**own)
 
 
 def test_the_terms_are_the_peak_and_hold_the_lower_bound():

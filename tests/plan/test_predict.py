@@ -134,7 +134,7 @@ def test_a_prediction_is_as_sure_as_what_was_measured_of_its_kind():
         {"workload": "lora"},
         {"precision": "fp8"},
         {"workload": "generate"},
-        {"compile": "thunder"},
+        {"compile": "thunder", "leaves": {"compile.scope": "model"}},
     )
     margins = [predict.margin_of(make_cell(**axes)) for axes in kinds]
     assert margins == sorted(set(margins))
@@ -145,8 +145,9 @@ def test_a_prediction_is_as_sure_as_what_was_measured_of_its_kind():
     fabric = {"engine": "fabric", "visible_devices": 2}
     assert predict.margin_of(make_cell(strategy="ddp", workload="lora", **fabric)) == margins[1]
     assert predict.margin_of(make_cell(strategy="fsdp_stage3", **fabric)) == margins[0]
+    assert predict.margin_of(make_cell(compile="thunder")) == margins[2]
     on_cpu = predict.predict(make_cell(), CPU)["margin"]
-    assert margins[3] < on_cpu < margins[4] == predict.predict(make_cell(compile="thunder"), CPU)["margin"]
+    assert margins[3] < on_cpu < margins[4] == predict.predict(make_cell(**kinds[4]), CPU)["margin"]
 
 
 @pytest.mark.parametrize("hardware", [FAST, CPU])
@@ -191,9 +192,12 @@ def test_a_sample_of_generation_counts_its_new_tokens():
 
 def test_what_is_not_modelled_is_said():
     assert "note" not in predict.predict(make_cell(), FAST)
-    thunder = make_cell(compile="thunder", leaves={"workload.lengths": "alpaca"})
+    thunder = make_cell(compile="thunder", leaves={"workload.lengths": "alpaca", "compile.scope": "model"})
     note = predict.predict(thunder, FAST)["note"]
-    assert note.startswith("not modelled: what thunder keeps") and "a length" in note
+    assert note.startswith("not modelled: what thunder holds of a whole model") and "a length" in note
+    assert "autocast" in predict.predict(make_cell(compile="thunder", precision="bf16-mixed"), FAST)["note"]
+    assert "note" not in predict.predict(make_cell(compile="thunder"), FAST)
+    assert "note" not in predict.predict(make_cell(compile="thunder", workload="forward"), FAST)
     fsdp1 = make_cell(visible_devices=2, strategy="fsdp_stage3", engine="fabric", workload="lora")
     assert "FSDP1" in predict.predict(fsdp1, FAST)["note"] and predict.margin_of(fsdp1) == 0.4
     assert "note" not in predict.predict(make_cell(engine="fabric"), FAST)

@@ -39,7 +39,8 @@ def widths_of(config: Config) -> Widths:
     mixed = stored != activation
     by_policy = mixed and (config.strategy.mixed_precision_by or ("policy" if is_fsdp else "autocast")) == "policy"
     autocast, is_eager = mixed and not by_policy, config.compile.name == "eager"
-    is_te = precision.backend == "transformer_engine"
+    is_te, is_thunder = precision.backend == "transformer_engine", config.compile.name == "thunder"
+    makes_anew = is_thunder or (precision.backend == "torchao" and not is_eager)
     casts = 2 if is_te and not is_fsdp else activation if autocast and is_eager else 0
     return Widths(
         activation=activation,
@@ -47,7 +48,7 @@ def widths_of(config: Config) -> Widths:
         stored=stored,
         computed=activation if by_policy else stored,
         copied=casts,
-        linear_input=1 if is_te else 0 if precision.backend == "torchao" and not is_eager else activation,
+        linear_input=1 if is_te else 0 if makes_anew else activation,
         reduced=arithmetic.DTYPE_BYTES.get(precision.reduce_dtype, activation),
     )
 
@@ -83,7 +84,12 @@ class Model:
         self.tokens = sizes.micro_batch_size * sizes.seq_len
         self.is_compiled = config.compile.name != "eager"
         self.is_fsdp = config.strategy.kind == "fsdp" and sizes.world_size > 1
-        self.has_buckets = config.strategy.kind == "ddp" and sizes.world_size > 1
+        self.is_thunder = config.compile.name == "thunder"
+        self.has_buckets = (
+            config.strategy.kind == "ddp"
+            and sizes.world_size > 1
+            and not (self.is_thunder and config.compile.scope == "model")  # its own has none
+        )
         """Gradients live in DDP's buckets, all the time."""
         self.accumulates = sizes.accumulation_steps > 1
         self.adds_gradients = not self.is_fsdp and (self.has_buckets or self.accumulates)

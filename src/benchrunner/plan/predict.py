@@ -13,6 +13,7 @@ from benchrunner.core.schema import Config
 from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan import formula_2023, what_if_2023
+from benchrunner.plan.kept import widths_of
 from benchrunner.plan.memory import peak_of
 from benchrunner.plan.micro_batches import longest_sizes, typical_lengths, typical_sizes
 from benchrunner.plan.step_time import predict_step
@@ -106,13 +107,22 @@ def left_out(cell: Cell) -> str:
     """What the arithmetic does not know of a cell; empty where it knows it all."""
     config, is_fabric = cell.config, cell.axes["engine"] == "fabric"
     parts = {
-        "what thunder keeps and fuses: taken for Inductor": cell.axes["compile"] == "thunder",
+        "what thunder holds of a whole model, or under autocast: taken for block by block": is_strange_to_thunder(cell),
         "FSDP1's flat parameters: taken for fully_shard": is_fabric and config.strategy.kind == "fsdp",
         "what a length costs when it is met first": is_padded(cell),
         "the network between nodes: taken for the links within one": cell.sizes.nodes > 1,
     }
     found = [part for part, holds in parts.items() if holds]
     return f"not modelled: {'; '.join(found)}" if found else ""
+
+
+def is_strange_to_thunder(cell: Cell) -> bool:
+    """Whether thunder compiles what its memory is not known of: one program with a backward pass, or autocast."""
+    axes, config = cell.axes, cell.config
+    if axes["compile"] != "thunder" or axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
+        return False
+    width = widths_of(config)
+    return config.compile.scope == "model" or width.residual != width.activation
 
 
 def _memory(cell: Cell, lower: int, hardware: Hardware) -> Prediction:
@@ -156,11 +166,11 @@ def margin_of(cell: Cell) -> float:
     """How far off the peak may be: what was left on 231 published cells (docs/results), rounded up."""
     axes, config = cell.axes, cell.config
     fsdp1 = axes["engine"] == "fabric" and config.strategy.kind == "fsdp" and axes["workload"] in PEFT_WORKLOADS
-    if axes["compile"] == "thunder" or config.compile.dynamic or fsdp1:
+    if is_strange_to_thunder(cell) or config.compile.dynamic or fsdp1:
         return 0.40
     if axes["workload"] == "generate":
         return 0.12
-    if config.precision.backend in ("torchao", "transformer_engine"):
+    if config.precision.backend in ("torchao", "transformer_engine") or axes["compile"] == "thunder":
         return 0.08
     if axes["workload"] != "train":
         return 0.05

@@ -61,7 +61,12 @@ def _head(model: Model, tape: Tape) -> None:
         cached = model.copies(block.parameters) * len(model.checkpointed)
     packed = config.precision.param_dtype in arithmetic.QUANTIZED_BYTES and config.precision.scope == "all"
     dequantised = float(model.head_parameters * width.activation) if packed else 0.0
-    if model.is_compiled:
+    if model.is_thunder:  # keeps logits in fp32 to the end, beside their gradient
+        multiplied = logits * 4
+        tape.take("logits", logits * width.activation + multiplied)
+        tape.drop("temporaries", cached)
+        _prefetch(model, tape)
+    elif model.is_compiled:
         # A graph's backward pass writes the logits' gradient over them; not so behind a break of the graph.
         te_has_head = config.precision.backend == "transformer_engine" and not config.model.tie_embeddings
         num_others = 2 if te_has_head or config.workload.name == "adapter_v2" else 0
