@@ -38,6 +38,7 @@ def test_an_eager_cell_takes_the_answer_and_keeps_its_time(answered):
     assert (found["method"], found["peak_memory_bytes"], found["fit"]) == ("dry_run", 2**30, "fits")
     assert found["step_time_s"] == one.predicted["step_time_s"]
     assert (found["reserved_memory_bytes"], found["least_memory_bytes"]) == (2**31, 2**30)
+    assert (found["margin"], found["phase"]) == (0.03, "backward")
 
 
 def test_a_compiled_cell_is_its_eager_twin_and_the_difference(answered):
@@ -46,7 +47,8 @@ def test_a_compiled_cell_is_its_eager_twin_and_the_difference(answered):
     eager = make_cell(leaves={"predict.name": "dry_run"})
     change = peak_memory(one.cell).total_bytes - peak_memory(eager).total_bytes
     assert (found["method"], found["peak_memory_bytes"]) == ("dry_run+analytic", 2**30 + change)
-    assert change < 0
+    assert change < 0 and found["margin"] == 0.04
+    assert (found["reserved_memory_bytes"], found["least_memory_bytes"]) == (2**31 + change, 2**30 + change)
     block = Model(one.cell.config, one.cell.sizes).block
     [same] = answered(ANSWER | {"compiled_block_bytes": int(block.saved)}, one)
     [more] = answered(ANSWER | {"compiled_block_bytes": int(block.saved) + 1000}, one)
@@ -58,6 +60,9 @@ def test_what_is_refused_keeps_its_arithmetic_and_says_why(answered):
     one = planned(engine="fabric")
     [found] = answered({"refused": "engine fabric is not modelled"}, one)
     assert found == one.predicted | {"note": "no dry run: engine fabric is not modelled"}
+    noted = replace(one, predicted=one.predicted | {"note": "not modelled: this"})
+    [found] = answered({"refused": "no"}, noted)
+    assert found["note"] == "no dry run: no; not modelled: this"
 
 
 def test_a_compiled_cell_that_recomputes_is_not_asked(monkeypatch):
@@ -71,9 +76,31 @@ def test_a_compiled_cell_that_recomputes_is_not_asked(monkeypatch):
     assert not dry_runs.is_rewritten(planned(activation_checkpointing="full").cell)
 
 
-def test_lengths_of_a_generation_are_asked():
-    short, long = (planned(workload="generate", leaves={"generate.new_tokens": n}).cell for n in (8, 800))
-    assert dry_runs.question_of(short) != dry_runs.question_of(long)
+@pytest.mark.parametrize(
+    ("leaf", "values", "axes"),
+    [("generate.new_tokens", (8, 800), {"workload": "generate"}), ("attention", ("auto", "explicit"), {})],
+)
+def test_what_changes_the_answer_is_asked(leaf, values, axes):
+    one, other = (planned(**axes, leaves={leaf: value}).cell for value in values)
+    assert dry_runs.question_of(one) != dry_runs.question_of(other)
+
+
+def test_several_nodes_are_asked_about_as_so_many_devices_of_one():
+    leaves = {"devices": 2, "nodes": 3, "launcher.name": "slurm"}
+    asked = dry_runs.question_of(make_cell(strategy="ddp", leaves=leaves))
+    assert [asked["sizes"][name] for name in ("devices", "nodes", "world_size")] == [6, 1, 6]
+
+
+def test_the_dry_run_is_of_the_torch_of_the_machine_and_tells_how_far_it_is(monkeypatch, capsys):
+    def dry_run(questions, torch, tell):
+        tell(1, len(questions))
+        return [{"refused": f"by {torch}"}] * len(questions)
+
+    monkeypatch.setattr(dry_runs.dry_runs, "dry_run", dry_run)
+    beside = plan_cell(make_cell())
+    first, second = dry_runs.apply_dry_runs([planned(), beside], H200)
+    assert first.predicted["note"] == "no dry run: by 2.11.0+cu130" and second is beside
+    assert capsys.readouterr().err == "dry runs: 1 of 1\n"
 
 
 def test_only_cells_that_run_and_ask_are_asked(answered):
@@ -95,6 +122,10 @@ def test_of_a_search_the_first_probe_is_asked(monkeypatch):
 def test_what_cannot_change_the_answer_is_not_asked():
     one, other = (planned(leaves={"measure.steps": steps, "seed": steps}).cell for steps in (3, 4))
     assert dry_runs.question_of(one) == dry_runs.question_of(other)
+    modes = ("default", "max-autotune")
+    one, other = (planned(compile="inductor", leaves={"compile.mode": mode}).cell for mode in modes)
+    assert dry_runs.question_of(one) == dry_runs.question_of(other)
+    assert dry_runs.question_of(one)["config"]["compile"]["name"] == "inductor"
 
 
 def test_the_longest_micro_batch_is_what_is_asked():

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,13 +8,13 @@ import pytest
 
 from benchrunner.config import hydra_app
 from benchrunner.config.matrix import Row
+from benchrunner.core import arithmetic, paths
 from benchrunner.core import cell as cell_module
-from benchrunner.core import paths
 from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.paths import CHECKOUT
-from benchrunner.plan import planner, rules
+from benchrunner.plan import dry_runs, planner, rules
 from benchrunner.store import plan_file
-from samples import CPU, H200, make_cell
+from samples import CPU, H200, make_cell, read_yaml
 
 WORDS = [
     "strategy=single,fsdp",
@@ -171,3 +172,89 @@ def test_ten_thousand_cells_are_planned_without_torch():
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["num_cells"] >= 10_000
     assert result["torch_imported"] is False
+
+
+# --- rows that are made by hand
+
+
+def row_of(excluded=None, **given):
+    cell = make_cell(**given)
+    return Row(axes=cell.axes, overrides=cell.overrides, config=cell.config, excluded_reason=excluded)
+
+
+def plan_rows(rows, hardware=H200, **how):
+    models = {"debug": read_yaml("model/debug") | {"name": "debug"}}
+    expansion = hydra_app.Expansion(rows=rows, sweep_name="mine", arguments=["-m", "x"], models=models)
+    return planner.make_plan(expansion, hardware, rules.load_rules(paths.config_dir() / "compat.yaml"), **how)
+
+
+def test_a_plan_says_where_it_came_from_and_when():
+    made = plan_rows([row_of()])
+    assert (made.sweep_name, made.arguments, made.hardware, made.cards) == ("mine", ["-m", "x"], H200, {})
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made.created_at)
+
+
+@pytest.mark.parametrize("size", [3, "max"])
+def test_what_is_struck_out_says_why(size):
+    struck, other = plan_rows([row_of("not today", leaves={"micro_batch_size": size}), row_of(strategy="ddp")]).cells
+    assert (struck.verdict, struck.reason_code) == ("skipped", "skipped.excluded") and struck.reason == "not today"
+    assert (other.verdict, other.reason_code) == ("run", None)
+
+
+def test_a_search_begins_where_arithmetic_says_and_a_cell_is_itself():
+    search, cell = plan_rows([row_of(leaves={"micro_batch_size": "max"}), row_of()]).cells
+    assert search.predicted["micro_batch_size"] > 1 and "micro_batch_size" not in cell.predicted
+
+
+def test_a_plan_is_launched_on_this_machine_alone():
+    absent = replace(H200, is_present=False)
+    (planned,), (launched,) = (plan_rows([row_of()], absent, **how).cells for how in ({}, {"launch": True}))
+    assert (planned.verdict, launched.reason_code) == ("run", "skipped.devices")
+
+
+@pytest.mark.parametrize(("here", "given", "said"), [(7, None, "7 CPU cores"), (7, 3, "3 CPU cores"),
+                                                     (None, None, "1 CPU core,")])  # fmt: skip
+def test_the_cores_are_those_given_or_of_this_machine(monkeypatch, here, given, said):
+    monkeypatch.setattr(planner.os, "cpu_count", lambda: here)
+    (slow,) = plan_rows([row_of(leaves={"timeout_s": 1e-9})], CPU, num_cores=given).cells
+    assert slow.reason_code == "skipped.devices" and said in slow.reason
+
+
+def test_a_card_of_each_model_that_was_changed():
+    whole = make_cell().config.model
+    card = {"num_layers": 4, "num_parameters": arithmetic.num_parameters(whole)}
+    assert plan_rows([row_of(), row_of(leaves={"model.num_layers": 2})]).cards == {"debug": card}
+
+
+def test_orderings_that_cannot_be_judged_are_noted_for_the_machine():
+    entry = {"name": "n", "metric": "step_time_median_s", "because": "b", "more": {"compile": "eager"}}
+    entry |= {"less": {"compile": "inductor", "device_type": "cuda"}}
+    rows = [row_of(leaves={"sweep.expect": [entry]}, **axes) for axes in ({}, {"compile": "inductor"})]
+    assert plan_rows(rows).notes == ()
+    (note,) = plan_rows(rows, CPU).notes
+    assert note.endswith("will not be judged: n: no cell of this sweep is meant (less)")
+
+
+def test_a_cell_alone_whose_slug_is_cut_keeps_the_order_of_its_words():
+    leaves = {"model.d_model": 256, "model.num_heads": 8, "global_batch_size": 1024, "micro_batch_size": 1024}
+    (cell,) = planner.make_cells([row_of(leaves=leaves, strategy="fsdp_stage3")], H200)
+    assert list(cell.overrides) == list(leaves) and len(cell.slug) <= 100
+
+
+def test_a_dry_run_decides_about_its_own_cells_alone(monkeypatch):
+    """It finds more than the device has: of a cell that asks for it, not of others, nor of a search as a whole."""
+    answer = {f"{name}_memory_bytes": 2**40 for name in ("peak", "reserved", "least")} | {"phase": "forward"}
+    monkeypatch.setattr(dry_runs.dry_runs, "dry_run", lambda questions, *_: [answer] * len(questions))
+    asks = {"predict.name": "dry_run", "predict.skip_oom": True, "predict.audit_every": 10**9}
+    barely = replace(H200, memory_bytes=plan_rows([row_of()]).cells[0].predicted["peak_memory_bytes"] + 1)
+    rows = [
+        row_of(leaves={**asks, "compile.scope": "model"}),
+        row_of("no", leaves=asks, strategy="ddp"),
+        row_of(leaves={**asks, "micro_batch_size": "max"}),
+        row_of(leaves={"seed": 3}),
+    ]
+    own, struck, search, arithmetics = plan_rows(rows, barely).cells
+    assert (own.reason_code, own.left_out) == ("skipped.predicted_oom", ("compile.scope=model",))
+    assert own.cell.axes["strategy"] == "single" and own.predicted["method"] == "dry_run"
+    assert (struck.reason_code, search.verdict) == ("skipped.excluded", "run")
+    assert (arithmetics.verdict, arithmetics.flags) == ("run", ["memory_tight"])

@@ -195,25 +195,47 @@ def test_every_shipped_rule_has_evidence_and_a_stable_code():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "place", "said"),
     [
-        ("- {id: a, match: {strategi: x}, reason: r, evidence: e}", "did you mean strategy"),
-        ("- {id: a, match: {strategy: x}, reason: 'r {world_sise}', evidence: e}", "did you mean world_size"),
-        ("- {id: a, match: {}, reason: r, evidence: e}", "a rule has"),
-        ("- {id: a, match: {strategy: x}, reason: r}", "a rule has"),
-        ("- {id: a, match: {strategy: x}, reason: r, evidence: e, cod: x}", "a rule has"),
-        ("- &x {id: a, match: {strategy: x}, reason: r, evidence: e}\n- *x", "two rules have the id a"),
-        ("- {id: a, match: {strategy: x}, unread: [sed]}", "did you mean seed"),
-        ("- {id: a, match: {strategy: x}, unread: seed}", "unread is a list"),
-        ("- {id: a, match: {strategy: x}, unread: [seed], reason: r}", "a rule has"),
-        ("- [", "cannot be read"),
+        ("- {id: a, match: {strategi: x}, reason: r, evidence: e}", "[0] (a)", "did you mean strategy"),
+        (
+            "- {id: a, match: {strategy: x}, reason: 'r {world_sise}', evidence: e}",
+            "[0] (a)",
+            "did you mean world_size",
+        ),
+        ("- {id: a, match: {}, reason: r, evidence: e}", "[0]", "a rule has"),
+        ("- {id: a, match: {strategy: x}, reason: r}", "[0]", "a rule has"),
+        ("- {id: a, match: {strategy: x}, reason: r, evidence: e, cod: x}", "[0]", "a rule has"),
+        ("- &x {id: a, match: {strategy: x}, reason: r, evidence: e}\n- *x", "", "two rules have the id a"),
+        ("- {id: a, match: {strategy: x}, unread: [seed]}\n- {id: b}", "[1]", "a rule has"),
+        ("- {id: a, match: {strategy: x}, unread: [sed]}", "[0] (a)", "did you mean seed"),
+        ("- {id: a, match: {strategy: x}, unread: seed}", "[0]", "unread is a list"),
+        ("- {id: a, match: {strategy: x}, unread: [seed], reason: r}", "[0]", "a rule has"),
+        ("- [", "", "cannot be read"),
     ],
 )
-def test_a_bad_rule_file_says_so(tmp_path, text, said):
+def test_a_bad_rule_file_says_so_and_where(tmp_path, text, place, said):
     path = tmp_path / "compat.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said) as caught:
         load_rules(path)
+    assert caught.value.key == f"compat.yaml{place}"
+
+
+def test_a_rule_may_only_say_what_is_not_read(tmp_path):
+    path = tmp_path / "compat.yaml"
+    path.write_text("- {id: a, match: {strategy: single}, unread: [seed, devices]}\n")
+    (rule,) = rules = load_rules(path)
+    assert (rule.unread, rule.is_silent, rule.evidence) == (("seed", "devices"), True, "")
+    assert find_rule(make_cell(), CPU, rules) is find_rule(make_cell(), CPU, list(rules)) is None
+
+
+def test_what_was_decided_of_a_cell_decides_nothing_of_another_with_its_options(tmp_path):
+    path = tmp_path / "compat.yaml"
+    path.write_text("- {id: a, match: {strategy: single, seq_len: '>99'}, reason: '{seq_len}', evidence: e}\n")
+    rules, lengths = load_rules(path), (99, 100, 99, 101)
+    found = [find_rule(cell, CPU, rules) for cell in (make_cell(leaves={"seq_len": length}) for length in lengths)]
+    assert [ruling is not None for ruling in found] == [False, True, False, True]
 
 
 def test_the_first_rule_that_fits_decides(tmp_path):

@@ -116,7 +116,7 @@ def _spreads(timed: Sequence[Timed], reached: Mapping[str, float]) -> dict[str, 
         is_device = any(name in one.seconds(reached) for name in DEVICE)
         errors["spread" if is_device else "host_spread"].append(abs(one.error(reached)))
     return {
-        name: max(LEAST_SPREAD[name], sorted(found)[min(len(found) - 1, int(COVERED * len(found)))])
+        name: max(LEAST_SPREAD[name], sorted(found)[int(COVERED * len(found))])
         for name, found in errors.items()
         if found
     }

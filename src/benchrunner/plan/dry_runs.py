@@ -47,9 +47,8 @@ def question_of(cell: Cell) -> dict[str, Any]:
     """The cell as the dry run is asked about it: its longest micro-batch, without what cannot change the answer."""
     blank = replace(Config(), **{name: getattr(cell.config, name) for name in ASKED}, attention=cell.config.attention)
     blank = replace(blank, compile=CompileConfig(name=cell.config.compile.name))
-    axes = dict(cell.axes)
     asked = replace(
-        cell, cell_id="", config_digest="", slug="", axes=axes, overrides={}, config=blank,
+        cell, cell_id="", config_digest="", slug="", overrides={}, config=blank,
         sizes=replace(longest_sizes(cell), devices=cell.sizes.world_size, nodes=1),
     )  # fmt: skip
     return cell_to_dict(asked)

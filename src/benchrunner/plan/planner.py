@@ -44,7 +44,7 @@ def make_plan(
     """Decide about every row.
 
     Args:
-        expansion: the composed rows.
+        expansion: the composed rows, one at least.
         hardware: the machine that is planned for.
         rules: from `compat.load_rules`.
         launch: the plan is about to be run, so a machine that is not this one has no devices.
@@ -53,7 +53,7 @@ def make_plan(
     Raises:
         ConfigError: `sweep.expect` is not written as it should be.
     """
-    expected = read_expectations(expansion.rows[0].config.sweep.expect if expansion.rows else [])
+    expected = read_expectations(expansion.rows[0].config.sweep.expect)
     read = leave_out_unread(expansion, hardware, rules)
     rows = [one.row for one in read.rows]
     preflight = Preflight(hardware, rules, launch, num_cores or os.cpu_count() or 1)

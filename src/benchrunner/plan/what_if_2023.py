@@ -111,7 +111,7 @@ def _inference(cell: Cell, setup: formula.Setup) -> dict[str, Any]:
     batch, options = cell.sizes.micro_batch_size, cell.config.generate
     is_generation = cell.axes["workload"] == "generate"
     length = options.prompt_length if is_generation else cell.sizes.seq_len
-    new = options.new_tokens if is_generation else 0
+    new = options.new_tokens
     parts: dict[str, float] = {
         "weight_bytes": formula.weight_bytes(setup),
         "activation_bytes": formula.inference_activation_bytes(setup, batch, length),
