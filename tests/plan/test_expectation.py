@@ -17,6 +17,7 @@ def test_an_entry_as_it_should_be():
     assert found.less.has(make_cell(compile="inductor"), CPU) and not found.less.has(make_cell(), CPU)
     assert found.more.has(make_cell(), CPU) and found.by == TOLERANCE
     assert read_expectations([ENTRY | {"by": 0}])[0].by == 0.0
+    assert read_expectations([ENTRY | {"because": "it\n  fuses"}])[0].because == "it fuses"
 
 
 @pytest.mark.parametrize(
@@ -24,12 +25,12 @@ def test_an_entry_as_it_should_be():
     [
         ({"metric": "step_time_medain_s"}, r"sweep.expect\[0\].*step_time_median_s"),
         ({"less": {"compiler": "eager"}}, r"sweep.expect\[0\].less.*compile"),
-        ({"more": {}}, r"sweep.expect\[0\].more"),
+        ({"more": {}}, r"^sweep.expect\[0\].more: {} is not {key: pattern}"),
         ({"more": "eager"}, r"sweep.expect\[0\].more"),
-        ({"by": 1}, "share"),
+        ({"by": 1}, r"^sweep.expect\[0\]: by is a share.*not 1$"),
         ({"by": True}, "share"),
         ({"by": "3%"}, "share"),
-        ({"why": "x"}, "why"),
+        ({"why": "x"}, r"^sweep.expect\[0\]: has name.*got name.*why"),
     ],
 )
 def test_a_wrong_entry_is_named(change, named):

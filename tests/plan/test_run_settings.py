@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from benchrunner.core.cell import config_digest
@@ -25,7 +27,8 @@ def test_settings_of_the_run_are_changed_and_no_cell_becomes_another_one(values)
 
 
 def test_every_cell_gets_them():
-    made = with_run_settings(PLAN, {"limits.build_s": 9.0, "timeout_s": 7.0, "brake": 2})
+    made = with_run_settings(PLAN, {"limits.build_s": 9.0, "launcher.partition": "long", "timeout_s": 7.0, "brake": 2})
+    assert made.settings.launcher == replace(PLAN.settings.launcher, partition="long")
     configs = [planned.cell.config for planned in made.cells]
     assert {(config.limits.build_s, config.limits.start_s, config.timeout_s) for config in configs} == {
         (9.0, None, 7.0)

@@ -1,17 +1,19 @@
 """Overrides stay where they mean something; what no cell reads is refused where somebody asked for it."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from benchrunner.config import hydra_app
+from benchrunner.config.matrix import Row
 from benchrunner.core.axes import AXES
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.paths import config_dir
 from benchrunner.plan.planner import make_plan
 from benchrunner.plan.rules import load_rules
-from benchrunner.plan.unread import usual_options
-from samples import CPU, H200, USUAL
+from benchrunner.plan.unread import leave_out_unread, usual_options
+from samples import CPU, H200, USUAL, defaults, make_cell, option
 
 CHECKPOINTING = "activation_checkpointing"
 RULES = load_rules(config_dir() / "compat.yaml")
@@ -204,3 +206,155 @@ def test_the_usual_options_are_those_of_a_bare_bench():
 def test_rules_about_what_is_not_read_name_what_they_are_about(rule):
     named = {condition.key for condition in rule.conditions}
     assert rule.is_silent or named & set(rule.unread) or rule.id in ("single_device", "generate_accumulation")
+
+
+# --- rows that are made by hand
+
+
+def row_of(excluded=None, **given):
+    cell = make_cell(**given)
+    return Row(axes=cell.axes, overrides=cell.overrides, config=cell.config, excluded_reason=excluded)
+
+
+def read(rows, *stated, hardware=CPU, rules=RULES):
+    """The rows without what they do not read; `stated`: keys that the command line says."""
+
+    def section(group, name):
+        return option(group, name) if name else defaults()[group]
+
+    expansion = hydra_app.Expansion(
+        rows=rows, sweep_name="mine", arguments=[], stated=frozenset(stated), untouched=section
+    )
+    return leave_out_unread(expansion, hardware, rules)
+
+
+def left_out(rows, *stated, **how):
+    return [one.left_out for one in read(rows, *stated, **how).rows]
+
+
+def test_a_row_without_what_it_does_not_read_is_the_one_that_never_said_it():
+    leaves = {"devices": 2, "compile.mode": "max-autotune", "generate.new_tokens": 9, "seed": 5}
+    alone, plain = row_of(leaves=leaves), row_of(leaves={"seed": 5})
+    reads = row_of(strategy="ddp", compile="inductor", leaves=leaves)
+    found = read([alone, reads]).rows
+    words = {"devices=2", "compile.mode=max-autotune", "generate.new_tokens=9"}
+    assert set(found[0].left_out) == words and found[0].row == plain
+    assert found[1].left_out == ("generate.new_tokens=9",) and found[1].row.overrides == {
+        key: value for key, value in leaves.items() if key != "generate.new_tokens"
+    }
+
+
+def test_rows_go_on_sharing_what_was_given_back():
+    one = row_of(leaves={"generate.new_tokens": 9, "seed": 5})
+    other = replace(one, overrides={**one.overrides, "seed": 6}, config=replace(one.config, seed=6))
+    first, second = (found.row.config for found in read([one, other]).rows)
+    assert first.generate is second.generate and (first.seed, second.seed) == (5, 6)
+
+
+def test_a_row_that_reads_all_that_it_says_stays_itself():
+    rows = [row_of(), row_of(strategy="ddp", leaves={"devices": 2}), row_of("no", leaves={"devices": 2})]
+    assert [one.row for one in read(rows).rows] == rows
+    assert all(one.row is row for one, row in zip(read(rows).rows, rows, strict=True))
+
+
+def test_an_option_that_is_not_read_takes_its_settings_with_it():
+    leaves = {"optimizer.fused": False, "seed": 5, "global_batch_size": 4}
+    forward, trains = (row_of(workload=name, optimizer="paged-adamw", leaves=leaves) for name in ("forward", "train"))
+    found, _ = read([forward, trains], hardware=H200).rows
+    assert "optimizer=paged-adamw" in found.left_out
+    assert found.row == row_of(workload="forward", leaves={"seed": 5, "global_batch_size": 4})
+
+
+@pytest.mark.parametrize(
+    ("others", "stated", "expected"),
+    [
+        ([], ["compile.scope"], ()),
+        ([], [], ("compile.scope=model",)),
+        ([row_of(compile="inductor")], ["compile.scope"], ("compile.scope=model",)),
+        ([row_of(strategy="ddp")], ["compile.scope"], ()),
+    ],
+)
+def test_what_the_command_line_says_stays_unless_another_cell_reads_it(others, stated, expected):
+    assert left_out([row_of(leaves={"compile.scope": "model"}), *others], *stated)[0] == expected
+
+
+def test_combinations_that_are_the_same_cell_are_counted_and_the_first_stays():
+    modes = [{"compile.mode": mode} for mode in ("max-autotune", "reduce-overhead")]
+    deaf, reads = ([row_of(compile=name, leaves=mode) for mode in modes] for name in ("eager", "inductor"))
+    found = read([*deaf, *reads])
+    assert [one.left_out for one in found.rows] == [("compile.mode=max-autotune",), (), ()]
+    assert found.notes == ["1 combination is the same as another, without overrides that it does not read"]
+    found = read([*deaf, row_of(), *reads])
+    assert [one.left_out for one in found.rows] == [(), (), ()], "the one that says nothing of it"
+    assert found.notes == ["2 combinations are the same as another, without overrides that it does not read"]
+    assert len(read([row_of(), row_of()]).rows) == 2, "what was written twice is not merged here"
+
+
+def test_one_device_and_one_node_are_what_single_has():
+    rows = [row_of(leaves=leaves) for leaves in ({"devices": 1, "nodes": 1}, {"nodes": 2}, {"devices": 2})]
+    others = [row_of(strategy="ddp", leaves=leaves) for leaves in ({"devices": 1}, {"nodes": 2}, {})]
+    found = read([*rows, *others]).rows
+    assert [dict(one.row.overrides) for one in found] == [
+        {"devices": 1, "nodes": 1}, {"devices": 1}, {"nodes": 2}, {},
+    ]  # fmt: skip
+
+
+def test_what_no_cell_reads_is_named_once():
+    rows = [row_of(leaves={"workload.lora_rank": 4, "seed": seed}) for seed in (1, 2)]
+    assert read(rows).notes == ["workload.lora_rank=4: no cell reads this, so it is left out"]
+    assert read([*rows, row_of(workload="lora")]).notes == []
+
+
+def test_a_question_is_refused_only_where_the_command_line_asks_it():
+    row = row_of(leaves={"predict.tensor": 2})
+    assert left_out([row]) == [("predict.tensor=2",)]
+    with pytest.raises(ConfigError) as caught:
+        read([row], "predict.tensor")
+    assert caught.value.key == "predict.tensor"
+    formula = row_of(leaves={"predict.formula": "llm-analysis-2023", "seed": 5})
+    assert left_out([row, formula], "predict.tensor") == [("predict.tensor=2",), ()]
+    silent = row_of(leaves={"workload.lora_rank": 4})
+    assert left_out([silent], "workload.lora_rank") == [("workload.lora_rank=4",)], "no question"
+
+
+@pytest.mark.parametrize(
+    ("leaves", "stated", "said"),
+    [
+        ({"predict.tensor": 2}, "predict.tensor",
+         f"no prediction takes up predict.tensor=2: it is of {FORMULA} alone; add that, or leave it out"),
+        ({"predict.name": "off", "predict.skip_oom": True}, "predict.skip_oom",
+         "no prediction takes up predict.skip_oom=true: predict=off predicts nothing; predict=analytic predicts"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_would_take_it_up(leaves, stated, said):
+    with pytest.raises(ConfigError) as caught:
+        read([row_of(leaves=leaves)], stated)
+    assert f"{stated}: {said}" in str(caught.value)
+
+
+def test_keys_are_read_by_one_row_or_another():
+    leaves = {"devices": 2, "compile.scope": "model"}
+    rows = [row_of(strategy="ddp", leaves=leaves), row_of(compile="inductor", leaves=leaves)]
+    assert left_out(rows, *leaves) == [("compile.scope=model",), ("devices=2",)]
+
+
+def test_an_option_is_not_read_by_a_row_that_has_the_usual_one():
+    rows = [row_of(workload="forward", activation_checkpointing=name) for name in ("full", "none")]
+    assert left_out(rows, "activation_checkpointing") == [(), ()]
+
+
+def test_what_is_not_read_may_depend_on_the_machine(tmp_path):
+    path = tmp_path / "compat.yaml"
+    path.write_text("- {id: a, match: {device_type: cpu}, unread: [seed]}\n")
+    row = row_of(leaves={"seed": 5})
+    for stated in ((), ("seed",)):
+        assert left_out([row], *stated, rules=load_rules(path)) == [("seed=5",)]
+        assert left_out([row], *stated, rules=load_rules(path), hardware=H200) == [()]
+
+
+def test_other_settings_of_a_section_stay_each_rows_own():
+    leaves = [{"model.dropout": 0.1, "model.num_layers": number} for number in (2, 3)]
+    rows = [row_of(workload="forward", optimizer="paged-adamw", leaves=one) for one in leaves]
+    first, second = (found.row.config for found in read(rows, hardware=H200).rows)
+    assert [(one.model.dropout, one.model.num_layers) for one in (first, second)] == [(0.0, 2), (0.0, 3)]
+    assert first.optimizer is second.optimizer
