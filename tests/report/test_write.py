@@ -1,5 +1,6 @@
 """From a sweep's directory to its files: whole, half-finished, damaged, merged."""
 
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -12,7 +13,7 @@ from benchrunner.core.record import record_to_dict
 from benchrunner.plan.plan import Plan
 from benchrunner.report import html, markdown, terminal
 from benchrunner.report.content import make_tables
-from benchrunner.report.write import merge_rows
+from benchrunner.report.write import make_report, merge_rows, read_sweep, tables_of
 from benchrunner.store.plan_file import write_plan
 from benchrunner.store.runs import ExitSummary, add_run
 from reporting import write_report
@@ -27,13 +28,13 @@ def sweep(tmp_path):
     return make_sweep(tmp_path)
 
 
-def make_sweep(out_dir, hardware=CPU):
+def make_sweep(out_dir, hardware=CPU, **changes):
     planned = [plan_cell(ONE), plan_cell(TWO), plan_cell(THREE, "unsupported", "rule.nf4_train", "cannot train")]
     words = ["-m", "strategy=single,ddp"]
     made = Plan(
         cells=planned, hardware=hardware, sweep_name="cli", arguments=words, created_at="2026-11-21T03:00:00+00:00"
     )
-    return SweepPaths(write_plan(made, out_dir))
+    return SweepPaths(write_plan(replace(made, **changes), out_dir))
 
 
 def put(sweep, record):
@@ -261,3 +262,122 @@ def test_a_published_table_is_printed_first_where_a_layout_is_named(sweep, capsy
         text = forms[name]
         assert "20.3" in text and "Lit-GPT" in text and "bench +sweeps=litgpt-train has it" in text
     assert not write_report([sweep]).published
+
+
+# --- what stands above and below the tables
+
+
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        ({"stopped_by": "disk"}, "stopped early (the disk is full)"),
+        ({"stopped_by": "brake"}, "stopped early (the circuit breaker: cells failed alike)"),
+        ({"stopped_by": "moon"}, "stopped early (moon)"),
+        ({"interrupted_by": 15}, "interrupted by SIGTERM"),
+        ({"interrupted_by": 99}, "interrupted by signal 99"),
+        ({"interrupted_by": 15, "stopped_by": "disk"}, "interrupted by SIGTERM"),
+    ],
+)
+def test_the_last_run_says_why_cells_wait(sweep, run, why):
+    add_run(sweep, ExitSummary(counts={}, num_attempted=1, stopped_by="brake"), "2026-11-20T03:00:00+00:00")
+    add_run(sweep, ExitSummary(counts={}, num_attempted=1, **run), "2026-11-21T03:00:00+00:00")
+    (banner,) = write_report([sweep]).banner
+    assert banner == (
+        f"PARTIAL: 2 of 3 cells have no verdict: the sweep was {why}. To run them: bench resume {sweep.root}"
+    )
+
+
+def test_a_budget_is_the_reason_of_no_cell_that_was_never_reached(sweep):
+    put(sweep, make_record(ONE, "skipped", "skipped.budget", "not started", attempt=0))
+    add_run(sweep, ExitSummary(counts={}, num_attempted=0), "2026-11-21T03:00:00+00:00")
+    assert "2 of 3 cells have no verdict: they were not reached." in write_report([sweep]).banner[0]
+
+
+def test_notes_are_those_of_the_plan_the_files_and_the_last_run(tmp_path):
+    sweep = make_sweep(tmp_path, notes=["of the plan"])
+    (sweep.root / "cells" / "b").mkdir(parents=True)
+    (sweep.root / "cells" / "a").mkdir()
+    put(sweep, make_record(TWO)).write_text("{")
+    sweep.environment.write_text("{")
+    for note in ("of the first run", "of the last run"):
+        add_run(sweep, ExitSummary(counts={}, num_attempted=0, notes=[note]), "2026-11-21T03:00:00+00:00")
+    notes = read_sweep(sweep).notes
+    assert notes[:3] == ["of the plan", "cells/a is not in the plan and was skipped",
+                         "cells/b is not in the plan and was skipped"]  # fmt: skip
+    assert "record.json is damaged" in notes[3] and notes[4].startswith(f"{sweep.environment.name} is damaged: ")
+    assert notes[5:] == ["of the last run"]
+
+
+def test_a_row_says_where_it_was_measured(tmp_path):
+    sweep = make_sweep(tmp_path, cards={"debug": {"num_layers": 32, "num_parameters": 7}})
+    write_json(sweep.environment, {"git": {"commit": "abc"}})
+    put(sweep, make_record(ONE))
+    first, second, _ = read_sweep(sweep).rows
+    said = (first.sweep, first.hardware, first.device_name, first.torch, first.commit)
+    assert said == (f"cli/{sweep.root.name}", "cpu", "Some CPU", "2.13.0+cpu", "abc")
+    assert first.card == {"num_layers": 32, "num_parameters": 7} and (first.problem, second.problem) == (None, None)
+    put(sweep, make_record(TWO)).write_text("{")
+    assert "record.json is damaged" in read_sweep(sweep).rows[1].problem
+
+
+def test_the_setup_is_command_machine_use_and_environment(tmp_path):
+    sweep = make_sweep(tmp_path, arguments=["-m", "a=x y"])
+    for use in ({}, {"busy_share": 0.97, "concurrency": 1.5}):
+        add_run(sweep, ExitSummary(counts={}, num_attempted=1, **use), "2026-11-20T03:00:00+00:00")
+    (block,) = write_report([sweep]).environments
+    assert block.title == f"cli/{sweep.root.name}" and block.lines == [
+        ("Command", "bench -m 'a=x y'"),
+        ("Hardware", "cpu (Some CPU); peaks: unknown"),
+        ("Use of the devices", "devices at work 97.0% of the time while cells waited; 1.5 cells at once on average"),
+        ("Environment", "not recorded"),
+    ]
+
+
+def test_peaks_say_where_they_are_from(tmp_path):
+    sweep = make_sweep(tmp_path, replace(CPU, source="a data sheet"))
+    assert write_report([sweep]).environments[0].lines[1] == ("Hardware", "cpu (Some CPU); peaks: a data sheet")
+
+
+def test_merged_tables_name_each_sweep_and_lead_to_it(tmp_path):
+    first, second = make_sweep(tmp_path), make_sweep(tmp_path)
+    for cell in (ONE, TWO):
+        put(second, make_record(cell))
+    tables, target = make_report([first, second])
+    titles = [f"cli/{sweep.root.name}" for sweep in (first, second)]
+    assert tables.title == " + ".join(titles)
+    assert [text.partition(" ")[0] for text in tables.banner] == [f"{titles[0]}:"], "the other one is whole"
+    assert tables.roots == {title: f"../../cli/{title[4:]}/" for title in titles}
+    assert target.root.parent == tmp_path / "merged" and re.fullmatch(r"\d{8}T\d{6}\.\d{6}Z", target.name)
+    alone, place = make_report([second])
+    assert (alone.roots, alone.banner, place) == ({titles[1]: ""}, [], second)
+    assert tables_of([read_sweep(first), read_sweep(second)]).roots == {
+        titles[0]: "", titles[1]: f"../{second.root.name}/",
+    }  # fmt: skip
+
+
+def test_sweeps_of_one_name_are_held_against_its_layout_and_their_fields_name_where_they_are_filled(tmp_path):
+    def made(name):
+        return make_sweep(tmp_path, sweep_name=name)
+
+    first, second, other = made("litgpt-forward"), made("litgpt-forward"), made("litgpt-train")
+    assert [len(tables_of([read_sweep(one) for one in sweeps]).published) > 0 for sweeps in (
+        [first], [first, second], [first, other])] == [True, True, False]  # fmt: skip
+    named = tables_of([read_sweep(first), read_sweep(other)], layout="litgpt-train")
+    assert len(named.published) == len(tables_of([read_sweep(other)]).published)
+
+
+def test_expectations_are_of_one_sweep_and_judged_on_its_machine(tmp_path):
+    entry = {"name": "n", "less": {"strategy": "single", "device_type": "cpu"}, "more": {"strategy": "ddp"},
+             "metric": "step_time_median_s", "because": "b"}  # fmt: skip
+
+    def made(name):
+        cells = [make_cell(strategy=one, leaves={"sweep.expect": [entry]}) for one in ("single", "ddp")]
+        sweep = make_sweep(tmp_path, cells=[plan_cell(cell) for cell in cells], sweep_name=name)
+        for cell in cells:
+            put(sweep, make_record(cell))
+        return read_sweep(sweep)
+
+    one, same, other = made("a"), made("a"), made("b")
+    (judged,) = tables_of([one]).expectations
+    assert "is meant" not in judged.explanation
+    assert len(tables_of([one, same]).expectations) == 1 and not tables_of([one, other]).expectations

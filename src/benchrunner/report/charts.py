@@ -150,8 +150,6 @@ def _svg(body: Sequence[str], label: str) -> str:
 
 
 def _legend(names: Sequence[str]) -> str:
-    shown = [*names[: NUM_COLOURS - 1], "others" if len(names) > NUM_COLOURS else names[-1]]
-    if len(names) <= NUM_COLOURS:
-        shown = list(names)
+    shown = list(names) if len(names) <= NUM_COLOURS else [*names[: NUM_COLOURS - 1], "others"]
     items = (f'<span><i class="key s{number}"></i>{escape(name)}</span>' for number, name in enumerate(shown))
     return f'<p class="legend">{"".join(items)}</p>' if len(names) > 1 else ""
