@@ -28,9 +28,12 @@ WORDS = [
 ]
 
 
+RULES = rules.load_rules(paths.config_dir() / "compat.yaml")
+
+
 def make_plan(words=WORDS, hardware=H200):
     expansion = hydra_app.expand(words, multirun=True)
-    return planner.make_plan(expansion, hardware, rules.load_rules(paths.config_dir() / "compat.yaml"))
+    return planner.make_plan(expansion, hardware, RULES)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +188,7 @@ def row_of(excluded=None, **given):
 def plan_rows(rows, hardware=H200, **how):
     models = {"debug": read_yaml("model/debug") | {"name": "debug"}}
     expansion = hydra_app.Expansion(rows=rows, sweep_name="mine", arguments=["-m", "x"], models=models)
-    return planner.make_plan(expansion, hardware, rules.load_rules(paths.config_dir() / "compat.yaml"), **how)
+    return planner.make_plan(expansion, hardware, RULES, **how)
 
 
 def test_a_plan_says_where_it_came_from_and_when():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from dataclasses import replace
 
@@ -14,11 +15,13 @@ import snapshot
 from benchrunner.core.record import STATUSES
 from benchrunner.core.text import single_line
 from benchrunner.plan.doctor import Diagnosis
+from benchrunner.plan.explain import Explanation
 from benchrunner.plan.plan import Plan
 from benchrunner.report import csv_file, html, layout, markdown, plan_text, terminal
 from benchrunner.report.content import Block, make_tables
 from benchrunner.report.job_summary import job_summary
 from benchrunner.report.junit import to_junit
+from benchrunner.report.published import PublishedTable
 from samples import CPU, make_cell, make_every_status, make_record, make_row, plan_cell
 
 BLOCK = Block("cli/one", [("Command", "bench -m strategy=single,ddp"), ("GPU", "none")])
@@ -252,3 +255,105 @@ def test_no_text_of_a_reason_a_flag_or_a_setting_breaks_the_terminal(text, capsy
     out = capsys.readouterr().out
     assert "\x1b" not in out and not any(ord(one) < 32 for one in out.replace("\n", ""))
     assert out.count("Not measured") == 1 + single_line(text).count("Not measured")
+
+
+# --- explanations and other answers
+
+
+TERMS = Explanation(
+    phase="backward",
+    memory_bytes={"parameters": 2**30, "activations": 2**31},
+    outside_bytes=2**29,
+    step_s={"matmul": 0.002, "host": 0.001},
+    ideal_s={"matmul": 0.001, "host": 0.0005},
+    efficiencies={"matmul": 0.5, "host": 0.5},
+    remarks=("of another cell",),
+)
+PREDICTED = {
+    "method": "analytic", "bound": "estimate", "peak_memory_bytes": 3 * 2**30, "margin": 0.04,
+    "fit": "fits_with_retries", "capacity_bytes": 2**33, "note": "a limit",
+}  # fmt: skip
+
+
+def explained(capsys, found=TERMS, **changes):
+    one = replace(plan_cell(make_cell()), predicted={**PREDICTED, **changes})
+    terminal.print_explanation(one, found)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_an_explanation_has_the_terms_of_memory_and_time(capsys):
+    assert explained(capsys) == [
+        make_cell().slug, "of another cell", "",
+        "Peak memory, reached in backward", "────────────────────────────────",
+        "term                  GiB", "parameters            1.00", "activations           2.00",
+        "sum                   3.00", "beside the allocator  0.500", "",
+        "Step time", "─────────",
+        "resource  ms at data-sheet rate  share of it reached  ms",
+        "matmul    1.00                   0.500                2.00",
+        "host      0.500                  0.500                1.00",
+        "sum                                                   3.00", "",
+        "predicted by analytic: 3.00 ± 4% GiB of 8.00 GiB: fits with retries", "a limit",
+    ]  # fmt: skip
+
+
+def test_what_an_explanation_has_nothing_to_say_of_is_left_out(capsys):
+    found = replace(TERMS, phase="", outside_bytes=0, step_s={}, parts={"prefill_mlp_s": 0.002, "largest_batch": 7.0})
+    lines = explained(capsys, found, fit=None, note="", capacity_bytes=None)
+    assert lines[3:] == [
+        "Peak memory", "───────────", "term         GiB", "parameters   1.00", "activations  2.00",
+        "sum          3.00", "",
+        "What the formula computes", "─────────────────────────", "term            value", "prefill mlp ms  2.00",
+        "largest batch   7.00", "", "predicted by analytic: 3.00 ± 4% GiB of – GiB: unknown",
+    ]  # fmt: skip
+
+
+def test_a_replay_of_the_allocator_says_what_it_takes(capsys):
+    lines = explained(capsys, least_memory_bytes=2**31, reserved_memory_bytes=2**32)
+    assert "4% GiB of 8.00 GiB; the allocator takes 4.00 GiB for it, 2.00 at least: fits with retries" in lines[-2]
+
+
+def test_the_head_of_a_plan_counts_cells_and_devices(capsys):
+    terminal.print_plan(make_plan([plan_cell(make_cell())]))
+    assert capsys.readouterr().out.startswith("1 cell planned for 1 × Some CPU (cpu): 1 run, at most about ")
+    terminal.print_plan(make_plan([plan_cell(make_cell(leaves={"seed": n})) for n in range(1000)]))
+    assert capsys.readouterr().out.startswith("1,000 cells planned for")
+
+
+def test_a_warning_of_the_doctor_is_wrapped_below_its_mark(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal.print_doctor(Diagnosis([("Device", "x")], {}, ["word " * 10]))
+    assert capsys.readouterr().out.splitlines() == [
+        "Device: x", "! word word word word word word word", "  word word word",
+    ]  # fmt: skip
+
+
+def test_every_part_of_a_sweep_is_printed_under_its_title(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    frame = pd.DataFrame([["eager", "0.740", "1.48", "0.50"]], columns=["compiler", "time s", "published", "ratio"])
+    published = PublishedTable(title="Table 1", above="as published", frame=frame, num_labels=1, notes=["n: why"])
+    tables = replace(TABLES, published=[published, published], banner=["PARTIAL: 1"])
+    terminal.print_tables(tables)
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[:2] == ["cli/one", "PARTIAL: 1"] and lines.count("as published") == 1, "said once"
+    at = lines.index("Table 1")
+    assert lines[at : at + 7] == [
+        "Table 1", "───────", "compiler  time s  published  ratio", "eager     0.740   1.48       0.50", "", "- n: why",
+        "",
+    ]  # fmt: skip
+    titles = [line for line, below in itertools.pairwise(lines) if below and set(below) == {"─"}]
+    assert titles[:2] == ["Table 1", "Table 1"]
+    assert titles[-3:] == ["Measured", "Not measured", "Fastest and smallest"]
+
+
+def test_a_terminal_is_never_taken_for_less_than_forty_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "10")
+    terminal.print_doctor(Diagnosis([("Device", "word " * 10)], {}))
+    assert capsys.readouterr().out.splitlines()[0] == "Device: word word word word word word"
+
+
+def test_colours_follow_the_first_word_alone(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    terminal.print_sections([("t", ["failed now", "now failed", "[bold]x"])])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("\x1b[31mfailed now") and lines[3:5] == ["now failed", "[bold]x"]

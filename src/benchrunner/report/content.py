@@ -144,7 +144,8 @@ def median_costs_s(records: Sequence[Record]) -> tuple[int, Mapping[str, float]]
 
 
 def cost_sentence(records: Sequence[Record]) -> str | None:
-    """`Median seconds of a cell (38): launch 3.0, start 4.1, …`; None where nothing ran to its end."""
+    """`Median seconds by phase of the 38 cells that are ok: launch 3.00, …`; None where nothing ran to its end."""
     count, costs = median_costs_s(records)
     parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in costs.items())
-    return f"Median seconds by phase of the {count} cells that are ok: {parts}." if count else None
+    cells = "1 cell that is ok" if count == 1 else f"{count} cells that are ok"
+    return f"Median seconds by phase of the {cells}: {parts}." if count else None
