@@ -56,6 +56,11 @@ def test_what_is_free_as_a_whole_is_given_back_for_a_larger_block():
     assert after(*twice, capacity=180 * MIB).num_retries == 0
 
 
+def test_every_retry_counts():
+    allocator = after((1, 64 * MIB), 1, (2, 80 * MIB), 2, (3, 96 * MIB), capacity=100 * MIB)
+    assert (allocator.reserved, allocator.num_retries) == (96 * MIB, 2)
+
+
 def test_what_is_in_use_in_part_is_not_given_back():
     with pytest.raises(Exhausted, match=f"{100 * MIB} bytes, of which {86 * MIB} are there"):
         after((1, 64 * MIB), 1, (2, 32 * MIB), (3, 16 * MIB), 3, (4, 100 * MIB), capacity=150 * MIB)
@@ -80,6 +85,7 @@ def test_what_the_first_step_leaves_is_beside_all_others():
     step = [(2, 100 * MIB), (2, 0)]
     assert Steps(held=[], step=step).replay().peak_reserved == 100 * MIB
     assert Steps(held=[], step=step, left=[10 * MIB] * 2).replay().peak_reserved == 200 * MIB
+    assert Steps(held=[], step=step, left=[60 * MIB]).replay().peak_reserved == 200 * MIB, "once, not in every step"
 
 
 def test_what_is_held_may_be_let_go_of_and_taken_again():

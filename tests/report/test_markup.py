@@ -1,6 +1,7 @@
 """Any text at all, in any place of the report's page."""
 
 import csv
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from benchrunner.report import csv_file, html, markdown
 from benchrunner.report.content import Block, make_tables
+from benchrunner.report.published import PublishedTable
 from samples import make_cell, make_record, make_row
 
 UNSEEN = ["\u202e", "\u2066", "\u061c", "\u200f", "\u200b", "\ufeff", "\U000e0041", "\x9b"]
@@ -77,3 +79,66 @@ def test_no_field_is_a_formula(text):
 @pytest.mark.parametrize("text", ["-1", "-1.5e-3", "-inf", "+2"])
 def test_a_number_that_is_text_stays_one(text):
     assert csv_file.to_csv(pd.DataFrame({"x": [text]})) == f"x\n{text}\n"
+
+
+# --- Markdown and CSV, letter by letter
+
+
+def test_a_markdown_table_is_as_wide_as_its_longest_fields():
+    frame = pd.DataFrame({"name": ["ddp", "a|b"], "n": ["1", "10,368"], "": ["", "x"]})
+    assert markdown.to_markdown(frame, bold=[(1, "n")]).splitlines() == [
+        "| name |          n | –   |",
+        "| ---- | ---------: | --- |",
+        "| ddp  |          1 | –   |",
+        "| a\\|b | **10,368** | x   |",
+    ]
+    matrix = pd.DataFrame({"fp32": ["1", "2"]}, index=["ddp", "x"])
+    assert markdown.to_markdown(matrix, index="strategy").splitlines() == [
+        "| strategy | fp32 |", "| -------- | ---- |", "| ddp      | 1    |", "| x        | 2    |",
+    ]  # fmt: skip
+
+
+def test_the_fastest_of_a_group_stands_first_and_is_bold():
+    """Of debug and train three cells, one without a speed; of lora one, which is compared with nothing."""
+    cells = [make_cell(compile=name) for name in ("eager", "inductor", "thunder")] + [make_cell(workload="lora")]
+    metrics = [{"step_time_median_s": 0.1, "tokens_per_second_per_device": speed} for speed in (5.0, None, 7.0, 9.0)]
+    rows = [make_row(cell, make_record(cell, metrics=one)) for cell, one in zip(cells, metrics, strict=True)]
+    results = make_tables("t", [rows[3], *rows[:3]], [], []).results
+    ordered = markdown.by_group(results)
+    assert ordered["compile"].tolist() == ["eager", "thunder", "eager", "inductor"]
+    assert ordered["workload"].tolist() == ["lora", "train", "train", "train"] and list(ordered) == list(results)
+    assert markdown.best_of_groups(ordered) == [(1, "tokens/s/device")]
+
+
+def results_page(**changes):
+    cell, failed = CELL, make_cell(strategy="ddp")
+    rows = [make_row(cell, make_record(cell)), make_row(failed, make_record(failed, "failed", "failed.exit", "r"))]
+    made = make_tables("a*b", rows, ["n*1", "n2"], [Block("b", [("Command", "x*y")])], ["PARTIAL"])
+    return replace(made, **changes)
+
+
+def test_the_sections_of_results_in_order():
+    frame = pd.DataFrame([["eager", "0.74"]], columns=["compiler", "s"])
+    table = PublishedTable(title="T*", above="as it was", frame=frame, num_labels=1, notes=["a", "b*"])
+    text = markdown.results_markdown(results_page(published=[table, table]))
+    parts = text.split("\n\n")
+    assert parts[:2] == ["# Results: a\\*b", "**PARTIAL**"] and parts.count("as it was") == 1
+    titles = [part for part in parts if part.startswith("#")]
+    assert titles == ["# Results: a\\*b", "## T\\*", "## T\\*", "## Measured", "## Not measured", "## Notes",
+                      "## Setup: b"]  # fmt: skip
+    at = parts.index("## T\\*")
+    assert parts[at + 1].splitlines()[2] == "| eager    | 0.74 |" and parts[at + 2] == "- a\n- b\\*"
+    assert parts[-3].startswith("- n\\*1\n- n2\n") and parts[-1] == "- Command: x\\*y\n"
+
+
+def test_the_sections_of_compatibility_in_order():
+    text = markdown.compatibility_markdown(results_page())
+    titles = [line for line in text.splitlines() if line.startswith("#")]
+    assert titles[0] == "# Compatibility: a\\*b" and titles[-3:] == ["## Reasons", "## Notes", "## Setup: b"]
+    assert markdown.LEGEND in text and "**PARTIAL**" in text and "2 cells: " in text and len(titles) > 4
+
+
+def test_unknown_numbers_are_na_and_others_have_six_digits():
+    frame = pd.DataFrame({"x": [0.123456789, None], "n": pd.array([1, None], dtype="Int64"), "t": ["a\nb", "c"]})
+    assert csv_file.to_csv(frame) == "x,n,t\n0.123457,1,a b\nNA,NA,c\n"
+    assert frame["t"][0] == "a\nb", "what is written is no part of what it was made from"
