@@ -82,6 +82,29 @@ def test_a_table_in_pieces_has_its_labels_in_each_and_groups_in_one():
     assert layout.in_pieces(frame.iloc[:, :3], 1, 39, group=2) == ["k    a0  a1", "key  12  12"]
 
 
+def test_numbers_below_labels_go_without_what_is_wanted_least():
+    frame = pd.DataFrame({"strategy": ["ddp"], "step ms": ["1234567"], "p90 ms": ["7654321"], "why": [""]})
+    assert layout.below_labels(frame, 1, 16) == [
+        "    step ms", "ddp", "    1234567", "Left out at 16", "columns: p90 ms.",
+    ]  # fmt: skip
+
+
+def test_a_heading_of_two_words_may_be_broken_above_reasons():
+    frame = pd.DataFrame({"seq len": ["64"], "n": ["1"], "reason": ["why"]})
+    assert layout.with_reasons(frame, 10) == ["seq len  n", "64       1", "    why"]
+    assert layout.with_reasons(frame, 9) == ["seq", "len  n", "64   1", "    why"]
+
+
+@pytest.mark.parametrize("name", ["status", "verdict", "works"])
+def test_what_became_of_a_row_stands_first(name):
+    frame = pd.DataFrame({"value": ["ddp"], name: ["ok"], "reason": [""]})
+    assert layout.with_reasons(frame, 80)[0].split() == [name, "value"]
+
+
+def test_a_word_with_a_hyphen_stays_whole():
+    assert layout.wrapped("aaa bbb-ccc", 12) == ["    aaa", "    bbb-ccc"]
+
+
 def test_reasons_stand_wrapped_below_their_rows_and_the_verdict_first():
     frame = pd.DataFrame({"name": ["ddp", "single"], "verdict": ["run", "skipped"], "reason": ["", "be\ncause of it"]})
     assert layout.with_reasons(frame, 16) == [
@@ -102,7 +125,11 @@ def test_one_cell_is_not_said_to_be_several():
     row = make_row(make_cell(), make_record(make_cell(), "failed", "failed.exit", "some reason"))
     lines = layout.unmeasured_lines(make_tables("t", [row], [], []).results, 20)
     assert lines[0] == "failed  failed.exit, 1 cell" and lines[-1] == "    some reason"
-    assert all(line.startswith("  ") for line in lines[1:])
+    cells = [make_cell(strategy=name) for name in ("single", "ddp", "fsdp_stage3")]
+    rows = [make_row(cell, make_record(cell, "failed", "failed.exit", "r")) for cell in cells]
+    lines = layout.unmeasured_lines(make_tables("t", rows, [], []).results, 34)
+    assert lines[0] == "failed  failed.exit, 3 cells" and len(lines) > 4
+    assert all(line.startswith("  ") and len(line) <= 34 for line in lines[1:])
 
 
 def test_a_matrix_has_its_corner():

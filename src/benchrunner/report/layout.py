@@ -159,11 +159,11 @@ def unmeasured_lines(results: pd.DataFrame, width: int) -> list[str]:
 
 def _one_line_each(frame: pd.DataFrame, width: int) -> list[str]:
     """A heading (empty when stacked) and one string a row, which may hold several lines."""
-    lines = aligned(frame, width)
-    heads = [str(name) for name in frame.columns]
-    height = len(lines) - len(frame)
-    if height >= 1 and lines[height - 1].split()[:1] == heads[0].split()[:1]:
+    lines = side_by_side(frame, width)
+    if lines is not None:
+        height = len(lines) - len(frame)
         return ["\n".join(lines[:height]), *lines[height:]]
+    heads = [str(name) for name in frame.columns]
     return ["", *("\n".join(_stacked(heads, row, width)) for row in _texts(frame))]
 
 
