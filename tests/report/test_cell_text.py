@@ -141,6 +141,14 @@ def test_of_a_long_log_its_end_is_read_alone(logged, monkeypatch):
     assert set(first) == {"x"} and len(first) == TAIL_BYTES - len("\nlast\n") and last == "last"
 
 
+def test_bytes_that_are_no_text_hide_none_of_a_log(tmp_path):
+    row = make_row(make_cell(), make_record(make_cell(), "failed", "c", "r"))
+    folder = tmp_path / row.log_folder
+    folder.mkdir(parents=True)
+    (folder / "agent.log").write_bytes(b"a\xffb\n")
+    assert sections(row, tmp_path)["End of agent.log"] == ["a\ufffdb"]
+
+
 def test_a_log_shows_its_last_lines(logged, monkeypatch):
     monkeypatch.setitem(LOGS, "rank0.err", "".join(f"{number}\n" for number in range(40)))
     _, found = logged("failed")

@@ -78,6 +78,12 @@ def test_what_nothing_counts_here_is_named():
     assert "MFU % is unknown here: no peak or counter for it" in notes
 
 
+def test_what_was_published_and_expected_is_kept():
+    published, judged = object(), object()
+    tables = make_tables("t", rows_of("ok"), [], [], published=[published], expectations=[judged], roots={"a": "b/"})
+    assert (tables.published, tables.expectations, tables.roots) == ([published], [judged], {"a": "b/"})
+
+
 def test_settings_that_vary_stand_behind_the_results_and_matrices_have_every_pair():
     tables = make_tables("t", rows_of("ok", "oom"), [], [])
     assert tables.results["config.seed"].tolist() == ["0", "1"] and tables.results["status"].tolist() == ["ok", "oom"]

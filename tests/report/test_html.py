@@ -151,6 +151,27 @@ def test_a_large_sweep_is_small_and_lays_out_its_first_rows_alone(monkeypatch):
     assert len(details_in(text)) == 300
 
 
+@pytest.mark.parametrize(("length", "is_wrapped"), [(60, False), (61, True)])
+def test_numbers_stand_on_the_right_and_long_reasons_are_wrapped(length, is_wrapped):
+    ok, failed = make_cell(), make_cell(strategy="ddp")
+    record = make_record(failed, "failed", "failed.exit", "x" * (length - len("failed.exit: ")))
+    tables = make_tables("t", [make_row(ok, make_record(ok)), make_row(failed, record)], [], [])
+    table, text = page.cell_table(tables), html.to_html(tables)
+    places = [table.headings.index(name) + 1 for name in ("world", *table.measures)]
+    assert re.findall(r"#cells :is\(td,th\):nth-child\((\d+)\) \{ text-align: right", text) == [str(n) for n in places]
+    wrapped = re.findall(r"#cells td:nth-child\((\d+)\) \{ min-width", text)
+    assert wrapped == ([str(len(table.headings))] if is_wrapped else [])
+
+
+def test_a_sweep_is_partial_while_a_cell_waits_or_a_banner_says_so():
+    cell = make_cell()
+    done, waiting = make_row(cell, make_record(cell)), make_row(make_cell(strategy="ddp"))
+    states = [html.to_html(make_tables("t", rows, [], [], banner)) for rows, banner in (
+        ([done], []), ([done, waiting], []), ([done], ["PARTIAL"]))]  # fmt: skip
+    assert [re.search(r'class="state (\w+)"', text)[1] for text in states] == ["complete", "partial", "partial"]
+    assert ">PARTIAL<" in states[2]
+
+
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 

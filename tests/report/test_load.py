@@ -26,7 +26,7 @@ def test_a_sweep_is_a_frame_with_numbers(tmp_path):
 def test_what_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(SweepDirError):
         benchrunner.load(tmp_path)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="needs the directory of a sweep"):
         benchrunner.load()
 
 

@@ -13,7 +13,7 @@ LAYOUT = """
 title: T
 source: S
 machine: M
-cells: {model: debug}
+cells: {model: debug, device_type: cpu}
 tables:
   - title: one
     labels: [size, base]
@@ -22,7 +22,7 @@ tables:
       - {name: ms, quantity: last_iteration_ms, decimals: 2}
       - {name: n, quantity: trainable_parameters}
       - {name: gap, quantity: hardware_tflops, percent_over: base, digits: 2}
-      - {name: works, quantity: claim, cells: {precision: bf16}}
+      - {name: works, quantity: claim, cells: {precision: bf16, device_type: cpu}}
     lines:
       - [1, "2,000", {strategy: single}, 1.5, 1000, 10, X]
       - ["", "1,000", {strategy: ddp}, OOM, null, -5.25, V]
@@ -57,7 +57,7 @@ def test_ours_stands_beside_what_was_published_and_their_ratio(fill):
     oom = make_row(DDP, make_record(DDP, "oom", "oom.device", "because"))
     (table,) = fill(measured(SINGLE), oom)
     assert (table.title, table.num_labels, list(table.frame)) == ("one", 2, HEADINGS)
-    assert table.above.startswith("T. Published: S, on M. Ours differs: ")
+    assert table.above == "T. Published: S, on M. Ours differs: "
     first, second = table.frame.to_numpy().tolist()
     assert first == [
         "1", "2,000", "12.35", "1.5", "8.23", "919,168", "1,000", "919.17", "+10", "+10", "1.00", "X", "-", "✓ 1/1",
@@ -70,6 +70,12 @@ def test_a_difference_below_has_its_minus_and_a_large_number_no_exponent(fill):
     (table,) = fill(measured(SINGLE, 1234.5, 1e15))
     line = table.frame.iloc[0].tolist()
     assert line[2:5] == ["1,234,500.0", "1.5", "823000.00"] and line[8:11] == ["-50", "+10", "-5.00"]
+
+
+@pytest.mark.parametrize(("rate", "gap", "ours", "theirs"), [(2e15, "0", "0", "0"), (2.01e15, "0.5", "+0.50", "+0.5")])
+def test_no_difference_has_no_sign_and_a_small_one_has(fill, rate, gap, ours, theirs):
+    (table,) = fill(measured(SINGLE, rate=rate), text=LAYOUT.replace("1000, 10, X", f"1000, {gap}, X"))
+    assert table.frame.iloc[0].tolist()[8:10] == [ours, theirs]
 
 
 def test_a_column_that_nothing_counts_is_named(fill):
@@ -137,6 +143,8 @@ def test_what_thunder_chose_is_said_once_a_line(fill):
         row.record.ranks[0]["choices"] = {"thunder_executors": ["a", "b"]}
     (table,) = fill(*rows)
     assert table.notes[:2] == ["1, 2,000: thunder's executors were a, b", "1, 2,000: it fits here"]
+    failed = make_row(DDP, make_record(DDP, "failed", "c", "r", ranks=rows[0].record.ranks))
+    assert not any("executors" in note for note in fill(failed)[0].notes)
 
 
 PREDICTED = """
@@ -172,7 +180,7 @@ PROBED = """
 title: T
 source: S
 machine: M
-cells: {workload: train}
+cells: {workload: train, device_type: cpu}
 tables:
   - title: one
     labels: [size]
@@ -208,7 +216,18 @@ def test_layouts_are_found_by_name(fill, tmp_path):
     assert (layout.name, layout.title, layout.source, layout.machine) == ("also", "T", "S", "M")
 
 
-def test_what_differs_is_said_by_the_header_of_the_sweep(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("{strategy: single}, 1.5", "{strategi: single}, 1.5"), ("{precision: bf16", "{precison: bf16"),
+     ("{strategy: single}, text", "{stratgy: single}, text")],
+)  # fmt: skip
+def test_a_key_of_a_layout_that_is_none_is_named_with_its_file(fill, right, wrong):
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        fill(text=LAYOUT.replace(right, wrong))
+    assert caught.value.key == "layouts/mine.yaml"
+
+
+def test_what_differs_is_said_by_the_header_of_the_sweep(fill, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "config_dir", lambda: tmp_path)
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text(
@@ -217,3 +236,4 @@ def test_what_differs_is_said_by_the_header_of_the_sweep(tmp_path, monkeypatch):
     (tmp_path / "sweeps" / "plain.yaml").write_text("key: 1\n")
     assert deviations("mine") == "one thing, and another."
     assert deviations("plain") == deviations("none") == ""
+    assert fill()[0].above.endswith("Ours differs: one thing, and another.")

@@ -282,7 +282,7 @@ def _ours(column: Column, meant: Sequence[Row], labels: Mapping[str, str]) -> fl
 
 
 def _without_number(row: Row) -> str:
-    return NO_NUMBER.get(row.reason_code or "") or NO_NUMBER.get(row.status, row.status)
+    return NO_NUMBER.get(row.reason_code) or NO_NUMBER.get(row.status, row.status)
 
 
 def _answered(meant: Sequence[Row]) -> list[Row]:
