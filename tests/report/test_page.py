@@ -122,7 +122,7 @@ def test_a_square_of_several_cells_is_their_best_or_what_most_of_them_are():
         return row(speed, leaves={"seq_len": length, "micro_batch_size": size}, **given)
 
     rows = [
-        sized(32, 1, 10.0), sized(32, 2, 30.0), sized(64, 1, 20.0),
+        sized(32, 1, 30.0), sized(32, 2, 10.0), sized(64, 1, 20.0),
         sized(96, 1, status="oom"), sized(96, 2, status="failed"), sized(96, 1, status="failed", strategy="ddp"),
         sized(128, 1, 1.0, compile="inductor"), sized(128, 1, 2.0, compile="thunder"),
     ]  # fmt: skip
@@ -165,7 +165,7 @@ def test_a_text_is_its_number():
 def drawn(monkeypatch):
     """What a picture is made of: (points, labels of its axes)."""
     for name in ("scatter", "curves"):
-        monkeypatch.setattr(charts, name, lambda points, x, y: (points, x, y))
+        monkeypatch.setattr(charts, name, lambda points, x, y: (points, x, y) if points else "")
 
 
 def test_the_points_of_memory_against_speed(drawn):
@@ -197,7 +197,7 @@ def test_the_points_of_speed_over_the_micro_batch(drawn):
         return row(speed, metrics={"num_alloc_retries": retries}, leaves={"micro_batch_size": size}, **given)
 
     rows = [
-        sized(1, 10.0, 0), sized(2, 20.0, 3), sized(4), sized(1, 5.0, compile="inductor"),
+        sized(1, 10.0, 0), sized(2, 20.0, 1), sized(4), sized(1, 5.0, compile="inductor"),
         sized(2, status="oom", compile="inductor"),
     ]  # fmt: skip
     points, *axes = page.batch_picture(tables(*rows))
@@ -205,5 +205,5 @@ def test_the_points_of_speed_over_the_micro_batch(drawn):
     assert [(one.x, one.y, one.series, one.row, one.is_doubtful) for one in points] == [
         (1.0, 10.0, "eager", 0, False), (2.0, 20.0, "eager", 1, True),
     ]  # fmt: skip
-    assert [one.title for one in points] == ["eager, micro-batch 1", "eager, micro-batch 2, 3 allocator retries"]
+    assert [one.title for one in points] == ["eager, micro-batch 1", "eager, micro-batch 2, 1 allocator retry"]
     assert page.batch_picture(tables(*rows[2:])) == ""

@@ -11,7 +11,7 @@ from benchrunner.core.files import write_json
 from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import record_to_dict
 from benchrunner.plan.plan import Plan
-from benchrunner.report import html, markdown, terminal
+from benchrunner.report import html, markdown, published, terminal
 from benchrunner.report.content import make_tables
 from benchrunner.report.write import make_report, merge_rows, read_sweep, tables_of
 from benchrunner.store.plan_file import write_plan
@@ -248,6 +248,29 @@ def test_the_latest_attempt_wins_and_a_measured_cell_beats_a_planned_one():
         assert [row.record for row in rows] == [new] and notes
 
 
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [
+        (None, {"attempt": 0, "started_at": None}),
+        ({"attempt": 0, "started_at": "2026-11-22T00:00:00+00:00"}, {"started_at": "2026-11-21T00:00:00+00:00"}),
+        ({"started_at": None}, {"started_at": "2026-11-21T00:00:00+00:00"}),
+    ],
+)
+def test_what_was_attempted_later_counts(worse, better):
+    one, other = (
+        make_row(ONE, None if changes is None else make_record(ONE, **changes)) for changes in (worse, better)
+    )
+    assert merge_rows([one, other])[0] == merge_rows([other, one])[0] == [other]
+
+
+def test_of_rows_that_say_as_much_the_last_is_shown():
+    first, last = (make_row(ONE, sweep=sweep) for sweep in ("a", "b"))
+    rows, notes = merge_rows([first, last, make_row(TWO)])
+    assert [row.sweep for row in rows] == ["b", "cli/one"] and notes == [
+        "1 rows of cells that stand in several sweeps were left out; the latest attempt is shown"
+    ]
+
+
 def test_the_same_cell_on_another_device_or_torch_keeps_its_row():
     other_torch = replace(CPU, torch="2.12.0")
     rows, notes = merge_rows([make_row(ONE, hardware=hardware) for hardware in (CPU, H200, other_torch)])
@@ -299,7 +322,7 @@ def test_notes_are_those_of_the_plan_the_files_and_the_last_run(tmp_path):
     (sweep.root / "cells" / "a").mkdir()
     put(sweep, make_record(TWO)).write_text("{")
     sweep.environment.write_text("{")
-    for note in ("of the first run", "of the last run"):
+    for note in ("of the first run", "of another", "of the last run"):
         add_run(sweep, ExitSummary(counts={}, num_attempted=0, notes=[note]), "2026-11-21T03:00:00+00:00")
     notes = read_sweep(sweep).notes
     assert notes[:3] == ["of the plan", "cells/a is not in the plan and was skipped",
@@ -355,15 +378,30 @@ def test_merged_tables_name_each_sweep_and_lead_to_it(tmp_path):
     }  # fmt: skip
 
 
-def test_sweeps_of_one_name_are_held_against_its_layout_and_their_fields_name_where_they_are_filled(tmp_path):
-    def made(name):
-        return make_sweep(tmp_path, sweep_name=name)
+LAYOUT = """
+title: T
+source: S
+machine: M
+tables:
+  - title: one
+    labels: [a]
+    columns: [{name: ms, quantity: last_iteration_ms}]
+    lines: [[x, {strategy: single, device_type: cpu}, 1.5]]
+"""
 
-    first, second, other = made("litgpt-forward"), made("litgpt-forward"), made("litgpt-train")
-    assert [len(tables_of([read_sweep(one) for one in sweeps]).published) > 0 for sweeps in (
-        [first], [first, second], [first, other])] == [True, True, False]  # fmt: skip
-    named = tables_of([read_sweep(first), read_sweep(other)], layout="litgpt-train")
-    assert len(named.published) == len(tables_of([read_sweep(other)]).published)
+
+def test_sweeps_of_one_name_are_held_against_its_layout_and_their_fields_name_what_fills_them(tmp_path, monkeypatch):
+    (tmp_path / "layouts").mkdir()
+    (tmp_path / "layouts" / "mine.yaml").write_text(LAYOUT)
+    monkeypatch.setattr(published, "_folder", lambda: tmp_path / "layouts")
+    first, second, other = (read_sweep(make_sweep(tmp_path, sweep_name=name)) for name in ("mine", "mine", "cli"))
+    for sweeps in ([first], [first, second]):
+        (table,) = tables_of(sweeps).published
+        (note,) = table.notes
+        assert note.endswith(f"fill it by: bench resume {sweeps[-1].paths.root} --cells {ONE.cell_id}")
+    assert tables_of([other]).published == tables_of([first, other]).published == ()
+    (table,) = tables_of([other], layout="mine").published
+    assert table.title == "one" and len(make_report([other.paths], "mine")[0].published) == 1
 
 
 def test_expectations_are_of_one_sweep_and_judged_on_its_machine(tmp_path):

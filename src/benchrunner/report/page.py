@@ -180,7 +180,7 @@ def _heat_of(table: CellTable, row_label: str, column_label: str, measure: str) 
     found: dict[tuple[str, str], list[list[str]]] = {}
     for row in table.rows:
         found.setdefault((row[a], "all" if is_single else row[b]), []).append(row)
-    bests = {key: max((as_number(row[at]) for row in rows), default=math.nan) for key, rows in found.items()}
+    bests = {key: max(as_number(row[at]) for row in rows) for key, rows in found.items()}
     most = max((value for value in bests.values() if not math.isnan(value)), default=1.0) or 1.0
     values = list(dict.fromkeys(row[a] for row in table.rows))
     rows = [(value, [_square(found.get((value, column), []), at, most) for column in columns]) for value in values]
@@ -234,11 +234,12 @@ def batch_picture(tables: Tables) -> str:
     for place, (batch, speed, retries) in enumerate(columns):
         if not pd.isna(speed) and len(sizes[names[place]]) > 1:
             doubtful = not pd.isna(retries) and retries > 0
-            title = f"{names[place]}, micro-batch {batch}" + (f", {retries} allocator retries" if doubtful else "")
+            noun = "retry" if retries == 1 else "retries"
+            title = f"{names[place]}, micro-batch {batch}" + (f", {retries} allocator {noun}" if doubtful else "")
             points.append(
                 Point(x=float(batch), y=float(speed), series=names[place], title=title, row=place, is_doubtful=doubtful)
             )
-    return charts.curves(points, "micro-batch", "tokens/s/device") if len(points) > 1 else ""
+    return charts.curves(points, "micro-batch", "tokens/s/device")
 
 
 def _measured_sizes(results: pd.DataFrame, names: Sequence[str]) -> Mapping[str, set[int]]:
