@@ -15,6 +15,7 @@ from benchrunner.report import charts, html, page
 from benchrunner.report.cell_details import details_of
 from benchrunner.report.charts import Point
 from benchrunner.report.content import Block, make_tables
+from benchrunner.report.expectations import judge_expectations
 from samples import CPU, make_cell, make_record, make_row, make_rows
 
 BLOCK = Block("cli/one", [("Command", "bench -m strategy=single,ddp"), ("GPU", "none")])
@@ -170,6 +171,16 @@ def test_a_sweep_is_partial_while_a_cell_waits_or_a_banner_says_so():
         ([done], []), ([done, waiting], []), ([done], ["PARTIAL"]))]  # fmt: skip
     assert [re.search(r'class="state (\w+)"', text)[1] for text in states] == ["complete", "partial", "partial"]
     assert ">PARTIAL<" in states[2]
+
+
+def test_a_cell_that_is_opened_says_what_is_expected_of_it():
+    entry = {"name": "n", "less": {"strategy": "single"}, "more": {"strategy": "ddp"}, "because": "b"}
+    expect = {"sweep.expect": [entry | {"metric": "step_time_median_s"}]}
+    cells = [make_cell(strategy=name, leaves=expect) for name in ("single", "ddp")]
+    rows = [make_row(cell, make_record(cell)) for cell in cells]
+    found = details_in(html.to_html(make_tables("t", rows, [], [], expectations=judge_expectations(rows, CPU))))
+    assert all(len(one["expected"]) == 1 for one in found)
+    assert "expected" not in details_in(html.to_html(make_tables("t", rows, [], [])))[0]
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------

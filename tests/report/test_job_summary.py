@@ -1,7 +1,7 @@
 from benchrunner.cli.gate_files import add_to_job_summary
 from benchrunner.report import job_summary
 from benchrunner.report.content import make_tables
-from samples import make_rows
+from samples import make_cell, make_row, make_rows
 
 TABLES = make_tables("t", make_rows(), [], [], ["PARTIAL: 1 of 7 cells"])
 
@@ -21,5 +21,15 @@ def test_elsewhere_nothing_is_written(monkeypatch):
 
 
 def test_a_summary_that_would_be_refused_has_no_tables(monkeypatch):
-    monkeypatch.setattr(job_summary, "MOST_BYTES", 1000)
-    assert "### Measured" not in job_summary.job_summary(TABLES) and "7 cells" in job_summary.job_summary(TABLES)
+    whole = job_summary.job_summary(TABLES)
+    monkeypatch.setattr(job_summary, "MOST_BYTES", len(whole.encode()))
+    assert job_summary.job_summary(TABLES) == whole and "### Measured" in whole
+    monkeypatch.setattr(job_summary, "MOST_BYTES", len(whole.encode()) - 1)
+    assert job_summary.job_summary(TABLES) == whole.partition("\n### Measured")[0]
+    assert "7 cells" in job_summary.job_summary(TABLES)
+
+
+def test_cells_that_are_predictions_have_a_table_of_their_own():
+    row = make_row(make_cell(), verdict="skipped", code="skipped.predict_only", reason="r")
+    text = job_summary.job_summary(make_tables("t", [row], [], []))
+    assert [line for line in text.splitlines() if line.startswith("###")] == ["### Predicted"]

@@ -17,6 +17,7 @@ def test_a_case_a_cell_and_what_became_of_it():
     assert kinds == [[], ["failure"], ["skipped"], ["skipped"], ["skipped"], ["failure"], []]
     assert suite[1][0].attrib["type"] == "oom" and suite[1][0].attrib["message"].startswith("oom.device: rank 1")
     assert "bench model=debug" in suite[1][0].text
+    assert {case.attrib["classname"] for case in suite} == {"cli/one"}
 
 
 @settings(max_examples=50, deadline=None)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from benchrunner.report import csv_file, html, markdown
 from benchrunner.report.content import Block, make_tables
+from benchrunner.report.expectations import judge_expectations
 from benchrunner.report.published import PublishedTable
-from samples import make_cell, make_record, make_row
+from samples import CPU, make_cell, make_record, make_row
 
 UNSEEN = ["\u202e", "\u2066", "\u061c", "\u200f", "\u200b", "\ufeff", "\U000e0041", "\x9b"]
 TAGS = ["<script>", "</td></table>", "<img src=x onerror=y>", "&lt;", "<!--", "]]>"]
@@ -101,7 +102,7 @@ def test_a_markdown_table_is_as_wide_as_its_longest_fields():
 def test_the_fastest_of_a_group_stands_first_and_is_bold():
     """Of debug and train three cells, one without a speed; of lora one, which is compared with nothing."""
     cells = [make_cell(compile=name) for name in ("eager", "inductor", "thunder")] + [make_cell(workload="lora")]
-    metrics = [{"step_time_median_s": 0.1, "tokens_per_second_per_device": speed} for speed in (5.0, None, 7.0, 9.0)]
+    metrics = [{"step_time_median_s": 0.1, "tokens_per_second_per_device": speed} for speed in (0.5, None, 7.0, 9.0)]
     rows = [make_row(cell, make_record(cell, metrics=one)) for cell, one in zip(cells, metrics, strict=True)]
     results = make_tables("t", [rows[3], *rows[:3]], [], []).results
     ordered = markdown.by_group(results)
@@ -129,6 +130,28 @@ def test_the_sections_of_results_in_order():
     at = parts.index("## T\\*")
     assert parts[at + 1].splitlines()[2] == "| eager    | 0.74 |" and parts[at + 2] == "- a\n- b\\*"
     assert parts[-3].startswith("- n\\*1\n- n2\n") and parts[-1] == "- Command: x\\*y\n"
+
+
+def test_a_section_for_all_that_a_sweep_may_have_and_none_for_what_it_has_not():
+    entry = {"name": "n", "less": {"strategy": "single"}, "more": {"strategy": "ddp"}, "because": "b"}
+    expect = {"sweep.expect": [entry | {"metric": "step_time_median_s"}]}
+    ok, alone = make_cell(leaves=expect), make_cell(strategy="ddp", leaves=expect)
+    search = make_cell(strategy="fsdp_stage3", leaves={**expect, "micro_batch_size": "max"})
+    rows = [
+        make_row(ok, make_record(ok)),
+        make_row(alone, verdict="skipped", code="skipped.predict_only", reason="r"),
+        make_row(search, make_record(search, reason="max = 12 (probes: 12 ok)", metrics={})),
+    ]
+    text = markdown.results_markdown(make_tables("t", rows, [], [], expectations=judge_expectations(rows, CPU)))
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles[:4] == ["## Expected", "## Found by search", "## Measured", "## Predicted"]
+    assert "max = 12 (probes: 12 ok)" in text
+    failed = make_tables("t", [make_row(ok, make_record(ok, "failed", "failed.exit", "r"))], [], [])
+    frame = pd.DataFrame([["eager", "0.74"]], columns=["compiler", "s"])
+    table = PublishedTable(title="T", above="a", frame=frame, num_labels=1, notes=[])
+    text = markdown.results_markdown(replace(failed, published=[table]))
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Results: t", "## T", "## Not measured"]
+    assert "\n\n\n" not in text
 
 
 def test_the_sections_of_compatibility_in_order():

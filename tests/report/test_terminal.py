@@ -19,8 +19,10 @@ from benchrunner.plan.explain import Explanation
 from benchrunner.plan.plan import Plan
 from benchrunner.report import csv_file, html, layout, markdown, plan_text, terminal
 from benchrunner.report.content import Block, make_tables
+from benchrunner.report.expectations import judge_expectations
 from benchrunner.report.job_summary import job_summary
 from benchrunner.report.junit import to_junit
+from benchrunner.report.markdown import LEGEND
 from benchrunner.report.published import PublishedTable
 from samples import CPU, make_cell, make_every_status, make_record, make_row, plan_cell
 
@@ -153,7 +155,7 @@ def test_print_doctor_shows_what_it_is_given(capsys):
     terminal.print_doctor(Diagnosis(facts, axes, ["a trap"]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Device: 2 × Abacus (abacus)"
-    assert [line.split() for line in lines[4:6]] == [["yes", "bf16"], ["no", "fp8"]]
+    assert [line.split() for line in lines[3:6]] == [["works", "value"], ["yes", "bf16"], ["no", "fp8"]]
     assert lines[6:] == ["    hardware.fp8: no fp8 here", "", "! a trap"]
 
 
@@ -264,7 +266,7 @@ TERMS = Explanation(
     phase="backward",
     memory_bytes={"parameters": 2**30, "activations": 2**31},
     outside_bytes=2**29,
-    step_s={"matmul": 0.002, "host": 0.001},
+    step_s={"matmul": 0.0004994, "host": 0.0005},
     ideal_s={"matmul": 0.001, "host": 0.0005},
     efficiencies={"matmul": 0.5, "host": 0.5},
     remarks=("of another cell",),
@@ -276,7 +278,8 @@ PREDICTED = {
 
 
 def explained(capsys, found=TERMS, **changes):
-    one = replace(plan_cell(make_cell()), predicted={**PREDICTED, **changes})
+    said = {name: value for name, value in {**PREDICTED, **changes}.items() if name != "note" or value}
+    one = replace(plan_cell(make_cell()), predicted=said)
     terminal.print_explanation(one, found)
     return capsys.readouterr().out.splitlines()
 
@@ -289,20 +292,22 @@ def test_an_explanation_has_the_terms_of_memory_and_time(capsys):
         "sum                   3.00", "beside the allocator  0.500", "",
         "Step time", "─────────",
         "resource  ms at data-sheet rate  share of it reached  ms",
-        "matmul    1.00                   0.500                2.00",
-        "host      0.500                  0.500                1.00",
-        "sum                                                   3.00", "",
+        "matmul    1.00                   0.500                0.499",
+        "host      0.500                  0.500                0.500",
+        "sum                                                   0.999", "",
         "predicted by analytic: 3.00 ± 4% GiB of 8.00 GiB: fits with retries", "a limit",
     ]  # fmt: skip
 
 
 def test_what_an_explanation_has_nothing_to_say_of_is_left_out(capsys):
-    found = replace(TERMS, phase="", outside_bytes=0, step_s={}, parts={"prefill_mlp_s": 0.002, "largest_batch": 7.0})
+    found = replace(
+        TERMS, phase="", outside_bytes=0, step_s={}, parts={"prefill_mlp_s": 0.0009994, "largest_batch": 7.0}
+    )
     lines = explained(capsys, found, fit=None, note="", capacity_bytes=None)
     assert lines[3:] == [
         "Peak memory", "───────────", "term         GiB", "parameters   1.00", "activations  2.00",
         "sum          3.00", "",
-        "What the formula computes", "─────────────────────────", "term            value", "prefill mlp ms  2.00",
+        "What the formula computes", "─────────────────────────", "term            value", "prefill mlp ms  0.999",
         "largest batch   7.00", "", "predicted by analytic: 3.00 ± 4% GiB of – GiB: unknown",
     ]  # fmt: skip
 
@@ -336,14 +341,81 @@ def test_every_part_of_a_sweep_is_printed_under_its_title(monkeypatch, capsys):
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert lines[:2] == ["cli/one", "PARTIAL: 1"] and lines.count("as published") == 1, "said once"
+    assert lines[lines.index("as published") + 1] == "" and LEGEND[:40] in out
     at = lines.index("Table 1")
     assert lines[at : at + 7] == [
         "Table 1", "───────", "compiler  time s  published  ratio", "eager     0.740   1.48       0.50", "", "- n: why",
         "",
     ]  # fmt: skip
-    titles = [line for line, below in itertools.pairwise(lines) if below and set(below) == {"─"}]
+    titles = titles_of(out)
     assert titles[:2] == ["Table 1", "Table 1"]
     assert titles[-3:] == ["Measured", "Not measured", "Fastest and smallest"]
+
+
+def every_section():
+    """A sweep with a search, a cell that is its prediction alone, one that is ok, and an ordering of two of them."""
+    entry = {"name": "n", "less": {"strategy": "single"}, "more": {"strategy": "ddp"}, "because": "b"}
+    expect = {"sweep.expect": [entry | {"metric": "step_time_median_s"}]}
+    search = make_cell(strategy="fsdp_stage3", leaves={**expect, "micro_batch_size": "max"})
+    ok, alone = make_cell(leaves=expect), make_cell(strategy="ddp", leaves=expect)
+    predicted = {"method": "analytic", "peak_memory_bytes": 2**30, "step_time_s": 0.5}
+    rows = [
+        make_row(ok, make_record(ok)),
+        make_row(alone, verdict="skipped", code="skipped.predict_only", reason="r"),
+        make_row(search, make_record(search, reason="max = 12 (probes: 12 ok)", metrics={}, attempt=0)),
+    ]
+    rows[1] = replace(rows[1], planned=replace(rows[1].planned, predicted=predicted))
+    return make_tables("t", rows, [], [], expectations=judge_expectations(rows, CPU))
+
+
+SECTIONS = ["Expected", "Found by search", "Measured", "Predicted"]
+
+
+def titles_of(text):
+    return [line for line, below in itertools.pairwise(text.splitlines()) if below and set(below) == {"─"}]
+
+
+@pytest.mark.parametrize("width", [60, 160])
+def test_a_section_for_all_that_a_sweep_may_have(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    terminal.print_tables(every_section())
+    out = capsys.readouterr().out
+    assert [title for title in titles_of(out) if title in SECTIONS] == SECTIONS
+    assert max(map(len, out.partition("─")[2].splitlines())) <= width
+    shown = {title: out.partition(f"{title}\n─")[2].partition("\n\n")[0] for title in SECTIONS}
+    assert "max = 12 (probes: 12 ok)" in " ".join(shown["Found by search"].split()) and "n" in shown["Expected"]
+    assert "1.00" in shown["Predicted"] and "500" in shown["Predicted"] and "ddp" in shown["Predicted"]
+    assert "single" in shown["Measured"]
+
+
+def test_a_section_without_rows_has_no_title(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "160")
+    failed = make_row(make_cell(), make_record(make_cell(), "failed", "failed.exit", "r"))
+    terminal.print_tables(replace(make_tables("t", [failed], [], []), matrices=[]))
+    out = capsys.readouterr().out
+    assert titles_of(out) == ["Not measured"] and LEGEND[:40] not in out
+
+
+def test_a_narrow_plan_says_which_columns_it_goes_without(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "50")
+    predicted = {
+        "method": "dry_run",
+        "peak_memory_bytes": 2**30,
+        "fit": "fits",
+        "limited_by": "host",
+        "step_time_s": 0.5,
+    }
+    terminal.print_plan(make_plan([replace(plan_cell(make_cell(compile=name)), predicted=predicted)
+                                   for name in ("eager", "inductor")]))  # fmt: skip
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Left out at 50 columns: limited by." in out
+
+
+def test_a_long_line_is_left_to_the_terminal_to_wrap(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal.print_sections([("t", ["a 1 " * 40])])
+    assert capsys.readouterr().out.splitlines()[2] == ("a 1 " * 40).rstrip()
 
 
 def test_a_terminal_is_never_taken_for_less_than_forty_columns(monkeypatch, capsys):

@@ -67,10 +67,7 @@ def _file(name: str) -> str:
 
 def _kinds(table: page.CellTable) -> list[str]:
     """How each column is set: numbers to the right, words on one line, longer text wrapped."""
-    columns = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.headings)
-    kinds = [_kind(pd.Series(column, dtype="object")) for column in columns]
-    first = 1 + len(table.labels)
-    return ["number" if first <= place < first + len(table.measures) else kind for place, kind in enumerate(kinds)]
+    return [_kind(pd.Series(column, dtype="object")) for column in zip(*table.rows, strict=True)]
 
 
 def _kind(column: pd.Series) -> str:

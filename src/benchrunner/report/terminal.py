@@ -187,11 +187,11 @@ def _print_warnings(diagnosis: Diagnosis, width: int) -> None:
 
 def _print(lines: Iterable[str], *, stderr: bool = False) -> None:
     """Lines as they are: coloured by their first word on a terminal, plain elsewhere."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    console = Console(stderr=stderr, soft_wrap=True)
     if not console.is_terminal:
         console.file.write("".join(f"{line}\n" for line in lines))
         console.file.flush()
         return
     for line in lines:
         first = line.partition(" ")[0]
-        console.print(Text(line, style=STYLES.get(first, "")), no_wrap=True, crop=False, overflow="ignore")
+        console.print(Text(line, style=STYLES.get(first, "")))
