@@ -331,6 +331,12 @@ def test_notes_are_those_of_the_plan_the_files_and_the_last_run(tmp_path):
     assert notes[5:] == ["of the last run"]
 
 
+def test_where_nothing_is_wrong_nothing_is_noted(sweep):
+    assert read_sweep(sweep).notes == []
+    write_json(sweep.environment, {"git": {"commit": "abc"}})
+    assert read_sweep(sweep).notes == []
+
+
 def test_a_row_says_where_it_was_measured(tmp_path):
     sweep = make_sweep(tmp_path, cards={"debug": {"num_layers": 32, "num_parameters": 7}})
     write_json(sweep.environment, {"git": {"commit": "abc"}})
