@@ -14,7 +14,7 @@ from benchrunner.core.errors import SweepDirError, UsageError
 from benchrunner.core.paths import CHECKOUT
 from benchrunner.plan import dry_runs, planner, rules
 from benchrunner.store import plan_file
-from samples import CPU, H200, make_cell, read_yaml
+from samples import CPU, H200, make_cell, option, read_yaml
 
 WORDS = [
     "strategy=single,fsdp",
@@ -187,7 +187,9 @@ def row_of(excluded=None, **given):
 
 def plan_rows(rows, hardware=H200, **how):
     models = {"debug": read_yaml("model/debug") | {"name": "debug"}}
-    expansion = hydra_app.Expansion(rows=rows, sweep_name="mine", arguments=["-m", "x"], models=models)
+    expansion = hydra_app.Expansion(
+        rows=rows, sweep_name="mine", arguments=["-m", "x"], models=models, untouched=option
+    )
     return planner.make_plan(expansion, hardware, RULES, **how)
 
 
@@ -244,20 +246,33 @@ def test_a_cell_alone_whose_slug_is_cut_keeps_the_order_of_its_words():
     assert list(cell.overrides) == list(leaves) and len(cell.slug) <= 100
 
 
-def test_a_dry_run_decides_about_its_own_cells_alone(monkeypatch):
-    """It finds more than the device has: of a cell that asks for it, not of others, nor of a search as a whole."""
+def test_a_slug_that_is_cut_begins_with_what_its_row_alone_has():
+    leaves = {"model.d_model": 256, "model.num_heads": 8, "global_batch_size": 1024, "micro_batch_size": 1024}
+    rows = [row_of(leaves={**leaves, "seed": seed}, strategy="fsdp_stage3") for seed in (1, 2)]
+    assert [list(cell.overrides) for cell in planner.make_cells(rows, H200)] == [["seed", *leaves]] * 2
+
+
+ASKS = {"predict.name": "dry_run", "predict.skip_oom": True, "predict.audit_every": 10**9}
+
+
+@pytest.fixture
+def too_much(monkeypatch):
+    """Dry runs find more than the device has, which is a byte more than arithmetic asks for."""
     answer = {f"{name}_memory_bytes": 2**40 for name in ("peak", "reserved", "least")} | {"phase": "forward"}
     monkeypatch.setattr(dry_runs.dry_runs, "dry_run", lambda questions, *_: [answer] * len(questions))
-    asks = {"predict.name": "dry_run", "predict.skip_oom": True, "predict.audit_every": 10**9}
-    barely = replace(H200, memory_bytes=plan_rows([row_of()]).cells[0].predicted["peak_memory_bytes"] + 1)
-    rows = [
-        row_of(leaves={**asks, "compile.scope": "model"}),
-        row_of("no", leaves=asks, strategy="ddp"),
-        row_of(leaves={**asks, "micro_batch_size": "max"}),
-        row_of(leaves={"seed": 3}),
-    ]
-    own, struck, search, arithmetics = plan_rows(rows, barely).cells
+    return replace(H200, memory_bytes=plan_rows([row_of()]).cells[0].predicted["peak_memory_bytes"] + 1)
+
+
+def test_a_dry_run_decides_about_its_own_cells_alone(too_much):
+    rows = [row_of(leaves={**ASKS, "compile.scope": "model"}), row_of("no", leaves=ASKS, strategy="ddp"),
+            row_of(leaves={"seed": 3})]  # fmt: skip
+    own, struck, arithmetics = plan_rows(rows, too_much).cells
     assert (own.reason_code, own.left_out) == ("skipped.predicted_oom", ("compile.scope=model",))
     assert own.cell.axes["strategy"] == "single" and own.predicted["method"] == "dry_run"
-    assert (struck.reason_code, search.verdict) == ("skipped.excluded", "run")
+    assert struck.reason_code == "skipped.excluded"
     assert (arithmetics.verdict, arithmetics.flags) == ("run", ["memory_tight"])
+
+
+def test_a_dry_run_of_its_first_probe_does_not_rule_a_search_out(too_much):
+    (search,) = plan_rows([row_of(leaves={**ASKS, "micro_batch_size": "max"})], too_much).cells
+    assert (search.verdict, search.predicted["method"]) == ("run", "dry_run")
