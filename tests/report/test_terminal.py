@@ -388,6 +388,15 @@ def test_a_section_for_all_that_a_sweep_may_have(monkeypatch, capsys, width):
     assert "single" in shown["Measured"]
 
 
+def test_on_a_narrow_terminal_numbers_stand_below_the_labels_of_their_cell(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal.print_tables(TABLES)
+    lines = capsys.readouterr().out.partition("Measured\n")[2].partition("\n\n")[0].splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("single · "))
+    assert lines[1].split()[0] == "tokens" and all(line.startswith("    ") for line in lines[1:at])
+    assert lines[at + 1].startswith("    10,370")
+
+
 def test_a_section_without_rows_has_no_title(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "160")
     failed = make_row(make_cell(), make_record(make_cell(), "failed", "failed.exit", "r"))

@@ -72,9 +72,8 @@ GROUP = ["model_label", "workload"]
 def by_group(results: pd.DataFrame) -> pd.DataFrame:
     """The rows by model and workload, in the order in which these appear, and of each the fastest first."""
     place = results.groupby(GROUP, sort=False).ngroup()
-    speed = results[SPEED].astype("float64").fillna(-1.0)
     return (
-        results.assign(_place=place, _speed=-speed)
+        results.assign(_place=place, _speed=-results[SPEED])
         .sort_values(["_place", "_speed"], kind="stable")
         .drop(columns=["_place", "_speed"])
     )
