@@ -183,6 +183,15 @@ def test_a_cell_that_is_opened_says_what_is_expected_of_it():
     assert "expected" not in details_in(html.to_html(make_tables("t", rows, [], [])))[0]
 
 
+def test_all_rows_of_a_sweep_that_is_not_large_are_laid_out(monkeypatch):
+    monkeypatch.setattr(html, "FIRST_ROWS", 1)
+    cells = [make_cell(leaves={"seed": seed}) for seed in range(3)]
+    tables = make_tables("t", [make_row(cell, make_record(cell)) for cell in cells], [], [])
+    assert "<noscript" not in html.to_html(tables)
+    monkeypatch.setattr(page, "MOST_CELLS_IN_FULL", 2)
+    assert "<noscript" in html.to_html(tables)
+
+
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
