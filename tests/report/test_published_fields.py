@@ -237,3 +237,7 @@ def test_what_differs_is_said_by_the_header_of_the_sweep(fill, tmp_path, monkeyp
     assert deviations("mine") == "one thing, and another."
     assert deviations("plain") == deviations("none") == ""
     assert fill()[0].above.endswith("Ours differs: one thing, and another.")
+
+
+def test_the_layouts_that_come_along():
+    assert {"litgpt-train", "mingpt-fsdp"} < set(layout_names())
