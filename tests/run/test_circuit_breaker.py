@@ -30,7 +30,8 @@ def test_the_same_failure_in_different_cells_opens_it():
     why = "the same failure in 3 cells (brake=3): failed.exception: rank 1 at 0x9: 3 GiB"
     assert learn(breaker, failed(2, "rank 1 at 0x9: 3 GiB")) == f"not started, because {why}"
     assert learn(breaker, failed(3, "rank 1 at 0x9: 4 GiB")) == f"not started, because {why}", "the first reason stays"
-    assert breaker.refusal(plan_cell(make_cell()), 0.0).reason_code == "skipped.brake" == breaker.code
+    refused = breaker.refusal(plan_cell(make_cell()), 0.0)
+    assert (refused.status, refused.reason_code, breaker.stopped_by) == ("skipped", "skipped.brake", "brake")
 
 
 def test_what_counts():
@@ -93,6 +94,12 @@ def test_a_cell_that_does_not_fail_closes_it_and_begins_the_count_anew():
     assert learn(breaker, failed(6, status="oom", code="oom.device")) is None, "one that was at work"
     assert learn(breaker, failed(7)) is None
     assert learn(breaker, failed(8)) is not None
+
+
+def test_a_cell_that_was_never_started_closes_nothing():
+    breaker = CircuitBreaker(1)
+    assert learn(breaker, failed(0)) is not None
+    assert learn(breaker, make_record(make_cell(), "unsupported", "runtime.dtype", attempt=0)) is not None
 
 
 def test_failures_of_variants_say_nothing_of_the_usual_cell_that_works():

@@ -59,5 +59,11 @@ def test_each_next_cell_shows_the_most(values, random):
         assert gain == max((*new(one, ordered[:number]), -costs[one.cell.slug]) for one in ordered[number:])
 
 
+def test_a_changed_setting_tells_as_much_as_an_option():
+    cells = [cell(1, seed, precision=one) for seed in range(2) for one in ("fp32", "bf16")]
+    ordered = order_by_information(cells, {one.cell.slug: place for place, one in enumerate(cells)})
+    assert ordered == [cells[0], cells[3], cells[1], cells[2]], "the second shows two new values, though it costs most"
+
+
 def test_nothing_to_run_is_in_order():
     assert order_by_information([], {}) == smaller_first([]) == smaller_first_in_place([]) == []

@@ -40,10 +40,11 @@ def test_other_failures_are_not_tried_again(paths):
 
 def test_each_cell_has_its_own_retries():
     one, other = cells(2)
-    retries, failed = Retries(1), Outcome(status="failed", reason_code="failed.infrastructure", reason="no port")
-    assert retries.rerun(one, failed) == "no port; trying again (1 of 1)"
+    retries, failed = Retries(2), Outcome(status="failed", reason_code="failed.infrastructure", reason="no port")
+    assert retries.rerun(one, failed) == "no port; trying again (1 of 2)"
+    assert retries.rerun(one, failed) == "no port; trying again (2 of 2)"
     assert retries.rerun(one, failed) is None
-    assert retries.rerun(other, failed) == "no port; trying again (1 of 1)"
+    assert retries.rerun(other, failed) == "no port; trying again (1 of 2)"
     assert Retries(0).rerun(one, failed) is None
 
 

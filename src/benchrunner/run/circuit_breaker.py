@@ -31,7 +31,7 @@ class Scope:
     values: Items
     why: str
     is_noted: bool = False
-    num_refused: int = 0
+    has_refused: bool = False
 
 
 @dataclass(slots=True)
@@ -103,13 +103,13 @@ class CircuitBreaker(Policy):
         for scope in self._scopes():
             if scope.values <= values:
                 self.stopped_by = "brake"
-                scope.num_refused += 1
+                scope.has_refused = True
                 return Outcome(status="skipped", reason_code=self.code, reason=f"not started, because {scope.why}")
         return None
 
     def note(self, num_refused: int, *, at_end: bool) -> str | None:
         """At once: whoever watches wonders why nothing starts."""
-        new = next((scope for scope in self._scopes() if scope.num_refused and not scope.is_noted), None)
+        new = next((scope for scope in self._scopes() if scope.has_refused and not scope.is_noted), None)
         if new is None or not num_refused:
             return None
         new.is_noted = True
