@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,44 @@ def test_devices_of_another_sweep_are_waited_for_inside_the_turnstile(tmp_path):
     assert others.enter()
 
 
+def test_all_devices_are_waited_for_where_another_sweep_has_one_of_them(tmp_path):
+    mine, others = Locks(tmp_path, "abcd"), Locks(tmp_path, "abcd")
+    queue = Queue([cell(4, 0)], make_pool(H200, is_local=True, locks=mine))
+    assert others.take(3)
+    assert queue.start() == [] and queue.pool.is_contended
+
+
+def test_one_who_waits_for_devices_keeps_others_out_and_hears_of_it(tmp_path):
+    mine, others = Locks(tmp_path, "abcd"), Locks(tmp_path, "abcd")
+    queue = Queue([cell(1)], make_pool(H200, is_local=True, locks=mine))
+    assert others.enter() and queue.start() == [] and queue.pool.is_contended
+    others.leave()
+    assert len(queue.start()) == 1 and not queue.pool.is_contended
+
+
+def test_one_who_waits_for_devices_of_his_own_lets_others_in(tmp_path):
+    mine, others = Locks(tmp_path, "abcd"), Locks(tmp_path, "abcd")
+    queue = Queue([cell(3, 0), cell(2, 1)], make_pool(H200, is_local=True, locks=mine))
+    assert len(queue.start()) == 1 and len(queue) == 1
+    assert others.enter()
+
+
+@pytest.mark.parametrize("waiting", [[], [cell(1, 7)]], ids=["nothing waits", "nothing is free"])
+def test_one_who_has_nothing_to_start_does_not_wait_for_others(tmp_path, waiting):
+    mine, others = Locks(tmp_path, "abcd"), Locks(tmp_path, "abcd")
+    pool = make_pool(H200, is_local=True, locks=mine)
+    pool.free = set(range(4 - len(waiting) * 4))
+    assert others.enter()
+    assert Queue(waiting, pool).start() == [] and not pool.is_contended
+
+
+def test_the_cores_of_a_machine_are_waited_for_as_well(tmp_path):
+    mine, others = (Locks(tmp_path, [["core0", "core1"]]) for _ in range(2))
+    queue = Queue([cell(1)], make_pool(CPU, is_local=True, locks=mine))
+    assert others.take(0)
+    assert queue.start() == [] and queue.pool.is_contended
+
+
 def test_a_cell_that_waits_again_comes_first_and_one_that_is_dropped_never():
     queue = Queue([cell(1, n) for n in range(3)], make_pool(CPU, is_local=True))
     ((first, places),) = queue.start()
@@ -83,6 +122,19 @@ def test_the_given_order_can_be_kept():
     cells = [cell(1, 0), cell(2, 1), cell(4, 2)]
     queue = Queue(cells, make_pool(H200, is_local=True), largest_first=False)
     assert [planned for planned, _ in queue.start()] == cells[:2]
+
+
+def test_chosen_cells_wait_for_all_others():
+    cells = [cell(1, number) for number in range(3)]
+    assert list(Queue(cells, make_pool(CPU, is_local=True), last={cells[0].place})) == [*cells[1:], cells[0]]
+
+
+def test_an_exclusive_cell_takes_every_device_that_is_left():
+    pool = make_pool(H200, is_local=True)
+    assert (pool.need(cell(2)), pool.need(cell(2, exclusive=True))) == (2, 4)
+    pool.quarantine(0, "lost")
+    assert pool.need(cell(2, exclusive=True)) == 3
+    assert pool.located((1, 2)) == ((0,), (1, 2))
 
 
 def test_what_can_never_run_here_is_told():

@@ -1,4 +1,5 @@
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -159,6 +160,14 @@ def test_a_search_learns_from_cells_that_differ_in_their_micro_batch_alone(paths
     searches = Searches(make_plan([search, other], H200), paths, {})
     searches.learn(other, make_record(other.cell, "oom", "oom.device"))
     assert searches.refusal(search, 0.0) is None
+
+
+def test_a_search_goes_by_the_first_process_of_a_cell(paths):
+    search, one = begins_at(1), cell(1, repeats=2)
+    searches = Searches(make_plan([search, one], H200), paths, {})
+    searches.learn(one, make_record(one.cell))
+    searches.learn(replace(one, repeat=2), make_record(one.cell, "oom", "oom.device", repeat=2))
+    assert [probe.cell.sizes.micro_batch_size for _, probe in searches.due([search], [])] == [2]
 
 
 def test_a_probe_is_the_cell_of_the_plan_where_there_is_one(paths):

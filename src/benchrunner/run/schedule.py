@@ -215,7 +215,7 @@ class Queue:
         started, head = self._take()
         # Inside the turnstile no other sweep takes what becomes free: so a cell waits for devices of others, and so it
         # waits for its own once it has been overtaken often enough.
-        if not (head and self._waiting and (self.pool.is_contended or self._is_kept_for_head())):
+        if not (head and (self.pool.is_contended or self._is_kept_for_head())):
             self.pool.locks.leave()
         return started
 
