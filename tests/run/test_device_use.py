@@ -130,7 +130,7 @@ def test_a_device_that_failed_is_given_up(paths):
 def ran(places=(2, 3), devices=(2, 3), nodes=(0,), pids=()):
     """A job of one cell as far as its devices are concerned."""
     cell = cells(1)[0].cell
-    job = SimpleNamespace(devices=devices, nodes=nodes, cell=cell)
+    job = SimpleNamespace(devices=devices, nodes=nodes, cell=cell, marker="marker")
     return SimpleNamespace(places=places, job=job, handle=SimpleNamespace(pids=lambda: pids))
 
 
@@ -156,6 +156,32 @@ def test_the_device_of_the_rank_that_lost_it_is_given_up_where_it_can_be_told(ru
     devices = DeviceUse(H200, options, Progress(launcher.clock), launcher)
     devices.learn(run, Outcome(status="failed", evidence=evidence))
     assert set(devices.pool.lost) == lost
+
+
+def test_a_device_has_a_minute_to_become_empty():
+    launcher = FakeLauncher(lambda job: OK)
+    options = RunOptions(locks=Locks(None, []), probe=Occupied(launcher.clock, 3, until_s=1e9), fault=None)
+    progress = Progress(launcher.clock)
+    devices, left = DeviceUse(H200, options, progress, launcher), ran()
+    devices.start(left, 0.0)
+    devices.end(left, 1.0)
+    devices.drain(60.9)
+    assert devices.pool.lost == {}
+    devices.drain(61.0)
+    assert devices.pool.lost.keys() == {3} and devices.pool.free == {0, 1, 2}
+    assert progress.notes[0].endswith("7.0 GiB in use; it is not used any more, 3 of 4 are left")
+
+
+def test_one_who_does_nothing_but_wait_for_another_sweep_says_so_once_after_ten_seconds(capsys):
+    launcher = FakeLauncher(lambda job: OK)
+    devices = DeviceUse(H200, RunOptions(locks=Locks(None, []), fault=None), Progress(launcher.clock), launcher)
+    devices.pool.is_contended = True
+    moments = [(0, True), (9, True), (10, True), (30, True), (31, False), (40, True), (49, True), (50, True)]
+    said = []
+    for now_s, is_idle in moments:
+        devices.report_contention(now_s, is_idle=is_idle)
+        said.append(capsys.readouterr().err.count("waiting for devices"))
+    assert said == [0, 0, 1, 0, 0, 0, 0, 1]
 
 
 def test_what_still_holds_devices_is_named():

@@ -170,6 +170,19 @@ def test_a_search_goes_by_the_first_process_of_a_cell(paths):
     assert [probe.cell.sizes.micro_batch_size for _, probe in searches.due([search], [])] == [2]
 
 
+def test_a_search_is_gone_on_with_where_its_plan_was_made_for_another_machine(paths):
+    search = begins_at(2)
+    searches = Searches(make_plan([search], replace(H200, is_present=False)), paths, {})
+    assert [probe.cell.sizes.micro_batch_size for _, probe in searches.due([search], [])] == [2]
+
+
+def test_a_probe_is_kept_apart_from_another_cell_that_has_taken_its_name(paths):
+    search, other = begins_at(2), cell(3, seed=1)
+    other = replace(other, cell=replace(other.cell, slug=cell(2).cell.slug))
+    ((_, probe),) = Searches(make_plan([search, other], H200), paths, {}).due([search], [])
+    assert probe.cell.cell_id == cell(2).cell.cell_id and probe.cell.slug != other.cell.slug
+
+
 def test_a_probe_is_the_cell_of_the_plan_where_there_is_one(paths):
     search, named = begins_at(2), cell(2)
     searches = Searches(make_plan([search, named], H200), paths, {})
