@@ -10,6 +10,7 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.machine.devices import Locks, local_devices
 from benchrunner.outcome.outcome import Outcome
+from benchrunner.run import device_use
 from benchrunner.run.device_use import DeviceUse, Draining
 from benchrunner.run.options import RunOptions
 from benchrunner.run.progress import Progress
@@ -170,6 +171,32 @@ def test_a_device_has_a_minute_to_become_empty():
     devices.drain(61.0)
     assert devices.pool.lost.keys() == {3} and devices.pool.free == {0, 1, 2}
     assert progress.notes[0].endswith("7.0 GiB in use; it is not used any more, 3 of 4 are left")
+
+
+@pytest.mark.parametrize(
+    ("launched", "num_devices", "are_here"),
+    [({}, 4, True), ({"num_nodes": 2}, 8, False), ({"is_local": False}, 0, False)],
+    ids=["this machine", "an allocation of several nodes", "a cluster"],
+)
+def test_devices_are_counted_and_locked_where_they_are(monkeypatch, launched, num_devices, are_here):
+    asked = []
+
+    def found(hardware, *, is_local, environ):
+        asked.append(is_local)
+        return local_devices(hardware, is_local=False, environ=environ)
+
+    monkeypatch.setattr(device_use, "local_devices", found)
+    launcher = FakeLauncher(lambda job: OK, **launched)
+    devices = DeviceUse(H200, RunOptions(fault=None), Progress(launcher.clock), launcher)
+    assert (asked, devices.utilization.num_devices) == ([are_here], num_devices)
+
+
+def test_what_no_device_can_take_is_skipped():
+    launcher = FakeLauncher(lambda job: OK)
+    devices = DeviceUse(H200, RunOptions(fault=None), Progress(launcher.clock), launcher)
+    outcome = devices.obstacle(cells(1, devices=8)[0])
+    assert (outcome.status, outcome.reason_code) == ("skipped", "skipped.devices")
+    assert outcome.reason == "needs 8 devices a node, 4 visible" and devices.obstacle(cells(1, devices=4)[0]) is None
 
 
 def test_one_who_does_nothing_but_wait_for_another_sweep_says_so_once_after_ten_seconds(capsys):
