@@ -21,6 +21,8 @@ NO = Outcome(status="skipped", reason_code="skipped.devices", reason="no")
 class Hearing(Policy, Source):
     """Remembers what it is told."""
 
+    code = "skipped.devices"
+
     def __init__(self):
         self.refusals, self.concluded = [], []
 
@@ -29,6 +31,9 @@ class Hearing(Policy, Source):
 
     def conclude(self, planned):
         self.concluded.append(planned)
+
+    def note(self, num_refused, *, at_end):
+        return f"{num_refused} cells were not started" if at_end else None
 
 
 @pytest.fixture
@@ -67,6 +72,15 @@ def test_policies_hear_why_a_cell_is_not_started(verdicts, heard):
     (planned,) = cells(1)
     verdicts.refuse(planned, NO)
     assert heard.refusals == [(planned, NO)] and heard.concluded == [planned]
+
+
+def test_how_many_cells_were_not_started_is_noted_at_the_end(verdicts, progress):
+    for planned in cells(3):
+        verdicts.refuse(planned, NO)
+    verdicts.note_refusals()
+    assert progress.notes == []
+    verdicts.note_refusals(at_end=True)
+    assert progress.notes == ["3 cells were not started"]
 
 
 def test_what_verdicts_rule_out_is_not_started_however_fast_they_come(paths):
