@@ -7,11 +7,12 @@ import pytest
 from benchrunner.core.errors import SweepDirError
 from benchrunner.core.paths import place_of
 from benchrunner.launch.fake import FakeLauncher
+from benchrunner.run.repeats import Repeats
 from benchrunner.run.resume import Selection
 from benchrunner.store.records import read_records
 from benchrunner.store.runs import read_runs
 from fake_sweeps import ENVIRONMENT, ERROR, OK, OOM, Script, cells, make_plan, run
-from samples import H200
+from samples import H200, make_record
 
 BOOM = Script(errors={0: ERROR}, exits={0: 1})
 
@@ -120,3 +121,20 @@ def test_what_was_not_started_leaves_nothing(paths):
     launcher = FakeLauncher(lambda job: replace(OK, duration_s=100.0))
     run(paths, planned, launcher=launcher, budget_s=1.0)
     assert list((paths.root / "cells").glob("*/repeat-*")) == []
+
+
+def test_the_first_process_decides_whether_there_are_others():
+    (first,) = repeated(1)
+    second = replace(first, repeat=2)
+    failed, ok = make_record(first.cell, "failed", "failed.exit", "no"), make_record(first.cell)
+    repeats = Repeats([failed])
+    refused = repeats.refusal(second, 0.0)
+    assert (refused.status, refused.reason_code) == ("skipped", "skipped.not_repeated") and repeats.refusal(
+        first, 0.0
+    ) is None
+    repeats.learn(first, ok)
+    assert repeats.refusal(second, 0.0) is None
+    repeats.learn(second, replace(failed, repeat=2))
+    assert repeats.refusal(second, 0.0) is None is Repeats([ok, replace(failed, repeat=2)]).refusal(second, 0.0)
+    repeats.learn(first, failed)
+    assert repeats.refusal(second, 0.0) is not None
