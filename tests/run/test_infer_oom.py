@@ -18,7 +18,9 @@ def oom(planned, code="oom.device", attempt=1):
 def test_the_smallest_that_ran_out_decides():
     inference = OomInference([cell(4)], {cell(4).cell.slug: oom(cell(4))})
     assert inference.refusal(cell(2), 0.0) is None and inference.refusal(cell(4), 0.0) is None
-    assert inference.refusal(cell(8), 0.0).flags == ["inferred"]
+    inferred, smaller = inference.refusal(cell(8), 0.0), cell(4).cell
+    assert inferred.flags == ["inferred"]
+    assert inferred.evidence == {"inferred_from": smaller.slug, "cell_id": smaller.cell_id}
     assert inference.refusal(cell(8, seed=1), 0.0) is None
     inference.learn(cell(2), oom(cell(2), "oom.disguised"))
     inference.learn(cell(3), oom(cell(3)))

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 from benchrunner.outcome.outcome import Outcome
 from benchrunner.run.options import RunOptions
-from benchrunner.run.policies import Policies, make_policies
+from benchrunner.run.policies import Policies, comparable, make_policies
 from benchrunner.run.policy import Policy
 from fake_sweeps import cells, make_plan
-from samples import CPU, make_record
+from samples import CPU, make_cell, make_record, plan_cell
 
 
 class Refusing(Policy):
@@ -44,6 +46,23 @@ def test_the_first_that_refuses_decides_and_all_learn():
     refused = Outcome(status="skipped", reason_code="skipped.first")
     asked.refused(planned, refused)
     assert [policy.heard for policy in policies[1:]] == [[(planned, refused)]] * 2
+
+
+def test_a_search_is_decided_by_policies_for_searches_alone():
+    search, cell = (plan_cell(make_cell(leaves={"micro_batch_size": size})) for size in ("max", 1))
+    first, second = Refusing("first"), Refusing("second")
+    second.decides_searches = True
+    asked = Policies([first, second])
+    assert [asked.refusal(one, 0.0).reason_code for one in (search, cell)] == ["skipped.second", "skipped.first"]
+
+
+def test_records_are_compared_under_the_faults_that_are_planted_now():
+    plain, faulty = (make_record(one.cell) for one in cells(2))
+    fault = f"hang@1/{faulty.slug}"
+    records = {plain.slug: plain, faulty.slug: replace(faulty, fault=fault)}
+    assert comparable(records, RunOptions(fault=fault)) == records
+    assert comparable(records, RunOptions(fault=None)).keys() == {plain.slug}
+    assert comparable(records, RunOptions(fault="hang@1")) == {}
 
 
 def test_each_is_told_how_many_cells_it_refused():

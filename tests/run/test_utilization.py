@@ -23,6 +23,15 @@ def test_a_cell_on_several_devices_counts_for_each():
     assert usage.busy_share() == 1.0
 
 
+@pytest.mark.parametrize(("seconds", "share"), [(0.0, None), (0.5, 1.0)])
+def test_where_no_time_passed_there_is_no_share_of_it(seconds, share):
+    usage = Utilization(1)
+    usage.start("a", 1, 10.0)
+    usage.waiting(10.0 + seconds)
+    usage.end("a", 10.0 + seconds)
+    assert usage.busy_share() == usage.concurrency() == share
+
+
 def test_nothing_is_claimed_where_nothing_waited():
     usage = Utilization(2)
     assert usage.busy_share() is None and usage.concurrency() is None
