@@ -129,9 +129,8 @@ def test_the_first_process_decides_whether_there_are_others():
     failed, ok = make_record(first.cell, "failed", "failed.exit", "no"), make_record(first.cell)
     repeats = Repeats([failed])
     refused = repeats.refusal(second, 0.0)
-    assert (refused.status, refused.reason_code) == ("skipped", "skipped.not_repeated") and repeats.refusal(
-        first, 0.0
-    ) is None
+    assert (refused.status, refused.reason_code) == ("skipped", "skipped.not_repeated")
+    assert refused.reason == "its first process was not ok" and repeats.refusal(first, 0.0) is None
     repeats.learn(first, ok)
     assert repeats.refusal(second, 0.0) is None
     repeats.learn(second, replace(failed, repeat=2))
