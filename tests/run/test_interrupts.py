@@ -21,6 +21,13 @@ def test_an_interrupt_keeps_what_was_finished(paths, signum, code):
     assert signal.getsignal(signum) is handlers
 
 
+def test_signals_are_taken_over_and_given_back():
+    before = [signal.getsignal(signum) for signum in interrupts.SIGNALS]
+    with interrupts.Interrupts(lambda: None):
+        assert not any(signal.getsignal(signum) in before for signum in interrupts.SIGNALS)
+    assert [signal.getsignal(signum) for signum in interrupts.SIGNALS] == before
+
+
 def test_outside_the_main_thread_signals_are_left_alone(paths):
     summaries = []
     thread = threading.Thread(target=lambda: summaries.append(run(paths, cells(1))[0]))

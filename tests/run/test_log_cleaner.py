@@ -9,7 +9,7 @@ import pytest
 
 from benchrunner.cli.run_and_report import show_report
 from benchrunner.core import scrub
-from benchrunner.core.paths import SweepPaths
+from benchrunner.core.paths import CellPaths, SweepPaths, place_of
 from benchrunner.run.log_cleaner import clean_logs, clean_what_was_left
 from benchrunner.store.plan_file import write_plan
 from fake_sweeps import OK, cells, make_plan, run
@@ -71,6 +71,72 @@ def test_the_logs_of_a_job_that_another_bench_runs_are_left_alone(sweep, marked)
     assert SECRET in attempt.err(0).read_text()
 
 
+def test_what_has_a_record_is_cleaned_while_the_sweep_is_at_work(sweep):
+    paths, attempt = sweep
+    with filelock.FileLock(paths.lock):
+        clean_what_was_left(paths)
+    assert attempt.err(0).read_text() == "token <secret>\n"
+
+
+@pytest.mark.parametrize("asked", [lambda paths: paths.claims(1), lambda paths: paths.allocations])
+def test_of_a_sweep_on_a_cluster_what_has_no_record_may_be_at_work(sweep, asked):
+    paths, attempt = sweep
+    attempt.root.with_name("record.json").unlink()
+    asked(paths).mkdir(parents=True)
+    clean_what_was_left(paths)
+    assert SECRET in attempt.err(0).read_text()
+
+
+@pytest.mark.parametrize("text", [None, "{", "{}"])
+def test_without_a_record_that_can_be_read_a_sweep_that_nobody_ever_locked_is_cleaned(sweep, text):
+    paths, attempt = sweep
+    paths.lock.unlink(missing_ok=True)
+    record = attempt.root.with_name("record.json")
+    record.unlink() if text is None else record.write_text(text)
+    clean_what_was_left(paths)
+    assert attempt.err(0).read_text() == "token <secret>\n"
+
+
+def test_the_logs_of_further_processes_are_cleaned_and_links_among_cells_passed_over(paths, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    planned = cells(1, repeats=2)
+    run(paths, planned, OK)
+    attempt = paths.cell(place_of(planned[0].cell.slug, 2)).attempt(1)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "attempt-1").mkdir(parents=True)
+    (paths.root / "cells" / "a-link").symlink_to(elsewhere)
+    for place in (attempt, CellPaths(elsewhere).attempt(1)):
+        place.err(0).write_text(f"token {SECRET}\n")
+        place.cleaned.unlink(missing_ok=True)
+    clean_what_was_left(paths)
+    assert attempt.err(0).read_text() == "token <secret>\n"
+    assert SECRET in (elsewhere / "attempt-1" / "rank0.err").read_text()
+
+
+def test_a_sweep_without_cells_has_no_logs(paths):
+    clean_what_was_left(paths)
+    assert list(paths.root.iterdir()) == []
+
+
+def test_a_mark_that_cannot_be_written_ends_nothing(sweep, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    _, attempt = sweep
+    monkeypatch.setattr("pathlib.Path.touch", full)
+    clean_logs(attempt)
+    assert attempt.err(0).read_text() == "token <secret>\n" and not attempt.cleaned.exists()
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_the_logs_of_a_job_that_cannot_be_read_are_cleaned(sweep, text):
+    paths, attempt = sweep
+    attempt.root.with_name("record.json").unlink()
+    attempt.cell.unlink() if text is None else attempt.cell.write_text(text)
+    clean_what_was_left(paths)
+    assert attempt.err(0).read_text() == "token <secret>\n"
+
+
 def test_what_a_killed_process_had_half_written_goes_and_what_is_being_written_stays(sweep):
     paths, attempt = sweep
     gone = subprocess.Popen(["true"])
@@ -79,6 +145,7 @@ def test_what_a_killed_process_had_half_written_goes_and_what_is_being_written_s
     now = attempt.root / f".rank0.json.{os.getpid()}.tmp"
     for path in (*left, now):
         path.write_text(SECRET)
+    (attempt.root / f".no-file.{gone.pid}.tmp").mkdir()
     clean_what_was_left(paths)
     assert not any(path.exists() for path in left) and now.exists()
 
