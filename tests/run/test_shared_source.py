@@ -1,0 +1,148 @@
+from types import SimpleNamespace
+
+import pytest
+
+from benchrunner.core.errors import SweepDirError
+from benchrunner.core.files import write_json
+from benchrunner.core.record import record_to_dict
+from benchrunner.launch.fake import VirtualClock
+from benchrunner.outcome.outcome import Outcome
+from benchrunner.run.attendance import BEAT_INTERVAL_S
+from benchrunner.run.claims import Claims
+from benchrunner.run.ledger import Ledger
+from benchrunner.run.options import Share
+from benchrunner.run.policies import Policies
+from benchrunner.run.policy import Policy
+from benchrunner.run.progress import Progress
+from benchrunner.run.schedule import Queue, make_pool
+from benchrunner.run.shared_source import LOOK_INTERVAL_S, SharedSource
+from benchrunner.run.utilization import Utilization
+from benchrunner.store.claims_round import begin_round
+from benchrunner.store.workers import read_worker
+from fake_sweeps import cells
+from samples import CPU, make_record
+
+
+class Hearing(Policy):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.learned, self.refusals = [], []
+
+    def learn(self, planned, record):
+        self.learned.append((planned, record))
+
+    def refused(self, planned, outcome):
+        self.refusals.append((planned, outcome))
+
+
+@pytest.fixture
+def shared(paths):
+    """What this worker sees of a sweep, and another one beside it."""
+    clock, heard, ledger = VirtualClock(), Hearing(), Ledger(paths, {}, {}, [])
+    source = SharedSource(paths, Share(worker="own"), ledger, Policies([heard]), Progress(clock), "cpu", clock)
+    other = Claims(paths.claims(1), "other", lambda worker: False)
+    return SimpleNamespace(source=source, heard=heard, ledger=ledger, other=other)
+
+
+def queue_of(planned, source):
+    return Queue(planned, make_pool(CPU, is_local=True), gate=source)
+
+
+def write_record(paths, planned):
+    record = make_record(planned.cell)
+    path = paths.cell(planned.place).record
+    path.parent.mkdir(parents=True)
+    write_json(path, record_to_dict(record))
+    return record
+
+
+def test_what_others_concluded_waits_no_more_and_is_learned_from_once(paths, shared):
+    planned = cells(2)
+    queue = queue_of(planned, shared.source)
+    record = write_record(paths, planned[0])
+    shared.other.take(planned[0].place, 0)
+    shared.other.finish(planned[0].place)
+    shared.source.attend(0.0, queue, [])
+    assert list(queue) == planned[1:] and shared.heard.learned == [(planned[0], record)]
+    assert shared.ledger.records == {planned[0].place: record} and shared.heard.refusals == []
+    shared.source.attend(100.0, queue_of(planned, shared.source), [])
+    assert len(shared.heard.learned) == 1 and shared.heard.refusals == []
+
+
+def test_what_others_concluded_without_a_record_is_known_as_not_started(shared):
+    (planned,) = cells(1)
+    shared.other.take(planned.place, 0)
+    shared.other.finish(planned.place)
+    shared.source.attend(0.0, queue_of([planned], shared.source), [])
+    why = f"{planned.place} was concluded by another worker, and left no record that can be read"
+    refused = Outcome(status="skipped", reason_code="skipped.interrupted", reason=why)
+    assert shared.heard.refusals == [(planned, refused)] and shared.heard.learned == []
+
+
+def test_what_was_concluded_here_is_not_learned_again(paths, shared):
+    (planned,) = cells(1)
+    write_record(paths, planned)
+    assert shared.source.take(planned) and shared.source.take(planned), "it stays ours"
+    shared.source.conclude(planned)
+    shared.source.attend(0.0, queue_of([planned], shared.source), [])
+    assert shared.heard.learned == shared.heard.refusals == []
+
+
+def test_others_are_looked_at_now_and_then(shared):
+    planned = cells(2)
+    queue = queue_of(planned, shared.source)
+    found = []
+    for place, now_s in ((None, 0.0), (0, LOOK_INTERVAL_S - 0.1), (None, LOOK_INTERVAL_S)):
+        if place is not None:
+            shared.other.take(planned[place].place, 0)
+            shared.other.finish(planned[place].place)
+        shared.source.attend(now_s, queue, [])
+        found.append(len(queue))
+    assert found == [2, 2, 1]
+
+
+def test_signs_of_life_say_what_is_at_work_and_the_last_one_how_it_went(paths, shared):
+    queue = queue_of(cells(1), shared.source)
+    for now_s in (0.0, BEAT_INTERVAL_S / 2, BEAT_INTERVAL_S):
+        shared.source.attend(now_s, queue, ["a-cell"])
+    shown = read_worker(paths, "own")
+    assert (shown.beats, shown.running, shown.state) == (2, ["a-cell"], "working")
+    usage = Utilization(4)
+    usage.start("a", 4, 0.0)
+    usage.waiting(8.0)
+    usage.end("a", 8.0)
+    shared.source.leave(usage, ["device 1 is lost"])
+    shown = read_worker(paths, "own")
+    assert (shown.state, shown.num_devices, shown.notes) == ("left", 4, ["device 1 is lost"])
+    assert (shown.busy_share, shown.concurrency) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_stopped", "is_given_back"),
+    [
+        ("skipped", "skipped.interrupted", False, True),
+        ("failed", "failed.signal", True, True),
+        ("failed", "failed.signal", False, False),
+        ("oom", "oom.device", True, False),
+    ],
+)
+def test_what_the_end_of_the_allocation_cut_short_is_given_back(shared, status, code, is_stopped, is_given_back):
+    outcome = Outcome(status=status, reason_code=code)
+    assert shared.source.is_given_back(outcome, is_stopped=is_stopped) is is_given_back
+
+
+def test_waiting_is_worth_while_for_what_is_free_or_with_one_who_may_be_dead(shared):
+    (planned,) = cells(1)
+    queue = queue_of([planned], shared.source)
+    assert shared.source.has_more(queue) and not shared.source.has_more(queue_of([], shared.source))
+    shared.other.take(planned.place, 0)
+    shared.source.attend(0.0, queue, [])
+    assert shared.source.has_more(queue), "nobody has seen the other one"
+
+
+def test_who_resumes_the_sweep_takes_its_cells_over(paths, shared):
+    shared.source.require_membership()
+    begin_round(paths)
+    with pytest.raises(SweepDirError, match="the sweep was resumed meanwhile; its cells are others' now"):
+        shared.source.require_membership()
