@@ -18,7 +18,7 @@ from benchrunner.run.schedule import Queue, make_pool
 from benchrunner.run.shared_source import LOOK_INTERVAL_S, SharedSource
 from benchrunner.run.utilization import Utilization
 from benchrunner.store.claims_round import begin_round
-from benchrunner.store.workers import read_worker
+from benchrunner.store.workers import declare_gone, read_worker
 from fake_sweeps import cells
 from samples import CPU, make_record
 
@@ -40,9 +40,10 @@ class Hearing(Policy):
 def shared(paths):
     """What this worker sees of a sweep, and another one beside it."""
     clock, heard, ledger = VirtualClock(), Hearing(), Ledger(paths, {}, {}, [])
-    source = SharedSource(paths, Share(worker="own"), ledger, Policies([heard]), Progress(clock), "cpu", clock)
+    progress = Progress(clock)
+    source = SharedSource(paths, Share(worker="own"), ledger, Policies([heard]), progress, "cpu", clock)
     other = Claims(paths.claims(1), "other", lambda worker: False)
-    return SimpleNamespace(source=source, heard=heard, ledger=ledger, other=other)
+    return SimpleNamespace(source=source, heard=heard, ledger=ledger, other=other, progress=progress)
 
 
 def queue_of(planned, source):
@@ -78,6 +79,37 @@ def test_what_others_concluded_without_a_record_is_known_as_not_started(shared):
     why = f"{planned.place} was concluded by another worker, and left no record that can be read"
     refused = Outcome(status="skipped", reason_code="skipped.interrupted", reason=why)
     assert shared.heard.refusals == [(planned, refused)] and shared.heard.learned == []
+
+
+def test_a_record_that_cannot_be_read_is_noted(paths, shared):
+    (planned,) = cells(1)
+    write_record(paths, planned)
+    paths.cell(planned.place).record.write_text("{")
+    shared.other.take(planned.place, 0)
+    shared.other.finish(planned.place)
+    shared.source.attend(0.0, queue_of([planned], shared.source), [])
+    assert f"cells/{planned.place}/record.json is damaged" in shared.progress.notes[0]
+    assert [one for one, _ in shared.heard.refusals] == [planned]
+
+
+@pytest.mark.parametrize(
+    ("attempts_before", "attempts_now", "is_ours"),
+    [(0, (1,), False), (0, (), False), (1, (1,), True), (0, (1, 2), True)],
+    ids=["measured and recorded", "its logs are gone", "not begun again", "begun again"],
+)
+def test_what_one_who_is_gone_had_recorded_is_not_run_again(paths, shared, attempts_before, attempts_now, is_ours):
+    (planned,) = cells(1)
+    record = write_record(paths, planned)
+    for number in attempts_now:
+        paths.cell(planned.place).attempt(number).root.mkdir()
+    shared.other.take(planned.place, attempts_before)
+    declare_gone(paths, "other")
+    queue = queue_of([planned], shared.source)
+    shared.source.attend(0.0, queue, [])
+    assert shared.source.take(planned) is is_ours
+    shared.other.look()
+    assert (planned.place in shared.other.finished) is not is_ours
+    assert shared.heard.learned == ([] if is_ours else [(planned, record)])
 
 
 def test_what_was_concluded_here_is_not_learned_again(paths, shared):
