@@ -12,10 +12,10 @@ from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.launch.job import write_job
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
-from benchrunner.run.resume import recover
+from benchrunner.run.resume import Selection, left_to_do, recover
 from benchrunner.run.schedule import Pool
 from fake_sweeps import OK, cells, record, run
-from samples import CPU, make_record
+from samples import CPU, H200, make_record, plan_cell
 
 
 def attempt(paths, script):
@@ -59,6 +59,62 @@ def test_an_attempt_that_reached_its_end_is_taken_over_once(paths):
     evidence, found = recover(planned, paths, note=pytest.fail)
     assert evidence.is_complete() and (found.number, found.started_at) == (1, job.started_at)
     assert recover(planned, paths, known=1, note=pytest.fail) is None
+
+
+def test_what_is_taken_over_is_known_as_it_was_run(paths):
+    (planned,) = cells(1, devices=2)
+    attempts = Attempts(paths, H200, RunOptions(fault="hang@1"), Pool(4), names_devices=True)
+    job = attempts.next_job(planned, (2, 3))
+    launcher = FakeLauncher(lambda job: OK)
+    handle = launcher.start(job)
+    launcher.clock.sleep(2.0)
+    handle.poll()
+    for path, at_s in ((job.paths.cell, 1000), (job.paths.rank(0), 1007.5)):
+        os.utime(path, (at_s, at_s))
+    _, found = recover(planned, paths, note=pytest.fail)
+    assert (found.wall_s, list(found.devices), found.fault) == (7.5, [2, 3], "hang@1")
+    assert found.hardware["peak_flops"] == H200.peak_flops
+    os.utime(job.paths.cell, (2000, 2000))
+    assert recover(planned, paths, note=pytest.fail)[1].wall_s == 0.0, "a clock that was set back"
+
+
+def test_an_attempt_at_another_cell_is_named_and_not_taken_over(paths):
+    planned, _ = attempt(paths, OK)
+    other = replace(planned, cell=replace(planned.cell, cell_id="0" * 12))
+    notes = []
+    assert recover(other, paths, note=notes.append) is None
+    assert notes[0].endswith(f"its cell's cell_id is {planned.cell.cell_id}, the plan's {'0' * 12}")
+
+
+@pytest.mark.parametrize(
+    ("status", "flags", "keep_inferred", "is_left"),
+    [
+        ("oom", ["inferred"], True, False),
+        ("oom", ["inferred"], False, True),
+        ("oom", [], False, False),
+        ("failed", [], True, True),
+    ],
+)
+def test_which_verdicts_are_kept(status, flags, keep_inferred, is_left):
+    (planned,) = cells(1)
+    records = {planned.place: make_record(planned.cell, status, f"{status}.x", flags=flags)}
+    assert left_to_do([planned], records, CPU, keep_inferred=keep_inferred) == [planned] * is_left
+    if keep_inferred:
+        assert left_to_do([planned], records, CPU) == [planned] * is_left
+
+
+@pytest.mark.parametrize(("devices", "hardware", "is_left"), [(4, H200, True), (8, H200, False), (4, CPU, False)])
+def test_what_was_skipped_for_devices_is_left_where_they_are(devices, hardware, is_left):
+    planned = plan_cell(cells(1, devices=devices)[0].cell, "skipped", "skipped.devices", "too few")
+    assert left_to_do([planned], {}, hardware) == [planned] * is_left
+
+
+def test_cells_are_chosen_by_how_they_ended():
+    (planned,) = cells(1)
+    failed = make_record(planned.cell, "failed", "failed.exit")
+    takes = [Selection(statuses=frozenset({status})).takes for status in ("failed", "skipped")]
+    assert [one(planned, failed) for one in takes] == [True, False]
+    assert [one(planned, None) for one in takes] == [False, True], "a cell without a record is skipped"
 
 
 @pytest.mark.parametrize("name", ["attempt-x", "attempt-01", "attempt-3.bak", "attempt-9", "attempt-٣", "attempt-7"])

@@ -1,3 +1,4 @@
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -5,12 +6,14 @@ import pytest
 from benchrunner.core.errors import SweepDirError
 from benchrunner.core.files import write_json
 from benchrunner.core.record import record_to_dict
-from benchrunner.launch.fake import VirtualClock
+from benchrunner.launch.fake import FakeLauncher, VirtualClock
 from benchrunner.outcome.outcome import Outcome
+from benchrunner.run import shared_source
+from benchrunner.run.attempts import Attempts
 from benchrunner.run.attendance import BEAT_INTERVAL_S
 from benchrunner.run.claims import Claims
 from benchrunner.run.ledger import Ledger
-from benchrunner.run.options import Share
+from benchrunner.run.options import RunOptions, Share
 from benchrunner.run.policies import Policies
 from benchrunner.run.policy import Policy
 from benchrunner.run.progress import Progress
@@ -19,7 +22,7 @@ from benchrunner.run.shared_source import LOOK_INTERVAL_S, SharedSource
 from benchrunner.run.utilization import Utilization
 from benchrunner.store.claims_round import begin_round
 from benchrunner.store.workers import declare_gone, read_worker
-from fake_sweeps import cells
+from fake_sweeps import OK, cells
 from samples import CPU, make_record
 
 
@@ -50,10 +53,19 @@ def queue_of(planned, source):
     return Queue(planned, make_pool(CPU, is_local=True), gate=source)
 
 
+def measure(paths, planned):
+    """An attempt that comes to its end; its record is not written."""
+    launcher = FakeLauncher(lambda job: OK)
+    attempts = Attempts(paths, CPU, RunOptions(fault=None), make_pool(CPU, is_local=True), names_devices=False)
+    handle = launcher.start(attempts.next_job(planned, (0,)))
+    launcher.clock.sleep(2.0)
+    handle.poll()
+
+
 def write_record(paths, planned):
     record = make_record(planned.cell)
     path = paths.cell(planned.place).record
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record_to_dict(record))
     return record
 
@@ -79,6 +91,60 @@ def test_what_others_concluded_without_a_record_is_known_as_not_started(shared):
     why = f"{planned.place} was concluded by another worker, and left no record that can be read"
     refused = Outcome(status="skipped", reason_code="skipped.interrupted", reason=why)
     assert shared.heard.refusals == [(planned, refused)] and shared.heard.learned == []
+
+
+def test_what_one_who_is_gone_had_measured_is_recorded_and_not_run_again(paths, shared, capsys):
+    (planned,) = cells(1)
+    measure(paths, planned)
+    shared.other.take(planned.place, 0)
+    declare_gone(paths, "other")
+    shared.source.attend(0.0, queue_of([planned], shared.source), [])
+    assert not shared.source.take(planned)
+    shared.other.look()
+    record = shared.ledger.records[planned.place]
+    assert (record.status, record.attempt) == ("ok", 1) and shared.heard.learned == [(planned, record)]
+    assert planned.place in shared.other.finished and capsys.readouterr().err.startswith("[1/1] ok ")
+
+
+def test_what_was_measured_and_recorded_before_is_not_recorded_again(paths, shared):
+    """It is to run once more, and the one who had taken it went before it began."""
+    (planned,) = cells(1)
+    measure(paths, planned)
+    write_record(paths, planned)
+    shared.other.take(planned.place, 1)
+    declare_gone(paths, "other")
+    shared.source.attend(0.0, queue_of([planned], shared.source), [])
+    assert shared.source.take(planned) and shared.heard.learned == []
+
+
+def test_a_cell_of_ours_that_is_tried_again_stays_ours(paths, shared):
+    (planned,) = cells(1)
+    shared.other.take(planned.place, 0)
+    declare_gone(paths, "other")
+    shared.source.attend(0.0, queue_of([planned], shared.source), [])
+    assert shared.source.take(planned)
+    write_record(paths, planned)
+    assert shared.source.take(planned)
+
+
+def test_cells_are_open_that_nobody_has_and_that_end_in_time(paths, monkeypatch):
+    monkeypatch.setattr(
+        shared_source, "expected_cell_s", lambda planned, device_type: 10.0 * (planned.cell.config.seed + 1)
+    )
+    clock = VirtualClock(now_s=5.0)
+    share = Share(worker="own", job="7", time_s=12.0)
+    source = SharedSource(paths, share, Ledger(paths, {}, {}, []), Policies([]), Progress(clock), "cpu", clock)
+    shown = read_worker(paths, "own")
+    assert shown.job == "7" and datetime.fromisoformat(shown.started_at)
+    planned = cells(2)
+    assert [source.is_open(one) for one in planned] == [True, False], "20 s are too long"
+    clock.sleep(2.0)
+    assert source.is_open(planned[0])
+    Claims(paths.claims(1), "other", lambda worker: False).take(planned[0].place, 0)
+    source.attend(7.0, queue_of(planned, source), [])
+    assert not source.is_open(planned[0]), "another one has it"
+    clock.sleep(0.1)
+    assert not source.has_more(queue_of(planned, source))
 
 
 def test_a_record_that_cannot_be_read_is_noted(paths, shared):
