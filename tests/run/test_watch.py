@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from benchrunner.launch.fake import FakeLauncher, Script, VirtualClock
+from benchrunner.outcome.evidence import Stop
 from benchrunner.run.attempts import Attempts
 from benchrunner.run.options import RunOptions
 from benchrunner.run.schedule import Pool
@@ -78,6 +81,81 @@ def running(paths, launcher, **leaves):
     (planned,) = cells(1, **leaves)
     job = Attempts(paths, CPU, RunOptions(fault=None), Pool(1), names_devices=False).next_job(planned, (0,))
     return Running(planned=planned, job=job, handle=launcher.start(job), places=(0,), started_s=0.0)
+
+
+def watched(paths, script, seconds, **leaves):
+    """A cell at work, looked at every half second for so long, or until it is to be ended; and the clock."""
+    launcher = FakeLauncher(lambda job: script)
+    run = running(paths, launcher, **leaves)
+    while run.stop is None and launcher.clock.now() < seconds:
+        run.step(launcher.clock.now())
+        launcher.clock.sleep(0.5)
+    return run, launcher.clock
+
+
+def test_ranks_that_left_without_a_word_are_named_after_ten_seconds(paths):
+    run, clock = watched(paths, Script(hangs=True, pids=(2,)), 30.0)
+    assert (run.stop, clock.now()) == (Stop(kind="stuck", gone=frozenset({0})), 11.0)
+    run, _ = watched(paths, Script(hangs=True, pids=(1,)), 30.0)
+    assert run.stop is None, "its process is there"
+
+
+def test_what_a_hang_was_ended_for_is_told_and_its_stacks_are_dumped_before(paths):
+    run, clock = watched(paths, Script(hangs=True, pids=(2,)), 30.0, **{"limits.measure_s": 7.0})
+    assert run.stop == Stop(kind="timeout", limit_s=7.0, phase="measure", gone=frozenset({0}))
+    dumped_s = clock.now() - 0.5
+    assert run.handle.num_dumps == 1
+    for seconds, ended_s in ((0.5, None), (1.0, dumped_s + 1.0)):
+        clock.sleep(dumped_s + seconds - clock.now())
+        run.step(clock.now())
+        assert run.handle.ended_s == ended_s
+
+
+def test_a_job_that_is_interrupted_while_its_stacks_are_dumped_ends_at_once(paths):
+    run, clock = watched(paths, Script(hangs=True), 30.0, **{"limits.measure_s": 7.0})
+    run.interrupt()
+    assert run.handle.ended_s == clock.now() and run.stop.kind == "timeout"
+    assert run.step(clock.now() + 5.0) == -15
+
+
+def test_a_job_that_lives_on_after_an_interrupt_is_looked_at_no_more(paths, monkeypatch):
+    run, clock = watched(paths, Script(hangs=True), 3.0)
+    monkeypatch.setattr(run.handle, "kill", lambda: None)
+    run.interrupt("budget")
+    clock.sleep(100.0)
+    assert run.step(clock.now()) is None and run.stop == Stop(kind="budget")
+
+
+def test_what_the_kernel_and_the_job_say_is_evidence(paths):
+    run, _ = watched(paths, Script(exits={0: -9}, num_oom_kills=2), 3.0)
+    evidence = run.evidence(1)
+    assert (evidence.code, evidence.num_oom_kills, evidence.exits) == (1, 2, {0: -9})
+
+
+def test_a_count_of_steps_that_is_gone_for_a_while_is_no_progress(paths):
+    launcher = FakeLauncher(lambda job: Script(hangs=True, beats_until_s=3.0))
+    run = running(paths, launcher)
+    beat = run.job.paths.beat(0)
+    for now_s in range(20):
+        run.step(launcher.clock.now())
+        if now_s == 10:
+            counted = beat.read_bytes()
+            beat.unlink()
+        if now_s == 12:
+            beat.write_bytes(counted)
+        launcher.clock.sleep(1.0)
+    assert run.silence_s(launcher.clock.now()) == 17.0
+
+
+def test_a_rank_that_is_done_has_only_to_leave(paths):
+    launcher = FakeLauncher(lambda job: Script(duration_s=2.0, result=RESULT))
+    run = running(paths, launcher)
+    run.step(0.5)
+    assert run.silent_phase() == "measure"
+    path = run.job.paths.rank(0)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "done"}))
+    run.step(1.0)
+    assert run.silent_phase() == "teardown"
 
 
 @pytest.mark.parametrize(("pauses", "stopped_s"), [((), 20), ((10,), 35), ((10, 15), 46)])
