@@ -104,11 +104,45 @@ def test_what_a_hang_was_ended_for_is_told_and_its_stacks_are_dumped_before(path
     run, clock = watched(paths, Script(hangs=True, pids=(2,)), 30.0, **{"limits.measure_s": 7.0})
     assert run.stop == Stop(kind="timeout", limit_s=7.0, phase="measure", gone=frozenset({0}))
     dumped_s = clock.now() - 0.5
-    assert run.handle.num_dumps == 1
+    assert (run.handle.num_dumps, dumped_s) == (1, 7.5)
     for seconds, ended_s in ((0.5, None), (1.0, dumped_s + 1.0)):
         clock.sleep(dumped_s + seconds - clock.now())
         run.step(clock.now())
         assert run.handle.ended_s == ended_s
+
+
+def test_a_cell_is_ended_when_its_whole_time_is_over(paths):
+    run, clock = watched(paths, Script(hangs=True, beats_until_s=30.0), 30.0, timeout_s=7.0)
+    assert (run.stop, clock.now()) == (Stop(kind="timeout", limit_s=7.0), 7.5)
+
+
+def test_cells_that_ran_at_the_same_time_know_of_each_other(paths):
+    launcher = FakeLauncher(lambda job: Script(hangs=True))
+    first, second, third = (running(paths, launcher, timeout_s=seconds) for seconds in (1.0, 2.0, 3.0))
+    second.meet([first])
+    third.meet([second])
+    slugs = [run.job.cell.slug for run in (first, second, third)]
+    assert [run.beside for run in (first, second, third)] == [{slugs[1]}, {slugs[0], slugs[2]}, {slugs[1]}]
+
+
+def test_a_rank_that_began_too_late_to_be_seen_may_still_be_read(paths):
+    launcher = FakeLauncher(lambda job: Script(result=RESULT, unreadable_s=(0.0, 100.0)))
+    run = running(paths, launcher)
+    found = []
+    for seconds in (1.0, 4.9, 0.1):
+        launcher.clock.sleep(seconds)
+        found.append(run.step(launcher.clock.now()))
+    assert found == [None, None, 0]
+
+
+def test_silence_counts_from_the_first_look_until_the_cell_is_ended(paths):
+    launcher = FakeLauncher(lambda job: Script(hangs=True, phases={0: "measure", 1: "warmup"}))
+    run = running(paths, launcher, devices=2)
+    assert (run.silence_s(100.0), run.silent_phase()) == (0.0, "start")
+    run.step(100.0)
+    assert (run.silence_s(130.0), run.silent_phase()) == (30.0, "warmup")
+    run.interrupt()
+    assert run.silence_s(130.0) == 0.0
 
 
 def test_a_job_that_is_interrupted_while_its_stacks_are_dumped_ends_at_once(paths):
