@@ -139,10 +139,21 @@ def test_silence_counts_from_the_first_look_until_the_cell_is_ended(paths):
     launcher = FakeLauncher(lambda job: Script(hangs=True, phases={0: "measure", 1: "warmup"}))
     run = running(paths, launcher, devices=2)
     assert (run.silence_s(100.0), run.silent_phase()) == (0.0, "start")
+    assert describe_running(run, 100.0, "ddp") == "ddp", "nothing is known of it yet"
     run.step(100.0)
     assert (run.silence_s(130.0), run.silent_phase()) == (30.0, "warmup")
     run.interrupt()
     assert run.silence_s(130.0) == 0.0
+
+
+def test_a_job_is_told_to_end_once(paths, monkeypatch):
+    run, clock = watched(paths, Script(hangs=True), 30.0, **{"limits.measure_s": 7.0})
+    told = []
+    monkeypatch.setattr(run.handle, "terminate", lambda: told.append(clock.now()))
+    for _ in range(4):
+        clock.sleep(0.5)
+        run.step(clock.now())
+    assert told == [8.5]
 
 
 def test_a_job_that_is_interrupted_while_its_stacks_are_dumped_ends_at_once(paths):
