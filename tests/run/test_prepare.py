@@ -1,6 +1,7 @@
 import json
 import signal
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -181,6 +182,19 @@ def test_under_a_budget_the_most_informative_cells_wait_first_and_cheap_ones_bef
     )
     waiting = list(prepared(paths, planned, budget_s=1e9).queue)
     assert waiting == order_by_information(planned, costs_s) and waiting[0] is planned[3]
+
+
+def test_under_a_budget_no_cell_is_repeated_before_all_were_run(paths, monkeypatch):
+    def cost_s(one, device_type):
+        return 1.0 if one.cell.axes["precision"] == "fp32" else 100.0
+
+    monkeypatch.setattr(prepare_module, "expected_cell_s", cost_s)
+    planned = [
+        plan_cell(make_cell(precision=one, compile=two, leaves={"seed": seed, "repeats": 2}))
+        for one, two, seed in product(("fp32", "bf16"), ("eager", "inductor"), (0, 1))
+    ]
+    waiting = prepared(paths, planned, budget_s=1e9).queue
+    assert [one.repeat for one in waiting] == [1] * 8 + [2] * 8
 
 
 @pytest.mark.parametrize("budget_s", [None, 1e9])
