@@ -1,4 +1,6 @@
 import shutil
+from dataclasses import replace
+from datetime import datetime
 
 import filelock
 import pytest
@@ -9,8 +11,9 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.launch import variables
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.run import attempts, ledger
+from benchrunner.store.runs import read_runs
 from fake_sweeps import ERROR, OK, OOM, cells, record, run
-from samples import make_cell, plan_cell
+from samples import H200, make_cell, plan_cell
 
 # --- verdicts and exit codes
 
@@ -138,6 +141,38 @@ def test_a_cold_cache_is_gone_after_its_cell(paths):
 def test_a_sweep_is_run_by_one_bench_at_a_time(paths):
     with filelock.FileLock(paths.lock), pytest.raises(SweepDirError, match="another bench"):
         run(paths, cells(1))
+
+
+def test_where_nothing_can_be_written_nothing_is_run(paths):
+    paths.lock.mkdir()
+    with pytest.raises(SweepDirError, match=f"^{paths.root}: cannot be written: Is a directory$"):
+        run(paths, cells(1))
+    assert not (paths.root / "cells").exists()
+
+
+def test_when_the_run_began_is_kept(paths):
+    run(paths, cells(1))
+    assert datetime.fromisoformat(read_runs(paths)[0][0].started_at)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "called"),
+    [
+        (("max",), "micro_batch_size {size} · debug · {digits}  "),
+        (("max", "best"), "micro_batch_size {size} · {digits}  "),
+    ],
+    ids=["a single search", "one of two"],
+)
+def test_a_probe_is_called_as_its_search_with_its_size(paths, capsys, kinds, called):
+    def sized(size):
+        return plan_cell(make_cell(leaves={"micro_batch_size": size, "memory_limit_gib": 40}))
+
+    searches = [replace(sized(kind), predicted={"micro_batch_size": 2}) for kind in kinds]
+    run(paths, searches, lambda job: OOM if job.cell.sizes.micro_batch_size > 2 else OK, hardware=H200)
+    said = capsys.readouterr().err
+    for size, status in ((2, "ok  "), (3, "oom ")):
+        label = called.format(size=size, digits=sized(size).cell.cell_id[:6])
+        assert f" {status}        {label}" in said
 
 
 # --- faults
