@@ -10,6 +10,7 @@ from benchrunner.core.faults import parse_fault
 from benchrunner.core.paths import SweepPaths
 from benchrunner.launch import variables
 from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.plan.labels import short_labels
 from benchrunner.run import attempts, ledger
 from benchrunner.store.runs import read_runs
 from fake_sweeps import ERROR, OK, OOM, cells, record, run
@@ -119,6 +120,51 @@ def test_a_record_that_cannot_be_written_loses_nothing_else(paths, monkeypatch):
     assert record(paths, planned[2])["status"] == "ok"
 
 
+def test_a_record_says_how_long_its_cell_took_and_beside_which_others(paths):
+    planned = cells(3)
+    run(paths, planned, hardware=replace(H200, num_devices=2))
+    made = [record(paths, one) for one in planned]
+    slugs = [one.cell.slug for one in planned]
+    assert [one["ran_beside"] for one in made] == [[slugs[1]], [slugs[0]], []]
+    assert all(1.0 <= one["wall_s"] < 1.5 for one in made)
+
+
+def test_a_rank_that_left_without_a_word_is_told_from_a_job_of_which_nothing_is_known(paths):
+    planned = cells(1)
+    run(paths, planned, Script(result=None))
+    assert record(paths, planned[0])["reason"].startswith("rank 0, in phase measure, exited with code 0 without")
+
+
+def test_what_became_of_an_attempt_that_is_tried_again_is_kept(paths):
+    planned = cells(1)
+    taken = Script(errors={0: ERROR | {"message": "The server socket: EADDRINUSE"}}, exits={0: 1})
+    between = []
+
+    def script(job):
+        if job.attempt == 1:
+            return taken
+        between.append(record(paths, planned[0]))
+        return OK
+
+    run(paths, planned, script)
+    assert between[0]["reason_code"] == "failed.infrastructure" and between[0]["ranks"]
+    (earlier,) = record(paths, planned[0])["earlier_attempts"]
+    assert (earlier["attempt"], earlier["reason_code"]) == (1, "failed.infrastructure")
+
+
+def test_a_cell_is_not_tried_again_for_which_no_time_is_left(paths):
+    planned = cells(1)
+    taken = Script(duration_s=90.0, errors={0: ERROR | {"message": "EADDRINUSE"}}, exits={0: 1})
+    _, launcher = run(paths, planned, taken, budget_s=100.0)
+    assert len(launcher.handles) == 1
+
+
+def test_a_device_that_failed_is_noted(paths):
+    lost = Script(errors={0: ERROR | {"message": "CUDA error: uncorrectable ECC error encountered"}}, exits={0: 1})
+    summary, _ = run(paths, cells(1, retries=0), lost, H200)
+    assert "device 0 failed under" in summary.notes[0]
+
+
 def test_a_kill_by_the_kernel_for_lack_of_memory(paths):
     planned = cells(1)
     run(paths, planned, Script(exits={0: -9}, num_oom_kills=1))
@@ -205,6 +251,13 @@ def test_a_line_a_finished_cell_on_stderr(paths, capsys):
     run(paths, cells(2))
     out, err = capsys.readouterr()
     assert out == "" and err.count("ok  ") == 2 and "1/2 done" in err
+
+
+def test_cells_are_called_by_what_tells_them_apart(paths, capsys):
+    planned = cells(2)
+    run(paths, planned)
+    said = capsys.readouterr().err
+    assert all(f" ok          {label}  " in said for label in short_labels(planned).values())
 
 
 def test_a_sweep_that_is_deleted_while_it_runs_is_not_made_anew(tmp_path, monkeypatch):
