@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -8,13 +9,14 @@ import pytest
 from benchrunner.core.errors import ConfigError, SweepDirError
 from benchrunner.core.faults import parse_fault
 from benchrunner.core.paths import SweepPaths
+from benchrunner.core.record import record_to_dict
 from benchrunner.launch import variables
 from benchrunner.launch.fake import FakeLauncher, Script
 from benchrunner.plan.labels import short_labels
 from benchrunner.run import attempts, ledger
 from benchrunner.store.runs import read_runs
 from fake_sweeps import ERROR, OK, OOM, cells, record, run
-from samples import H200, make_cell, plan_cell
+from samples import H200, make_cell, make_record, plan_cell
 
 # --- verdicts and exit codes
 
@@ -133,6 +135,31 @@ def test_a_rank_that_left_without_a_word_is_told_from_a_job_of_which_nothing_is_
     planned = cells(1)
     run(paths, planned, Script(result=None))
     assert record(paths, planned[0])["reason"].startswith("rank 0, in phase measure, exited with code 0 without")
+
+
+@pytest.mark.parametrize("name", ["run.watch.gather", "run.sweep.judge"])
+def test_where_no_verdict_can_be_found_that_is_the_verdict(paths, monkeypatch, name):
+    def odd(*given, **more):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(f"benchrunner.{name}", odd)
+    planned = cells(2)
+    summary, _ = run(paths, planned)
+    made = record(paths, planned[0])
+    assert (made["reason_code"], made["reason"]) == (
+        "failed.runner",
+        "no verdict could be found: ValueError: odd",
+    )
+    assert bool(made["ranks"]) == (name == "run.sweep.judge") and summary.counts == {"failed": 2}
+
+
+def test_an_attempt_is_numbered_above_the_one_that_its_record_is_of(paths):
+    planned = cells(1)
+    path = paths.cell(planned[0].place).record
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record_to_dict(make_record(planned[0].cell, "failed", "failed.exit", attempt=4))))
+    _, launcher = run(paths, planned, resume=True)
+    assert launcher.handles[0].job.attempt == record(paths, planned[0])["attempt"] == 5
 
 
 def test_what_became_of_an_attempt_that_is_tried_again_is_kept(paths):
