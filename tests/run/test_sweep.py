@@ -287,6 +287,20 @@ def test_cells_are_called_by_what_tells_them_apart(paths, capsys):
     assert all(f" ok          {label}  " in said for label in short_labels(planned).values())
 
 
+def test_how_the_devices_were_used_is_said_and_in_the_summary(paths, capsys):
+    summary, _ = run(paths, cells(3), Script(duration_s=10.0, result=OK.result))
+    assert summary.busy_share > 0.9 and summary.concurrency > 0.9
+    said = f"devices at work {summary.busy_share:.1%} of the time while cells waited; 1.0 cells at once on average"
+    assert said in capsys.readouterr().err
+
+
+def test_what_ended_a_sweep_early_is_in_the_summary(paths):
+    summary, _ = run(paths, cells(3, brake=1), Script(errors={0: ERROR}, exits={0: 1}))
+    assert summary.stopped_by == "brake" and summary.notes[0].startswith("stopped early, 2 cells were not started")
+    summary, _ = run(SweepPaths(paths.root / "budget"), cells(3), budget_s=1.0)
+    assert len(summary.notes) == 1 and "3 cells were not started" in summary.notes[0]
+
+
 def test_a_sweep_that_is_deleted_while_it_runs_is_not_made_anew(tmp_path, monkeypatch):
     def conclude(*arguments, **more):
         made = concluded(*arguments, **more)
