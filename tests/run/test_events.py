@@ -15,6 +15,8 @@ def test_what_happens_in_a_run(paths, tmp_path):
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["begin", "started", "finished", "started", "finished", "end"]
     assert (lines[0]["num_cells"], lines[0]["directory"]) == (2, str(paths.root))
+    started = [(line["slug"], line["attempt"], line["devices"]) for line in lines if line["event"] == "started"]
+    assert started == [(one.cell.slug, 1, [0]) for one in planned]
     assert lines[-1]["counts"] == {"oom": 1, "ok": 1} and lines[-1]["exit_code"] == 0
     assert {(line["slug"], line["status"]) for line in lines if line["event"] == "finished"} == {
         (planned[0].cell.slug, "oom"), (planned[1].cell.slug, "ok"),

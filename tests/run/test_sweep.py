@@ -12,9 +12,13 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import record_to_dict
 from benchrunner.launch import variables
 from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.labels import short_labels
 from benchrunner.run import attempts, ledger
+from benchrunner.run.options import Share
+from benchrunner.run.progress import Progress
 from benchrunner.store.runs import read_runs
+from benchrunner.store.workers import read_worker
 from fake_sweeps import ERROR, OK, OOM, cells, record, run
 from samples import H200, make_cell, make_record, plan_cell
 
@@ -73,7 +77,9 @@ def test_one_bad_cell_does_not_take_the_sweep_down(paths):
     bad = {planned[0].cell.slug: Script(raises=RuntimeError("no")), planned[2].cell.slug: Script(exits={0: -9})}
     summary, _ = run(paths, planned, bad)
     assert summary.counts == {"ok": 2, "failed": 2}
-    assert record(paths, planned[0])["reason"] == "the job could not be started: RuntimeError: no"
+    made = record(paths, planned[0])
+    assert made["reason"] == "the job could not be started: RuntimeError: no"
+    assert (made["attempt"], made["wall_s"]) == (1, 0.0)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no home"), FileNotFoundError("no working directory")])
@@ -299,6 +305,36 @@ def test_what_ended_a_sweep_early_is_in_the_summary(paths):
     assert summary.stopped_by == "brake" and summary.notes[0].startswith("stopped early, 2 cells were not started")
     summary, _ = run(SweepPaths(paths.root / "budget"), cells(3), budget_s=1.0)
     assert len(summary.notes) == 1 and "3 cells were not started" in summary.notes[0]
+
+
+def test_the_live_line_calls_cells_by_what_tells_them_apart(paths, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(Progress, "report_running", lambda self, running: seen.update(running))
+    planned = cells(2)
+    run(paths, planned)
+    labels = short_labels(planned).values()
+    assert {said.partition(" (")[0] for said in seen} == set(labels)
+
+
+@pytest.mark.parametrize(("repeats", "expected"), [(None, 2), (3, 3)])
+def test_a_probe_is_measured_in_as_many_processes_as_are_asked_for(paths, repeats, expected):
+    search = plan_cell(make_cell(leaves={"micro_batch_size": "max", "memory_limit_gib": 40, "repeats": 2}))
+    script = lambda job: OOM if job.cell.sizes.micro_batch_size > 1 else OK  # noqa: E731
+    _, launcher = run(paths, [search], script, hardware=H200, repeats=repeats)
+    sizes = [handle.job.cell.sizes.micro_batch_size for handle in launcher.handles]
+    assert sizes.count(1) == expected
+
+
+def test_a_cell_that_is_at_work_when_the_budget_is_over_is_ended(paths):
+    planned = cells(1)
+    budget_s = expected_cell_s(planned[0], "cpu") + 1.0
+    run(paths, planned, Script(duration_s=10_000.0, phase="build"), budget_s=budget_s)
+    assert record(paths, planned[0])["reason_code"] == "skipped.budget"
+
+
+def test_a_worker_gives_signs_of_life_now_and_then(paths):
+    run(paths, cells(1), share=Share(worker="w"))
+    assert read_worker(paths, "w").beats == 1
 
 
 def test_a_sweep_that_is_deleted_while_it_runs_is_not_made_anew(tmp_path, monkeypatch):
