@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,9 +14,10 @@ from benchrunner.core.paths import SweepPaths
 from benchrunner.core.record import record_to_dict
 from benchrunner.launch import variables
 from benchrunner.launch.fake import FakeLauncher, Script
+from benchrunner.machine.devices import Locks
 from benchrunner.plan.costs import expected_cell_s
 from benchrunner.plan.labels import short_labels
-from benchrunner.run import attempts, ledger
+from benchrunner.run import attempts, interrupts, ledger
 from benchrunner.run.options import Share
 from benchrunner.run.progress import Progress
 from benchrunner.store.runs import read_runs
@@ -335,6 +338,47 @@ def test_a_cell_that_is_at_work_when_the_budget_is_over_is_ended(paths):
 def test_a_worker_gives_signs_of_life_now_and_then(paths):
     run(paths, cells(1), share=Share(worker="w"))
     assert read_worker(paths, "w").beats == 1
+
+
+def test_where_no_cell_waited_nothing_is_said_of_devices(paths, capsys):
+    summary, _ = run(paths, cells(1))
+    assert summary.busy_share is None and "devices at work" not in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_every_job_at_once(paths, monkeypatch):
+    exits = []
+    monkeypatch.setattr(interrupts.os, "_exit", exits.append)
+
+    def script(job):
+        if launcher.handles:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            exits.append(launcher.handles[0].ended_s)
+        return OK
+
+    launcher = FakeLauncher(script)
+    run(paths, cells(2), hardware=H200, launcher=launcher)
+    assert exits == [143, launcher.handles[0].started_s]
+
+
+def test_a_cell_for_which_too_few_devices_are_left_is_skipped(paths):
+    lost = Script(errors={0: ERROR | {"message": "CUDA error: uncorrectable ECC error encountered"}}, exits={0: 1})
+    planned = cells(2, devices=4, retries=0)
+    run(paths, planned, lost, H200)
+    made = record(paths, planned[1])
+    assert made["reason_code"] == "skipped.devices"
+    assert made["reason"].startswith("needs 4 devices a node, 3 left of 4: device 0 failed under")
+
+
+@pytest.mark.parametrize(("is_at_work", "num_said"), [(True, 0), (False, 1)])
+def test_only_one_who_is_idle_says_that_another_sweep_has_the_devices(paths, tmp_path, capsys, is_at_work, num_said):
+    (tmp_path / "locks").mkdir()
+    others = Locks(tmp_path / "locks", "abcd")
+    assert all(others.take(device) for device in range(int(is_at_work), 4))
+    launcher = FakeLauncher(lambda job: Script(duration_s=60.0, result=OK.result))
+    launcher.clock.at(30.0, others.close)
+    run(paths, cells(2), launcher=launcher, hardware=H200, locks=Locks(tmp_path / "locks", "abcd"))
+    assert capsys.readouterr().err.count("that another bench of yours uses") == num_said
 
 
 def test_a_sweep_that_is_deleted_while_it_runs_is_not_made_anew(tmp_path, monkeypatch):
