@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from benchrunner.core.cell import unique_slug
 from benchrunner.core.environment import Environment
 from benchrunner.core.errors import SweepDirError
 from benchrunner.core.files import write_json
@@ -134,8 +135,8 @@ def edited(path, way, value):
         (("sections", "measure", 0, "steps"), 1, "config_digest"),
         (("cells", 0, "scalars", "seed"), 7, "config_digest|sizes"),
         (("cells", 0, "overrides", "seed"), 7, "cell_id"),
-        (("cells", 0, "sizes", 3), 64, "sizes"),
-        (("cells", 1), lambda entry: {**entry, "slug": ONE.cell.slug}, "slug"),
+        (("cells", 0, "sizes", 3), 64, "cells.0: its sizes is"),
+        (("cells", 1), lambda entry: {**entry, "slug": ONE.cell.slug}, "cells.1: its slug is"),
         (("cells",), lambda cells: [cells[0], cells[0]], "slug|there twice"),
     ],
 )
@@ -144,6 +145,14 @@ def test_an_edited_plan_is_one_error(paths, way, value, said):
     with pytest.raises(SweepDirError) as caught:
         load_plan(paths.root)
     assert re.search(said, the_line([str(caught.value)], str(paths.plan)))
+
+
+def test_a_cell_that_is_there_twice_is_named(paths):
+    """Also under the longer name that it would have beside another one of its own."""
+    slug = unique_slug(ONE.cell.axes, ONE.cell.overrides, ONE.cell.cell_id, {ONE.cell.slug})
+    edited(paths.plan, ("cells",), lambda cells: [cells[0], *[{**cells[0], "slug": slug}] * 2])
+    with pytest.raises(SweepDirError, match=r"cells\.2: the cell is there twice"):
+        load_plan(paths.root)
 
 
 def test_what_only_concerns_the_run_may_be_edited(paths):

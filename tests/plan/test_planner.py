@@ -66,6 +66,11 @@ def test_the_file_gives_back_every_cell_exactly(planned, tmp_path):
     assert plan_file.load_plan(directory) == planned
 
 
+def test_the_file_gives_back_cells_that_are_predictions_alone(tmp_path):
+    asked = make_plan(["predict=only", "predict.formula=own,llm-analysis-2023"])
+    assert plan_file.load_plan(plan_file.write_plan(asked, tmp_path)) == asked
+
+
 def test_a_moved_directory_still_loads(planned, tmp_path):
     directory = plan_file.write_plan(planned, tmp_path / "a")
     moved = directory.rename(tmp_path / "elsewhere")
