@@ -2,16 +2,20 @@ import json
 import os
 import signal
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
 from benchrunner.core.errors import UsageError
 from benchrunner.launch.allocation import JobState
 from benchrunner.launch.fake import Script
-from benchrunner.run.follow import Following, follow_plan
+from benchrunner.plan.labels import short_labels
+from benchrunner.run.follow import CANCEL_LIMIT_S, Following, follow_plan
 from benchrunner.run.options import RunOptions
+from benchrunner.run.progress import Progress
 from benchrunner.run.resume import Selection
 from benchrunner.store.allocations_file import read_jobs
+from benchrunner.store.runs import read_runs
 from fake_sweeps import ERROR, OOM, RESULT, cells, record
 from samples import make_cell, plan_cell
 from shared_sweeps import Cluster, measured
@@ -287,3 +291,69 @@ def test_a_search_is_followed_through_several_allocations(paths):
     assert summary.counts == {"ok": 5, "oom": 2} and len(fake.jobs) > 2
     assert record(paths, planned[0])["evidence"]["search"]["micro_batch_size"] == 5
     assert set(measured(fake.cluster).values()) <= {0, 1}
+
+
+# --- what is said meanwhile
+
+
+def test_what_is_asked_for_and_how_it_stands_is_said_once(paths, capsys):
+    planned = planned_cells(40)
+    fake = FakeCluster(paths, planned)
+    summary = follow(paths, planned, fake)
+    said = capsys.readouterr().err.splitlines()
+    minutes = fake.requests[0].time_min
+    assert said[0] == f"submitted 100, 101: 1 node(s) for {minutes} min each"
+    assert said.count("allocations: 2 running") == 1
+    assert summary.concurrency > 1.5 and summary.busy_share > 0.5
+    runs = read_runs(paths)[0]
+    assert datetime.fromisoformat(runs[0].started_at) and runs[0].counts == {"ok": 40}
+
+
+def test_cells_are_called_by_what_tells_them_apart_with_their_process(paths, monkeypatch, capsys):
+    seen = set()
+    monkeypatch.setattr(Progress, "report_running", lambda self, running: seen.update(running))
+    planned = cells(2, **SLURM, repeats=2)
+    follow(paths, planned, FakeCluster(paths, planned, script=lambda job: Script(result=RESULT, duration_s=12.0)))
+    labels = sorted(short_labels(planned).values())
+    assert {*labels, *(f"{label} (process 2)" for label in labels)} <= seen
+    said = capsys.readouterr().err
+    assert all(f"] ok          {label}  " in said for label in labels)
+
+
+def test_jobs_that_are_adopted_are_named_and_where_none_is_left_that_is_said(paths, capsys):
+    planned = planned_cells(2)
+    fake = FakeCluster(paths, planned)
+    follow(paths, planned, fake, Following(only_watch=True))
+    assert "no job of this sweep is left" in capsys.readouterr().err and fake.jobs == {}
+    follow(paths, planned, fake, Following(detach=True))
+    follow(paths, planned, fake, resume=True)
+    assert "following jobs 100, 101" in capsys.readouterr().err
+
+
+def test_why_others_are_asked_for_is_said(paths, capsys):
+    planned = planned_cells(10, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "preempted" if number == 0 and age_s > 9 else None)
+    follow(paths, planned, fake)
+    left = next(line for line in capsys.readouterr().err.splitlines() if "asking for more" in line)
+    number, _, rest = left.partition(" ")
+    assert 0 < int(number) < 10 and rest == "cells are left: asking for more (allocations: 1 ended)"
+
+
+def test_who_stops_says_so_of_what_was_left_and_names_jobs_that_do_not_end(paths, capsys):
+    planned = planned_cells(8)
+    fake = FakeCluster(paths, planned, script=lambda job: Script(hangs=True, phase="build"))
+    fake.on_sleep = lambda: 7 < fake.now() <= 8 and os.kill(os.getpid(), signal.SIGINT)
+    fake.cancel = lambda sweep, jobs: fake.cancelled.extend(jobs)
+    summary = follow(paths, planned, fake)
+    assert {record(paths, one)["reason"] for one in planned} == {"bench was told to stop before it ended"}
+    assert summary.notes == ["jobs were cancelled and are still there: 2 running"]
+    assert CANCEL_LIMIT_S <= fake.now() - 8 < CANCEL_LIMIT_S + 10
+
+
+def test_a_record_that_cannot_be_read_is_noted_and_made_again(paths):
+    planned = planned_cells(2, jobs=1)
+    path = paths.cell(planned[0].place).record
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    summary = follow(paths, planned, FakeCluster(paths, planned), resume=True)
+    assert f"cells/{planned[0].place}/record.json is damaged" in summary.notes[0] and summary.counts == {"ok": 2}

@@ -188,11 +188,12 @@ def test_what_became_of_an_attempt_that_is_tried_again_is_kept(paths):
     assert (earlier["attempt"], earlier["reason_code"]) == (1, "failed.infrastructure")
 
 
-def test_a_cell_is_not_tried_again_for_which_no_time_is_left(paths):
+def test_a_cell_is_not_tried_again_for_which_no_time_is_left(paths, capsys):
     planned = cells(1)
     taken = Script(duration_s=90.0, errors={0: ERROR | {"message": "EADDRINUSE"}}, exits={0: 1})
-    _, launcher = run(paths, planned, taken, budget_s=100.0)
-    assert len(launcher.handles) == 1
+    summary, launcher = run(paths, planned, taken, budget_s=100.0)
+    assert len(launcher.handles) == 1 and summary.notes == []
+    assert "trying again" not in capsys.readouterr().err
 
 
 def test_a_device_that_failed_is_noted(paths):
