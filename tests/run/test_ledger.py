@@ -12,13 +12,13 @@ from fake_sweeps import cells, record
 from samples import make_cell, plan_cell
 
 
-@pytest.mark.parametrize("value", [float("nan"), object()])
-def test_what_is_no_json_becomes_the_verdict(paths, value):
+@pytest.mark.parametrize(("value", "error"), [(float("nan"), "ValueError"), (object(), "TypeError")])
+def test_what_is_no_json_becomes_the_verdict(paths, value, error):
     (planned,) = cells(1)
     measured = Outcome(status="ok", evidence={"value": value})
     made = Ledger(paths, {}, {}, []).conclude(planned, measured, None, Attempt(number=3))
     assert (made.status, made.reason_code, made.attempt) == ("failed", "failed.runner", 3)
-    assert made.reason.startswith("the record could not be made: ")
+    assert made.reason.startswith(f"the record could not be made: {error}: ")
     assert record(paths, planned)["reason"] == made.reason
 
 

@@ -99,7 +99,7 @@ class Ledger:
         with suppress(OSError):
             add_run(self.paths, summary, started_at)
 
-    def _keep(self, record: Record, *, sync: bool = True) -> None:
+    def _keep(self, record: Record, *, sync: bool) -> None:
         self.records[record.place] = record
         path = self.paths.cell(record.place).record
         path.parent.mkdir(parents=True, exist_ok=True)
