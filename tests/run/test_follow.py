@@ -345,7 +345,8 @@ def test_who_stops_says_so_of_what_was_left_and_names_jobs_that_do_not_end(paths
     fake.on_sleep = lambda: 7 < fake.now() <= 8 and os.kill(os.getpid(), signal.SIGINT)
     fake.cancel = lambda sweep, jobs: fake.cancelled.extend(jobs)
     summary = follow(paths, planned, fake)
-    assert {record(paths, one)["reason"] for one in planned} == {"bench was told to stop before it ended"}
+    found = {(record(paths, one)["status"], record(paths, one)["reason"]) for one in planned}
+    assert found == {("skipped", "bench was told to stop before it ended")}
     assert summary.notes == ["jobs were cancelled and are still there: 2 running"]
     assert CANCEL_LIMIT_S <= fake.now() - 8 < CANCEL_LIMIT_S + 10
 
@@ -357,3 +358,78 @@ def test_a_record_that_cannot_be_read_is_noted_and_made_again(paths):
     path.write_text("{")
     summary = follow(paths, planned, FakeCluster(paths, planned), resume=True)
     assert f"cells/{planned[0].place}/record.json is damaged" in summary.notes[0] and summary.counts == {"ok": 2}
+
+
+# --- which allocations are asked for, and given up
+
+
+def slow(job):
+    return Script(result=RESULT, duration_s=25.0)
+
+
+@pytest.mark.parametrize("only_watch", [False, True])
+def test_a_job_that_would_find_nothing_to_do_is_cancelled_by_who_does_not_only_watch(paths, only_watch):
+    planned = planned_cells(2)
+    fake = FakeCluster(paths, planned, script=slow)
+    follow(paths, planned, fake, Following(detach=True))
+    fake.jobs["101"]["since"] = 1e9
+    left = []
+    cancel = fake.cancel
+    fake.cancel = lambda sweep, jobs: (
+        left.append((jobs, [one["end"] for one in fake.jobs.values()])),
+        cancel(sweep, jobs),
+    )
+    fake.on_sleep = lambda: only_watch and fake.now() > 70 and cancel(paths.root, ["101"])
+    assert follow(paths, planned, fake, Following(only_watch=only_watch), resume=True).counts == {"ok": 2}
+    assert left[:1] == ([] if only_watch else [(["101"], [None, None])])
+
+
+@pytest.mark.parametrize(
+    ("end", "number"),
+    [("cancelled", 1), ("failed", 1), ("out_of_memory", 1), ("preempted", 2), ("node_failed", 2), ("unknown", 2)],
+)
+def test_after_allocations_that_came_to_nothing_as_many_more_are_asked_for_as_retries(paths, end, number):
+    fake = FakeCluster(paths, planned_cells(2, jobs=1), lambda number, age_s: end if age_s > 6 else None, script=slow)
+    follow(paths, None, fake)
+    assert len(fake.jobs) == number
+
+
+def test_allocations_that_get_somewhere_are_replaced_without_end(paths):
+    planned = planned_cells(14, jobs=1)
+    fates = {1: 5.2}  # in between one that comes to nothing
+    fake = FakeCluster(paths, planned, lambda number, age_s: "preempted" if age_s > fates.get(number, 9) else None)
+    assert follow(paths, planned, fake).counts == {"ok": 14} and len(fake.jobs) > 4
+
+
+def test_who_only_watches_asks_for_nothing(paths):
+    planned = planned_cells(2, jobs=1)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "preempted" if age_s > 6 else None, script=slow)
+    follow(paths, planned, fake, Following(detach=True))
+    follow(paths, planned, fake, Following(only_watch=True))
+    assert len(fake.jobs) == 1
+
+
+def test_what_ends_while_the_cluster_is_asked_is_seen_before_more_is_asked_for(paths, capsys):
+    planned = planned_cells(2, jobs=1)
+    fake = FakeCluster(paths, planned)
+    poll = fake.poll
+
+    def late(sweep, jobs):
+        while jobs and fake.jobs["100"]["worker"] and fake.jobs["100"]["end"] is None:
+            fake._turn()
+            fake.cluster.step()
+        return poll(sweep, jobs)
+
+    fake.poll = late
+    assert follow(paths, planned, fake).counts == {"ok": 2} and len(fake.jobs) == 1
+    assert "asking for more" not in capsys.readouterr().err
+
+
+def test_what_was_at_work_is_told_from_what_was_not_started(paths):
+    planned = cells(2, **SLURM, retries=0, repeats=2)
+    fake = FakeCluster(paths, planned, lambda number, age_s: "preempted" if age_s > 9 else None, script=slow)
+    follow(paths, planned, fake)
+    why = "its allocation was preempted (job 100)"
+    reasons = sorted(record(paths, one)["reason"] for one in planned)
+    assert reasons == [f"it was at work when {why}", f"not started: {why}"]
+    assert list((paths.root / "cells").glob("*/repeat-2/record.json")) == []
