@@ -433,3 +433,26 @@ def test_what_was_at_work_is_told_from_what_was_not_started(paths):
     reasons = sorted(record(paths, one)["reason"] for one in planned)
     assert reasons == [f"it was at work when {why}", f"not started: {why}"]
     assert list((paths.root / "cells").glob("*/repeat-2/record.json")) == []
+
+
+def test_when_all_is_done_jobs_have_half_a_minute_to_end_by_themselves(paths):
+    fake = FakeCluster(paths, planned_cells(2))
+    follow(paths, None, fake, Following(detach=True))
+    fake.jobs["101"]["since"] = 1e9
+    assert follow(paths, None, fake, resume=True).counts == {"ok": 2}
+    assert fake.cancelled == ["101"] and 30 < fake.now() < 60
+
+
+def test_a_record_that_is_damaged_as_soon_as_it_is_there_is_noted(paths):
+    planned = planned_cells(1, jobs=1)
+    fake = FakeCluster(paths, planned)
+    path, step = paths.cell(planned[0].place).record, fake.cluster.step
+
+    def damage():
+        step()
+        if path.exists():
+            path.write_text("{")
+
+    fake.cluster.step = damage
+    summary = follow(paths, planned, fake)
+    assert f"cells/{planned[0].place}/record.json is damaged" in summary.notes[0] and len(fake.jobs) == 1
