@@ -3,6 +3,7 @@ import os
 import signal
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,7 @@ from benchrunner.core.errors import UsageError
 from benchrunner.launch.allocation import JobState
 from benchrunner.launch.fake import Script
 from benchrunner.plan.labels import short_labels
-from benchrunner.run.follow import CANCEL_LIMIT_S, Following, follow_plan
+from benchrunner.run.follow import CANCEL_LIMIT_S, POLL_INTERVAL_S, Following, follow_plan
 from benchrunner.run.options import RunOptions
 from benchrunner.run.progress import Progress
 from benchrunner.run.resume import Selection
@@ -311,13 +312,27 @@ def test_what_is_asked_for_and_how_it_stands_is_said_once(paths, capsys):
 
 def test_cells_are_called_by_what_tells_them_apart_with_their_process(paths, monkeypatch, capsys):
     seen = set()
-    monkeypatch.setattr(Progress, "report_running", lambda self, running: seen.update(running))
+
+    def report(self, running):
+        assert len(running) <= 1, "what waits is not at work"
+        seen.update(running)
+
+    monkeypatch.setattr(Progress, "report_running", report)
     planned = cells(2, **SLURM, repeats=2)
     follow(paths, planned, FakeCluster(paths, planned, script=lambda job: Script(result=RESULT, duration_s=12.0)))
     labels = sorted(short_labels(planned).values())
     assert {*labels, *(f"{label} (process 2)" for label in labels)} <= seen
     said = capsys.readouterr().err
     assert all(f"] ok          {label}  " in said for label in labels)
+
+
+def test_a_scheduler_is_not_asked_all_the_time(paths):
+    asked = []
+    fake = FakeCluster(paths, planned_cells(40))
+    poll = fake.poll
+    fake.poll = lambda sweep, jobs: asked.append(fake.now()) or poll(sweep, jobs)
+    follow(paths, None, fake)
+    assert len(asked) > 3 and all(later - earlier >= POLL_INTERVAL_S for earlier, later in pairwise(asked[:-1]))
 
 
 def test_jobs_that_are_adopted_are_named_and_where_none_is_left_that_is_said(paths, capsys):
