@@ -5,16 +5,18 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 
+import filelock
 import pytest
 
-from benchrunner.core.errors import UsageError
+from benchrunner.core.errors import ConfigError, SweepDirError, UsageError
 from benchrunner.launch.allocation import JobState
 from benchrunner.launch.fake import Script
 from benchrunner.plan.labels import short_labels
-from benchrunner.run.follow import CANCEL_LIMIT_S, POLL_INTERVAL_S, Following, follow_plan
+from benchrunner.run.follow import CANCEL_LIMIT_S, POLL_INTERVAL_S, Follower, Following, follow_plan
 from benchrunner.run.options import RunOptions
 from benchrunner.run.progress import Progress
 from benchrunner.run.resume import Selection
+from benchrunner.run.searches import Searches
 from benchrunner.store.allocations_file import read_jobs
 from benchrunner.store.runs import read_runs
 from fake_sweeps import ERROR, OOM, RESULT, cells, record
@@ -471,3 +473,41 @@ def test_a_record_that_is_damaged_as_soon_as_it_is_there_is_noted(paths):
     fake.cluster.step = damage
     summary = follow(paths, planned, fake)
     assert f"cells/{planned[0].place}/record.json is damaged" in summary.notes[0] and len(fake.jobs) == 1
+
+
+def test_one_bench_at_a_time_follows_a_sweep(paths):
+    fake = FakeCluster(paths, planned_cells(1))
+    with filelock.FileLock(paths.lock), pytest.raises(SweepDirError, match="another bench is running this sweep"):
+        follow(paths, None, fake)
+    assert fake.jobs == {}
+
+
+def test_what_is_no_fault_is_said_before_anything_is_asked_for(paths):
+    fake = FakeCluster(paths, planned_cells(1))
+    with pytest.raises(ConfigError, match="no fault"):
+        follow_plan(fake.cluster.plan, paths, fake, RunOptions(clock=fake, fault="no fault"), Following())
+    assert fake.jobs == {}
+
+
+def test_further_processes_that_were_asked_for_and_have_their_records_are_not_run_again(paths):
+    follow(paths, None, FakeCluster(paths, cells(1, **SLURM, repeats=2)))
+    again = FakeCluster(paths, cells(1, **SLURM))
+    assert follow(paths, None, again, resume=True, repeats=2).counts == {"ok": 1} and again.jobs == {}
+
+
+@pytest.mark.parametrize("repeats", [None, 2])
+def test_probes_are_followed_with_as_many_processes_as_are_asked_for(paths, repeats):
+    search = plan_cell(make_cell(leaves=SLURM | {"micro_batch_size": "max", "memory_limit_gib": 4}))
+    fake = FakeCluster(paths, [search, *planned_cells(1)])
+    follower = Follower(
+        fake.cluster.plan, paths, fake, RunOptions(clock=fake, fault=None, repeats=repeats), Following()
+    )
+    follower._add_probes()
+    assert follower.left == {}, "nothing came of the search yet"
+    ((_, probe),) = Searches(fake.cluster.plan, paths, {}).due([search], [])
+    follower._add_probes()
+    assert [(one.cell.cell_id, one.repeat) for one in follower.left.values()] == [
+        (probe.cell.cell_id, number) for number in range(1, (repeats or 1) + 1)
+    ]
+    follower._add_probes()
+    assert len(follower.left) == (repeats or 1)
