@@ -12,6 +12,7 @@ from benchrunner.core.errors import ConfigError, SweepDirError, UsageError
 from benchrunner.launch.allocation import JobState
 from benchrunner.launch.fake import Script
 from benchrunner.plan.labels import short_labels
+from benchrunner.run import interrupts
 from benchrunner.run.follow import CANCEL_LIMIT_S, POLL_INTERVAL_S, Follower, Following, follow_plan
 from benchrunner.run.options import RunOptions
 from benchrunner.run.progress import Progress
@@ -278,6 +279,7 @@ def test_what_becomes_of_cells_is_in_the_events_and_may_fail_the_run(paths):
     summary = follow(paths, planned, fake, events=events, fail_on=("skipped.cancelled",))
     told = [json.loads(line) for line in events.read_text().splitlines()]
     assert [one["event"] for one in told] == ["begin", "finished", "finished", "end"]
+    assert (told[0]["num_cells"], told[0]["directory"]) == (2, str(paths.root))
     assert [one["status"] for one in told[1:3]] == ["ok", "skipped"] and told[3]["exit_code"] == summary.exit_code
     assert summary.unwanted == ["skipped.cancelled"]
 
@@ -366,6 +368,21 @@ def test_who_stops_says_so_of_what_was_left_and_names_jobs_that_do_not_end(paths
     assert found == {("skipped", "bench was told to stop before it ended")}
     assert summary.notes == ["jobs were cancelled and are still there: 2 running"]
     assert CANCEL_LIMIT_S <= fake.now() - 8 < CANCEL_LIMIT_S + 10
+
+
+def test_a_second_signal_leaves_at_once(paths, monkeypatch):
+    exits = []
+    monkeypatch.setattr(interrupts.os, "_exit", exits.append)
+    fake = FakeCluster(paths, planned_cells(8))
+
+    def twice():
+        if 7 < fake.now() <= 8:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    fake.on_sleep = twice
+    follow(paths, None, fake)
+    assert exits[:1] == [143]
 
 
 def test_a_record_that_cannot_be_read_is_noted_and_made_again(paths):
