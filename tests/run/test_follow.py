@@ -9,6 +9,7 @@ import filelock
 import pytest
 
 from benchrunner.core.errors import ConfigError, SweepDirError, UsageError
+from benchrunner.core.record import record_to_dict
 from benchrunner.launch.allocation import JobState
 from benchrunner.launch.fake import Script
 from benchrunner.plan.labels import short_labels
@@ -21,7 +22,7 @@ from benchrunner.run.searches import Searches
 from benchrunner.store.allocations_file import read_jobs
 from benchrunner.store.runs import read_runs
 from fake_sweeps import ERROR, OOM, RESULT, cells, record
-from samples import make_cell, plan_cell
+from samples import make_cell, make_record, plan_cell
 from shared_sweeps import Cluster, measured
 
 SLURM = {"launcher.name": "slurm"}
@@ -528,3 +529,30 @@ def test_probes_are_followed_with_as_many_processes_as_are_asked_for(paths, repe
     ]
     follower._add_probes()
     assert len(follower.left) == (repeats or 1)
+
+
+@pytest.mark.parametrize(
+    ("known", "options", "num_left"),
+    [
+        ({}, {}, 1),
+        ({}, {"repeats": 2}, 2),
+        ({"status": "ok"}, {}, 0),
+        ({"status": "ok", "fault": "hang@1"}, {"fault": "hang@1"}, 0),
+        ({"status": "ok", "fault": "hang@1"}, {}, 1),
+        ({"status": "oom", "code": "oom.device", "flags": ["inferred"]}, {}, 0),
+        ({"status": "oom", "code": "oom.device", "flags": ["inferred"]}, {"infer": False}, 1),
+        ({"status": "failed", "code": "failed.exit"}, {"selection": Selection(statuses=frozenset({"failed"}))}, 1),
+        ({"status": "failed", "code": "failed.exit"}, {"selection": Selection(statuses=frozenset({"skipped"}))}, 0),
+    ],
+)
+def test_jobs_are_asked_for_what_is_left(paths, known, options, num_left):
+    planned = planned_cells(1)
+    if known:
+        path = paths.cell(planned[0].place).record
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(record_to_dict(make_record(planned[0].cell, **known))))
+    fake, events = FakeCluster(paths, planned), paths.root / "events"
+    settings = RunOptions(**({"clock": fake, "fault": None, "events": events, "resume": bool(known)} | options))
+    follow_plan(fake.cluster.plan, paths, fake, settings, Following(detach=True))
+    assert json.loads(events.read_text())["num_cells"] == num_left
+    assert len(fake.jobs) == num_left
