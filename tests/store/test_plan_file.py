@@ -136,3 +136,42 @@ def test_each_cell_keeps_its_own_settings(tmp_path):
     cells = [make_cell(leaves={"seed": seed, **own}) for seed, own in enumerate(changed, 1)]
     loaded = load_plan(write_plan(make_plan([plan_cell(cell) for cell in cells]), tmp_path))
     assert [one.cell.overrides for one in loaded.cells] == [cell.overrides for cell in cells]
+
+
+def test_all_that_is_known_of_a_cell_comes_back(tmp_path):
+    first, second = (plan_cell(make_cell(leaves={"seed": seed})) for seed in (0, 1))
+    known = {"reason_code": "rule.x", "reason": "no", "flags": ["memory_tight"], "evidence": {"rule": "x"}}
+    second = replace(
+        second, verdict="unsupported", predicted={"method": "analytic"}, left_out=("generate.new_tokens=3",), **known
+    )
+    plan = replace(make_plan([first, second]), benchrunner="0.0.1")
+    assert load_plan(write_plan(plan, tmp_path)) == plan
+
+
+def test_a_plan_of_a_version_without_cards_has_none(plan, tmp_path):
+    directory = write_plan(plan, tmp_path)
+    path = directory / "plan.json"
+    document = json.loads(path.read_text())
+    document.pop("cards", None)
+    path.write_text(json.dumps(document))
+    assert load_plan(directory).cards == {}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda document: document.update(cells=[]), "damaged: it has no cells"),
+        (lambda document: document["common"]["launcher"].pop("name"), "damaged: launcher.name: field required"),
+        (lambda document: document["cells"][0]["sizes"].append(7), "damaged: "),
+    ],
+    ids=["no cells", "no name", "a size more"],
+)
+def test_what_is_missing_from_a_plan_is_named(plan, tmp_path, damage, said):
+    directory = write_plan(plan, tmp_path)
+    path = directory / "plan.json"
+    document = json.loads(path.read_text())
+    damage(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(SweepDirError) as refused:
+        load_plan(directory)
+    assert str(refused.value).startswith(f"{path}: {said}")
