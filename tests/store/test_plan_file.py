@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchrunner.core.errors import SweepDirError, UsageError
+from benchrunner.core.paths import SweepPaths
+from benchrunner.plan.plan import PlannedCell
+from benchrunner.plan.search import probe_of
 from benchrunner.store import plan_file
 from benchrunner.store.plan_file import load_plan, plan_document, write_plan
+from benchrunner.store.probes import write_probe
 from fake_sweeps import make_plan
 from samples import H200, make_cell, plan_cell
 
@@ -157,14 +161,23 @@ def test_a_plan_of_a_version_without_cards_has_none(plan, tmp_path):
     assert load_plan(directory).cards == {}
 
 
+def test_probes_are_there_with_the_plan(tmp_path):
+    search = plan_cell(make_cell(leaves={"micro_batch_size": "max"}))
+    directory = write_plan(make_plan([search]), tmp_path)
+    probe = PlannedCell(cell=probe_of(search.cell, 8, {search.cell.slug}), probe_of=search.cell.slug)
+    write_probe(SweepPaths(directory), probe)
+    assert load_plan(directory).cells == [search, probe]
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda document: document.update(cells=[]), "damaged: it has no cells"),
         (lambda document: document["common"]["launcher"].pop("name"), "damaged: launcher.name: field required"),
         (lambda document: document["cells"][0]["sizes"].append(7), "damaged: "),
+        (lambda document: document["cells"][0].update(options={"model": 0}), "damaged: KeyError: 'model'"),
     ],
-    ids=["no cells", "no name", "a size more"],
+    ids=["no cells", "no name", "a size more", "no section"],
 )
 def test_what_is_missing_from_a_plan_is_named(plan, tmp_path, damage, said):
     directory = write_plan(plan, tmp_path)
