@@ -504,7 +504,7 @@ def test_what_is_no_fault_is_said_before_anything_is_asked_for(paths):
     fake = FakeCluster(paths, planned_cells(1))
     with pytest.raises(ConfigError, match="no fault"):
         follow_plan(fake.cluster.plan, paths, fake, RunOptions(clock=fake, fault="no fault"), Following())
-    assert fake.jobs == {}
+    assert fake.jobs == {} and list(paths.root.iterdir()) == []
 
 
 def test_further_processes_that_were_asked_for_and_have_their_records_are_not_run_again(paths):
@@ -556,3 +556,12 @@ def test_jobs_are_asked_for_what_is_left(paths, known, options, num_left):
     follow_plan(fake.cluster.plan, paths, fake, settings, Following(detach=True))
     assert json.loads(events.read_text())["num_cells"] == num_left
     assert len(fake.jobs) == num_left
+
+
+def test_a_job_that_waits_is_not_cancelled_once_the_one_that_had_the_cells_has_gone(paths):
+    fake = FakeCluster(
+        paths, planned_cells(2), lambda number, age_s: "preempted" if number == 0 and age_s > 35 else None, script=slow
+    )
+    follow(paths, None, fake, Following(detach=True))
+    fake.jobs["101"]["since"] = 60.0
+    assert follow(paths, None, fake, resume=True).counts == {"ok": 2} and len(fake.jobs) == 2
