@@ -113,13 +113,15 @@ class Sight:
         """Every rank has come as far as it can, and sleeps."""
         if not self.has_struck() or len(self.statuses()) < 2:
             return False
-        ranks = [psutil.Process(status["pid"]) for status in self.statuses()]
-        before = [rank.cpu_times()[:2] for rank in ranks]
-        for _ in range(8):
-            time.sleep(0.05)
-            if any(rank.status() == psutil.STATUS_RUNNING for rank in ranks):
-                return False
-        return before == [rank.cpu_times()[:2] for rank in ranks]
+        with suppress(psutil.NoSuchProcess):  # on a busy machine one may have gone meanwhile
+            ranks = [psutil.Process(status["pid"]) for status in self.statuses()]
+            before = [rank.cpu_times()[:2] for rank in ranks]
+            for _ in range(8):
+                time.sleep(0.05)
+                if any(rank.status() == psutil.STATUS_RUNNING for rank in ranks):
+                    return False
+            return before == [rank.cpu_times()[:2] for rank in ranks]
+        return False
 
 
 def run_fault(tmp_path, text, launcher, when_struck=None):
