@@ -56,7 +56,8 @@ def test_wrong_values_are_told_what_is_allowed(key, value, message):
     [
         ("micro_batch_size", "an integer, max or best"), ("seq_len", "an integer or null"), ("timeout_s", "a number"),
         ("model.bias", "true or false"), ("compile.dynamic", "true or false or null"), ("out_dir", "text"),
-        ("sweep.include", "a list"), ("hardware.peak_flops", "a mapping"), ("hardware.peak_flops.bf16", "a number"),
+        ("sweep.include", "a list of mappings"), ("launcher.setup", "a list of texts"),
+        ("hardware.peak_flops", "a mapping"), ("hardware.peak_flops.bf16", "a number"),
     ],
 )  # fmt: skip
 def test_types_have_names(key, name):

@@ -90,12 +90,15 @@ def check_key(key: str) -> None:
 def type_name(key: str) -> str:
     """The type of a leaf in words, e.g. `an integer or null`."""
     kind = leaf_types().get(key, float)
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    names = {
+        int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null",
+        list[str]: "a list of texts", list[dict[str, Any]]: "a list of mappings",
+    }  # fmt: skip
     if key in allowed_values() and allowed_values()[key].words:
         return ", ".join(["an integer", *allowed_values()[key].words[:-1]]) + f" or {allowed_values()[key].words[-1]}"
     if isinstance(kind, types.UnionType):
         return " or ".join(names.get(part, str(part)) for part in typing.get_args(kind))
-    return names.get(kind, "a list" if typing.get_origin(kind) is list else "a mapping")
+    return names.get(kind, "a mapping")
 
 
 def check_values(tree: Mapping[str, Any], prefix: str = "") -> None:
@@ -112,10 +115,13 @@ def check_value(key: str, value: Any) -> None:
     """Check one leaf.
 
     Raises:
-        ConfigError: not in its list of choices, not positive, not finite, missing, or an interpolation.
+        ConfigError: not in its list of choices, not positive, not finite, missing, an interpolation, or in a list of
+            texts something else.
     """
-    if isinstance(value, str):
-        check_text(key, value)
+    for text in [value] if isinstance(value, str) else value if leaf_types().get(key) == list[str] else ():
+        if not isinstance(text, str):
+            raise ConfigError(key, f"{text!r} is no text, in {type_name(key)}")
+        check_text(key, text)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(key, f"{value} is not a finite number")
     if value is None or isinstance(value, bool):

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import keys, synonyms
-from benchrunner.config.hydra_app.loader import first_lines, group_options, schema_node, scratch_node
+from benchrunner.config.hydra_app.loader import first_lines, group_options, scratch_node
 from benchrunner.config.matrix import Matrix, Row
 from benchrunner.core.axes import GROUPS, NOT_IDENTITY, PREDICT_ONLY
 from benchrunner.core.cell import format_value
@@ -49,9 +49,9 @@ def _refuse_accidents(texts: Sequence[str]) -> None:
     for text, after in zip(texts, [*texts[1:], ""], strict=False):
         key, _, value = text.partition("=")
         if value.startswith("="):
-            raise ConfigError(key, f"{text!r} has two equals signs; write {key}={value.lstrip('=')}")
+            raise ConfigError(key, f"{text!r} has two equals signs; write {key}={value.lstrip('=') or 'VALUE'}")
         if text.endswith(",") and "(" not in text:
-            whole = f"{text}{after}" if "=" not in after else text.rstrip(",")
+            whole = f"{text}{after}" if after and "=" not in after else text.rstrip(",")
             raise ConfigError(key, f"{text!r} ends in a comma; a list has no spaces: {whole}")
         if apart := re.findall(r"(?:^|\s)([+~\w./]+=[^\s'\"\[{(]+)(?=\s|$)", text)[1:]:
             raise UsageError(
@@ -102,6 +102,8 @@ def read_overrides(loader: ConfigLoader, overrides: Sequence[Override]) -> dict[
 def _read_one(loader: ConfigLoader, override: Override) -> list[Assignment]:
     key = override.key_or_group
     _check_form(override)
+    if key in GROUPS and override.type in (OverrideType.ADD, OverrideType.FORCE_ADD):
+        raise ConfigError(key, f"has an option already; write {key}={override.get_value_string()}")
     if key in GROUPS:
         return [_group_assignment(loader, override)]
     if key == "sweep" and isinstance(override.value(), str):
@@ -209,14 +211,15 @@ def _typed(key: str, value: Any) -> Any:
     """`value` as the schema's type of `key`."""
     if isinstance(value, str):
         keys.check_text(key, value)
-    scratch = schema_node() if isinstance(value, (dict, list)) else scratch_node()  # what is merged needs a fresh one
     try:
-        OmegaConf.update(scratch, key, value, merge=True, force_add=keys.is_open(key))
-        typed = OmegaConf.select(scratch, key, throw_on_missing=False)
+        OmegaConf.update(scratch_node(), key, value)
+        typed = OmegaConf.select(scratch_node(), key, throw_on_missing=False)
     except (OmegaConfBaseException, ValueError) as error:
         shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else format_value(value)
-        hint = f"; a list is no sweep, write {key}=a,b and add -m" if isinstance(value, list) else ""
-        raise ConfigError(key, f"{shown} is not {keys.type_name(key)}{hint}") from error
+        wanted = keys.type_name(key)
+        is_meant_as_sweep = isinstance(value, list) and not wanted.startswith("a list")
+        hint = f"; a list is no sweep, write {key}=a,b and add -m" if is_meant_as_sweep else ""
+        raise ConfigError(key, f"{shown} is not {wanted}{hint}") from error
     typed = OmegaConf.to_container(typed) if OmegaConf.is_config(typed) else typed
     keys.check_value(key, typed)
     return typed

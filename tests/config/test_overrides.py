@@ -1,0 +1,105 @@
+"""What one override means, and what is said of one that means nothing."""
+
+import pytest
+
+from benchrunner.config.hydra_app import expand as expand_words
+from benchrunner.config.hydra_app import meant_by_bare_word, read_values
+from benchrunner.core.errors import ConfigError, UsageError
+
+
+def expand(*words, multirun=True):
+    return expand_words(words, multirun=multirun).rows
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seq_len==5"], "seq_len: 'seq_len==5' has two equals signs; write seq_len=5"),
+        (["seq_len=="], "seq_len: 'seq_len==' has two equals signs; write seq_len=VALUE"),
+        (["seed=1,", "2,3"], "seed: 'seed=1,' ends in a comma; a list has no spaces: seed=1,2,3"),
+        (["seed=1,", "seq_len=2"], "seed: 'seed=1,' ends in a comma; a list has no spaces: seed=1"),
+        (["seed=1,2,"], "seed: 'seed=1,2,' ends in a comma; a list has no spaces: seed=1,2"),
+        (
+            ["seed=1 model.d_ff=8 seq_len=2"],
+            "'seed=1 model.d_ff=8 seq_len=2' is one quoted argument; write its overrides apart: seed=1 model.d_ff=8 …",
+        ),
+        (["seed= 1"], "seed: 'seed= 1' has spaces around it; write seed=1"),
+        (["seed =1"], "seed: 'seed =1' has spaces around it; write seed=1"),
+        (["out_dir=~"], "out_dir: the shell expands no ~ behind '='; write out_dir=$HOME"),
+        (["out_dir=~/a/b"], "out_dir: the shell expands no ~ behind '='; write out_dir=$HOME/a/b"),
+        (["seed="], "seed: 'seed=' has no value; write seed=VALUE"),
+        (["~seed="], "seed: '~seed=' deletes a key, which every cell needs; write seed=value"),
+        (["ddp"], "'ddp' is neither key=value nor a flag (did you mean strategy=ddp?); see bench --help"),
+        (["seed=interval(1,2"], "seed: interval() names no values; write a list or range(start,stop,step)"),
+        (["seed=interval(1,2)"], "seed: interval() names no values; write a list or range(start,stop,step)"),
+        (["sweep=smoke"], "sweep: a declared sweep is +sweeps=smoke, and a sweep's file its path"),
+        (["sweep=5"], "sweep: '5' is no value for a section; name one of its keys"),
+        (["+seed=2"], "seed: exists already; write it without the +"),
+        (["+strategy=ddp"], "strategy: has an option already; write strategy=ddp"),
+        (["++strategy=ddp,single"], "strategy: has an option already; write strategy=ddp,single"),
+        (["model@x=debug"], "model: 'model@x=debug' renames a package; write model=value"),
+        (["hydra=x"], "hydra: bench does not run through Hydra's machinery; use out_dir and -m"),
+        (["hydra/sweeper=x"], "hydra/sweeper: bench does not run through Hydra's machinery; use -m or +sweeps=NAME"),
+        (["seed=range(5,1)"], "seed: range(5,1) matches nothing"),
+        (["model=[a,b]"], "model: [a,b]: a list is no sweep; write model=a,b and add -m"),
+        (["model={a:b}"], "model: {a:b}: name an option, and set its keys with model.KEY=value"),
+        (
+            ["predict=analytic,off"],
+            "predict: does not tell cells apart, so one sweep has one value; run a sweep for each",
+        ),
+        (["model.description=x"], "model.description: belongs to the option file; choose with model=OPTION"),
+        (["seed=[1,2]"], "seed: [1,2] is not an integer; a list is no sweep, write seed=a,b and add -m"),
+        (["sweep.include=[a]"], "sweep.include: [a] is not a list of mappings"),
+        (["launcher.setup=[{a: 1}]"], "launcher.setup: {'a': 1} is no text, in a list of texts"),
+        (["hardware.peak_flops=5"], "hardware.peak_flops: 5 is not a mapping"),
+        (["measure.steps='???'"], "measure.steps: has no value"),
+    ],
+)
+def test_what_is_wrong_with_a_word_names_its_key_and_the_way_out(words, message):
+    with pytest.raises(UsageError) as refusal:
+        expand(*words)
+    assert str(refusal.value) == message
+
+
+def test_of_an_option_only_its_name_is_matched():
+    with pytest.raises(ConfigError, match=r"^compile: no option 'true'"):
+        expand("compile=true")
+    with pytest.raises(ConfigError, match=r"^model: no option '0.5'"):
+        expand("model=0.5")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("seed=4", {"seed": 4}),
+        ("++seed=4", {"seed": 4}),
+        ("timeout_s=4", {"timeout_s": 4.0}),
+        ("model.source='a b=c'", {"model.source": "a b=c"}),
+        ("launcher.setup=[a,'b c=d']", {"launcher.setup": ["a", "b c=d"]}),
+        ("sweep.include=[{seed: 1, model: debug}]", {"sweep.include": [{"seed": 1, "model": "debug"}]}),
+        ("+hardware.peak_flops.bf16=3", {"hardware.peak_flops.bf16": 3.0}),
+        ("hardware.peak_flops={bf16: 3}", {"hardware.peak_flops.bf16": 3.0}),
+        ("generate={top_k: 2, temperature: 0}", {"generate.top_k": 2, "generate.temperature": 0.0}),
+    ],
+)
+def test_a_word_is_read_as_its_keys_type(word, meant):
+    assert read_values([word]) == meant
+
+
+def test_a_name_of_ones_own_is_composed():
+    [row] = expand("+hardware.peak_flops.mine=1e15", multirun=False)
+    assert row.config.hardware.peak_flops == {"mine": 1e15}
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("model:debug", "model=debug"), ("2:x", None), (":x", None),
+        ("model:a:b", "model=a:b"), ("smoke", "+sweeps=smoke"), ("ddp", "strategy=ddp"),
+        ("zero2", "strategy=fsdp_stage2"), ("qlora", "workload=lora precision=nf4"), ("nothing", None),
+        ("none", "activation_checkpointing=none"), ("model", "model=VALUE"), ("optim", "optimizer=VALUE"),
+        ("false", "strategy=single or compile=eager"),
+    ],
+)  # fmt: skip
+def test_what_a_bare_word_means(word, meant):
+    assert meant_by_bare_word(word) == (f" (did you mean {meant}?)" if meant else "")
