@@ -86,6 +86,11 @@ def test_an_override_with_spaces_is_written_together(words):
         split_command(words)
 
 
+def test_an_override_with_spaces_and_no_value_lacks_one():
+    with pytest.raises(UsageError, match=r"\(did you mean strategy=VALUE\? An override has no spaces\)"):
+        split_command(["strategy", "="])
+
+
 @pytest.mark.parametrize(
     ("word", "after", "hint"),
     [

@@ -477,6 +477,24 @@ def test_completion_strips_the_subcommand_and_completes_after_the_last_comma():
     assert hydra_app.complete("bench model=gpt2-125m model.num_layers=", []) == ["model.num_layers=12"]
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("bench -m precision=bf16,fp8 seq_l", ["seq_len="]),
+        ("bench -m model=gpt2-125m,debug model.num_layers=", ["model.num_layers=12"]),
+        ("bench launcher.setup=[a,b] seq_len=( x=y= seq_l", ["seq_len="]),
+        ("bench out_dir=/a/b.c +sweeps=smo", ["+sweeps=smoke"]),
+        ("bench model=nothing seq_l", []),
+        ("bench plan --js", []),
+        ("bench strategy==d", []),
+        ("bench ..=x seq_l", []),
+        ("bench +=1 seq_l", []),
+    ],
+)
+def test_what_else_is_on_the_line_does_not_keep_from_completing(line, found):
+    assert hydra_app.complete(line, ["plan"]) == found
+
+
 def test_completion_begins_with_groups_and_commands_and_hides_what_is_not_written():
     for line, commands in (("bench", ["plan"]), ("bench ", ["plan"]), ("bench strategy=ddp ", [])):
         found = hydra_app.complete(line, ["plan"])

@@ -65,6 +65,16 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
         ("sweep: {expect: {name: less}}", "^sweep.expect: .* is no list of rows"),
         ("sweep: {include: [{model: [debug, gpt2-125m]}]}", "^sweep.include: model: .* write model: debug,gpt2-125m$"),
         ("defaults: [{override /model: [debug]}]", "^model: override /model: .*: a list is no sweep"),
+        ("defaults: [{override model: debug}]", "^defaults: override model: debug: write - override /model: debug$"),
+        ("defaults: [{override /modle: debug}]", r"^modle: no such group \(did you mean model\?\); groups: model, "),
+        ("model:", "^model: None is no section; under hydra.sweeper.params write model: OPTION, or under defaults: "),
+        ("seed: [1, 2]", "^seed: a list of YAML is no sweep; under hydra.sweeper.params write seed: 1,2$"),
+        (
+            "hydra: {sweeper: {params: {seq_len: }}}",
+            "^seq_len: has no value; write seq_len: VALUE, of which 'null' in quotes is none$",
+        ),
+        ("sweep: {include: }", "^sweep.include: None is no list of rows"),
+        ("sweep: [a]", r"^sweep: \['a'\] is no section; below it stand include, exclude and expect$"),
     ],
 )
 def test_what_people_write_in_sweep_files(tmp_path, text, message):
@@ -72,6 +82,16 @@ def test_what_people_write_in_sweep_files(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         expand([], multirun=False, sweep_file=path)
+
+
+def test_lists_and_quoted_nulls_are_values_of_sweep_files(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "# @package _global_\nlauncher: {setup: [a, b]}\nhydra: {sweeper: {params: {seq_len: 'null', seed: 3}}}\n"
+        "defaults: [{override  /model: gpt2-125m}]\n"
+    )
+    [row] = expand([], multirun=False, sweep_file=path).rows
+    assert (row.config.launcher.setup, row.config.seq_len, row.config.seed) == (["a", "b"], None, 3)
 
 
 def test_an_override_of_a_setting_takes_the_place_of_a_rows_own(tmp_path):

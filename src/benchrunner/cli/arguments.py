@@ -56,7 +56,7 @@ def _meant(first: str, words: Sequence[str]) -> str:
         return f" ({SAID_ELSEWHERE[first]})"
     after = [*words[words.index(first) + 1 :], "", ""]
     if after[0].startswith("="):
-        value = after[0].lstrip("=") or after[1]
+        value = after[0].lstrip("=") or after[1] or "VALUE"
         return f" (did you mean {first}={value}? An override has no spaces)"
     return meant_by_bare_word(first) or did_you_mean(first, SUBCOMMANDS)
 

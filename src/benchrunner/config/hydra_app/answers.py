@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,10 @@ def _refuse_to_run(config: DictConfig) -> None:
     raise AssertionError("Hydra was asked to answer a question, not to run")
 
 
+PLAIN = re.compile(r"([+\w./]+=[+\w./-]+)(,[^()\[\]{}]*)?")
+"""An override of words, of a list the first of them: what else is written of one changes no completion."""
+
+
 def complete(line: str, commands: Sequence[str]) -> list[str]:
     """Completions of the last word of a command line, as Hydra's shell functions ask for them.
 
@@ -101,7 +106,9 @@ def complete(line: str, commands: Sequence[str]) -> list[str]:
     """
     program, *words = line.split() or ["bench"]
     word = words.pop() if words and not line.endswith(" ") else ""
-    given = [item for item in words if "=" in item]
+    if word.startswith("-"):
+        return []
+    given = [plain[1] for item in words if (plain := PLAIN.fullmatch(item))]
     head, comma, tail = word.rpartition(",")
     key = head.partition("=")[0]
     asked = f"{key}={tail}" if comma else word
@@ -117,4 +124,6 @@ def _query_bash(line: str) -> list[str]:
 
     with opened() as loader:
         plugin = BashCompletion(loader)
-        return [str(hit) for hit in plugin._query(config_name="config", line=plugin.strip_python_or_app_name(line))]
+        with suppress(HydraException, ValueError):
+            return [str(hit) for hit in plugin._query(config_name="config", line=plugin.strip_python_or_app_name(line))]
+    return []

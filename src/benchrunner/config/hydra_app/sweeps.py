@@ -95,12 +95,18 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
     body = sweep_body(sweep)
     _refuse_misplaced(body)
     _check_rows(body)
-    for key in keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")}):
+    leaves = keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")})
+    for key, value in leaves.items():
         keys.check_key(key)
+        if isinstance(value, list) and not keys.type_name(key).startswith("a list"):
+            names = ",".join(map(str, value))
+            raise ConfigError(key, f"a list of YAML is no sweep; under hydra.sweeper.params write {key}: {names}")
     _check_defaults(body.get("defaults", []))
     for group, name in filter(None, map(override_of, body.get("defaults", []))):
         if group in GROUPS:
             check_option(group, name, group_options(loader, group), f"override /{group}: {name}")
+        elif not group.startswith("hydra"):
+            raise ConfigError(group, f"no such group{did_you_mean(group, GROUPS)}; groups: {', '.join(GROUPS)}")
 
 
 MISPLACED = {
@@ -117,20 +123,24 @@ def _refuse_misplaced(body: Mapping[str, Any]) -> None:
         if key in MISPLACED:
             raise ConfigError(key, f"belongs under {MISPLACED[key]} in a sweep file (see sweeps/smoke.yaml)")
         if key in GROUPS and not isinstance(value, Mapping):
-            names = ",".join(map(str, value)) if isinstance(value, list) else value
+            names = ",".join(map(str, value)) if isinstance(value, list) else "OPTION" if value is None else value
             where = f"under hydra.sweeper.params write {key}: {names}"
             raise ConfigError(key, f"{value!r} is no section; {where}, or under defaults: - override /{key}: OPTION")
-    _refuse_lists(_declared_params(body))
+    params = _declared_params(body)
+    _refuse_lists(params)
+    if empty := [key for key, value in params.items() if value is None]:
+        raise ConfigError(empty[0], f"has no value; write {empty[0]}: VALUE, of which 'null' in quotes is none")
 
 
 def _check_rows(body: Mapping[str, Any]) -> None:
     """The lists of the section `sweep` are of mappings, and a row's values are words."""
-    section = body.get("sweep")
+    section = body.get("sweep", {})
+    if not isinstance(section, Mapping):
+        raise ConfigError("sweep", f"{section!r} is no section; below it stand include, exclude and expect")
     for name in ("include", "exclude", "expect"):
-        entries = section.get(name) if isinstance(section, Mapping) else None
-        if entries is None:
+        if name not in section:
             continue
-        place = f"sweep.{name}"
+        place, entries = f"sweep.{name}", section[name]
         if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
             raise ConfigError(place, f"{entries!r} is no list of rows - {{KEY: VALUE, …}} (see sweeps/smoke.yaml)")
         for entry in entries if name == "include" else ():
@@ -164,7 +174,8 @@ def _check_defaults(entries: Any) -> None:
         if not _is_line(entry):
             raise ConfigError("defaults", f"{entry!r} is no line - override /GROUP: OPTION")
         for key, option in entry.items() if isinstance(entry, dict) else ():
-            if (group := key.lstrip("/")) in GROUPS:
+            group = key.removeprefix("override ").strip().lstrip("/")
+            if group in GROUPS and key.split() != ["override", f"/{group}"]:
                 raise ConfigError("defaults", f"{key}: {option}: write - override /{group}: {option}")
 
 
