@@ -86,6 +86,20 @@ def test_a_word_is_read_as_its_keys_type(word, meant):
     assert read_values([word]) == meant
 
 
+def test_a_list_is_a_plain_one():
+    assert type(read_values(["launcher.setup=[a]"])["launcher.setup"]) is list
+
+
+def test_a_value_is_checked_where_nothing_is_composed():
+    with pytest.raises(ConfigError, match=r"^micro_batch_size: 0 is not allowed, must be greater than 0$"):
+        read_values(["micro_batch_size=0"])
+
+
+def test_options_that_are_named_are_composed():
+    [row] = expand("strategy=ddp", "model=gpt2-125m", multirun=False)
+    assert (row.axes["strategy"], row.config.model.num_layers) == ("ddp", 12)
+
+
 def test_a_name_of_ones_own_is_composed():
     [row] = expand("+hardware.peak_flops.mine=1e15", multirun=False)
     assert row.config.hardware.peak_flops == {"mine": 1e15}
@@ -103,3 +117,8 @@ def test_a_name_of_ones_own_is_composed():
 )  # fmt: skip
 def test_what_a_bare_word_means(word, meant):
     assert meant_by_bare_word(word) == (f" (did you mean {meant}?)" if meant else "")
+
+
+def test_a_mapping_holds_nothing_of_the_one_before():
+    read = [expand("launcher=slurm", f"launcher.sbatch={value}")[0] for value in ("{x:a}", "{y:b}")]
+    assert [row.config.launcher.sbatch for row in read] == [{"x": "a"}, {"y": "b"}]
