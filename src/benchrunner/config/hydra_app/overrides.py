@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import keys, synonyms
-from benchrunner.config.hydra_app.loader import first_lines, group_options, schema_node, scratch_node
+from benchrunner.config.hydra_app.loader import first_lines, group_options, scratch_node
 from benchrunner.config.matrix import Matrix, Row
 from benchrunner.core.axes import GROUPS, NOT_IDENTITY, PREDICT_ONLY
 from benchrunner.core.cell import format_value
@@ -211,10 +211,9 @@ def _typed(key: str, value: Any) -> Any:
     """`value` as the schema's type of `key`."""
     if isinstance(value, str):
         keys.check_text(key, value)
-    scratch = schema_node() if isinstance(value, dict) else scratch_node()  # what is merged needs a fresh one
     try:
-        OmegaConf.update(scratch, key, value)
-        typed = OmegaConf.select(scratch, key, throw_on_missing=False)
+        OmegaConf.update(scratch_node(), key, value)
+        typed = OmegaConf.select(scratch_node(), key, throw_on_missing=False)
     except (OmegaConfBaseException, ValueError) as error:
         shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else format_value(value)
         wanted = keys.type_name(key)
