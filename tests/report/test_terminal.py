@@ -33,7 +33,7 @@ HOSTILE = "a | b\n`c` <script>alert(1)</script> [x](http://y) \x1b[31m*d* \\| é
 
 @pytest.fixture(autouse=True)
 def piped(monkeypatch):
-    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
 
