@@ -29,6 +29,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 LLAMA, MATRIX = "-m model=llama2-7b ", "strategy=ddp,fsdp_stage2,fsdp_stage3"
 GENERATE = f"{LLAMA}workload=generate "
+PRECISIONS, ENGINES, FINETUNING = ((f"+sweeps={name}-matrix",) for name in ("precision", "engine", "finetune"))
 GRAPHS = f"{GENERATE}compile=inductor compile.mode=reduce-overhead compile.scope=model generate.unit=model,token"
 
 
@@ -42,9 +43,9 @@ class Page:
 
 
 PAGES = (
-    Page("2026-11-21-h200-precision-matrix", (("+sweeps=precision-matrix",),)),
-    Page("2026-11-21-h200-finetune-matrix", (("+sweeps=finetune-matrix",),)),
-    Page("2026-11-21-h200-engine-matrix", (("+sweeps=engine-matrix",),)),
+    Page("2026-11-21-h200-precision-matrix", (PRECISIONS,)),
+    Page("2026-11-21-h200-finetune-matrix", (FINETUNING,)),
+    Page("2026-11-21-h200-engine-matrix", (ENGINES,)),
     Page(
         "2026-11-21-h200-options",
         (("+sweeps=h200-options", f"{LLAMA}model.num_layers=4 {MATRIX} precision=bf16,fp8 devices=2"),),
@@ -88,11 +89,7 @@ PAGES = (
     ),
     Page(
         "2026-11-30-h200-healthy-cells",
-        tuple((f"+sweeps={name}-matrix",) for name in ["precision", "engine", "finetune"])
-        + tuple(
-            (f"+sweeps={name}-matrix",)
-            for name in ["engine", "precision", "finetune", "precision", "engine", "finetune"]
-        ),
+        (PRECISIONS, ENGINES, FINETUNING, ENGINES, PRECISIONS, FINETUNING, PRECISIONS, ENGINES, FINETUNING),
     ),
 )
 

@@ -87,6 +87,11 @@ def check_key(key: str) -> None:
     raise ConfigError(key, f"no such key{hint}; {where}: {shown}")
 
 
+def takes_list(key: str) -> bool:
+    """Whether the value of a leaf is a list itself."""
+    return typing.get_origin(leaf_types().get(key)) is list
+
+
 def type_name(key: str) -> str:
     """The type of a leaf in words, e.g. `an integer or null`."""
     kind = leaf_types().get(key, float)

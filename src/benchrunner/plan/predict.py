@@ -107,7 +107,9 @@ def left_out(cell: Cell) -> str:
     """What the arithmetic does not know of a cell; empty where it knows it all."""
     config, is_fabric = cell.config, cell.axes["engine"] == "fabric"
     parts = {
-        "what thunder holds of a whole model, or under autocast: taken for block by block": is_strange_to_thunder(cell),
+        "what thunder holds of a whole model, or under autocast: taken for block by block": is_unknown_under_thunder(
+            cell
+        ),
         "FSDP1's flat parameters: taken for fully_shard": is_fabric and config.strategy.kind == "fsdp",
         "what a length costs when it is met first": is_padded(cell),
         "the network between nodes: taken for the links within one": cell.sizes.nodes > 1,
@@ -116,7 +118,7 @@ def left_out(cell: Cell) -> str:
     return f"not modelled: {'; '.join(found)}" if found else ""
 
 
-def is_strange_to_thunder(cell: Cell) -> bool:
+def is_unknown_under_thunder(cell: Cell) -> bool:
     """Whether thunder compiles what its memory is not known of: one program with a backward pass, or autocast."""
     axes, config = cell.axes, cell.config
     if axes["compile"] != "thunder" or axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
@@ -166,7 +168,7 @@ def margin_of(cell: Cell) -> float:
     """How far off the peak may be: what was left on 231 published cells (docs/results), rounded up."""
     axes, config = cell.axes, cell.config
     fsdp1 = axes["engine"] == "fabric" and config.strategy.kind == "fsdp" and axes["workload"] in PEFT_WORKLOADS
-    if is_strange_to_thunder(cell) or config.compile.dynamic or fsdp1:
+    if is_unknown_under_thunder(cell) or config.compile.dynamic or fsdp1:
         return 0.40
     if axes["workload"] == "generate":
         return 0.12

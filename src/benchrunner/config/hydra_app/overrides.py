@@ -216,10 +216,9 @@ def _typed(key: str, value: Any) -> Any:
         typed = OmegaConf.select(scratch_node(), key, throw_on_missing=False)
     except (OmegaConfBaseException, ValueError) as error:
         shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else format_value(value)
-        wanted = keys.type_name(key)
-        is_meant_as_sweep = isinstance(value, list) and not wanted.startswith("a list")
+        is_meant_as_sweep = isinstance(value, list) and not keys.takes_list(key)
         hint = f"; a list is no sweep, write {key}=a,b and add -m" if is_meant_as_sweep else ""
-        raise ConfigError(key, f"{shown} is not {wanted}{hint}") from error
+        raise ConfigError(key, f"{shown} is not {keys.type_name(key)}{hint}") from error
     typed = OmegaConf.to_container(typed) if OmegaConf.is_config(typed) else typed
     keys.check_value(key, typed)
     return typed

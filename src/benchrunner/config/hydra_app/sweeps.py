@@ -98,7 +98,7 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
     leaves = keys.flatten({key: value for key, value in body.items() if key not in ("hydra", "defaults")})
     for key, value in leaves.items():
         keys.check_key(key)
-        if isinstance(value, list) and not keys.type_name(key).startswith("a list"):
+        if isinstance(value, list) and not keys.takes_list(key):
             names = ",".join(map(str, value))
             raise ConfigError(key, f"a list of YAML is no sweep; under hydra.sweeper.params write {key}: {names}")
     _check_defaults(body.get("defaults", []))
