@@ -6,7 +6,8 @@
 
 Each death has a sweep of its own, of two equal cells: one that is struck and one after it, held against the same cell
 undisturbed, which is run first. The faults are planted but real: the memory is filled with allocations, cuBLAS is asked
-for handles on the full device, the process is killed, sleeps, or makes a weight NaN.
+for handles on the full device, the process is killed, sleeps, makes a weight NaN, or reads beyond a tensor when its
+checks begin.
 """
 
 import argparse
@@ -52,6 +53,7 @@ def deaths(num_ranks: int) -> list[Death]:
         ("SIGKILL", "sigkill", "measure", "failed.signal", 0.0),
         ("hang", "hang", "measure", "timeout.measure", HANG_LIMIT_S),
         ("NaN in a weight", "nan", "warmup", "failed.nonfinite", 0.0),
+        ("a check breaks the device", "broken_device", "check", "ok", 0.0),
     ]
     ranks = [(index + 1) % num_ranks for index in range(len(told))]
     return [

@@ -19,6 +19,7 @@ DEATHS: dict[str, str] = {
     "unsupported": "raises what a library says that refuses",
     "missing": "fails to import an optional package",
     "peer_loss": "raises what a rank says that lost its peer",
+    "broken_device": "breaks its device, whose every later call fails (on CPU: raises what CUDA says of that)",
     "sigkill": "kills itself with SIGKILL",
     "sigsegv": "dies of a segmentation fault",
     "exit": "exits with code 7, without a word",

@@ -37,6 +37,7 @@ VERDICTS = {
     "unsupported": ("unsupported", "runtime.dtype_not_implemented", "is not implemented for this number format"),
     "missing": ("unsupported", "missing.transformer_engine", "No module named 'transformer_engine'"),
     "peer_loss": ("failed", "failed.peer_loss", "lost a peer, and no rank left a cause"),
+    "broken_device": ("failed", "failed.exception", "raised RuntimeError: CUDA error: device-side assert triggered"),
     "sigkill": ("failed", "failed.signal", "was killed by SIGKILL"),
     "sigsegv": ("failed", "failed.signal", "was killed by SIGSEGV"),
     "exit": ("failed", "failed.exit", "exited with code 7 without reporting an error"),

@@ -163,6 +163,16 @@ def _peer_loss(context: "Context") -> None:
     raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1")
 
 
+def _broken_device(context: "Context") -> None:
+    """A kernel's assertion: it is heard of where something next waits for the device, not here."""
+    import torch
+
+    if context.device.type != "cuda":
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    values, beyond = torch.zeros(1, device=context.device), torch.full((1,), IMPOSSIBLE_BYTES, device=context.device)
+    values.index_select(0, beyond)
+
+
 # --- ends ----------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +262,7 @@ ACTS: dict[str, Callable[["Context"], None]] = {
     "unsupported": _unsupported,
     "missing": _missing,
     "peer_loss": _peer_loss,
+    "broken_device": _broken_device,
     "sigkill": _die(signal.SIGKILL),
     "sigsegv": _die(signal.SIGSEGV),
     "exit": _exit,
