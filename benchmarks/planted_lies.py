@@ -51,6 +51,8 @@ PROMPTED = "workload.adapter_start_layer=1"
 GENERATION = "workload=generate generate.new_tokens=8 generate.num_samples=3"
 LONG = "measure.steps=16"
 """A window in which a rule can be told from chance."""
+FLAT = "strategy=fsdp_stage3 devices=2 engine=fabric precision=bf16"
+"""FSDP1: what trains and what is frozen lie in one parameter, and gradients are whole for a moment only."""
 SEVERAL = "strategy=ddp,fsdp_stage2,fsdp_stage3 devices=2"
 CELLS: list[tuple[str, str, str]] = [
     ("no_reduce", f"{SEVERAL} precision=bf16", "gradients_reduced"),
@@ -73,6 +75,11 @@ CELLS: list[tuple[str, str, str]] = [
     *((lie, "precision=bf16 strategy=ddp,fsdp_stage3 devices=2", "function") for lie in GRADIENTS),
     ("undivided_loss", "precision=bf16 global_batch_size=2 micro_batch_size=1", "function"),
     ("no_positions", "precision=bf16 engine=fabric", "function"),
+    *((lie, f"{FLAT} workload=train,lora", "function") for lie in ("not_causal", "half_mlp", "scaled_loss")),
+    ("loud_adapter", f"{FLAT} workload=lora", "function"),
+    ("half_sequence", f"{FLAT} workload=lora", "work"),
+    ("no_recompute", f"{FLAT} workload=train,lora activation_checkpointing=full", "recompute"),
+    ("same_drops", f"{FLAT} workload=lora", "mode"),
     *(
         (lie, f"precision={precision} {CLIPPED}", "optimizer")
         for precision in ("bf16", "bf16-mixed")

@@ -19,6 +19,8 @@ HANG_S = 86_400
 JUMP_S = 86_400.0
 IMPOSSIBLE_BYTES = 1 << 50
 """More than an address space holds."""
+BEYOND = 1 << 30
+"""An index far out, of no more bits than a kernel looks at."""
 NUM_HANDLES = 32
 """Of cuBLAS, each with some MB of its own; more than a full device can hold."""
 WORKSPACE_BYTES = 1 << 26
@@ -169,7 +171,7 @@ def _broken_device(context: "Context") -> None:
 
     if context.device.type != "cuda":
         raise RuntimeError("CUDA error: device-side assert triggered")
-    values, beyond = torch.zeros(1, device=context.device), torch.full((1,), IMPOSSIBLE_BYTES, device=context.device)
+    values, beyond = torch.zeros(1, device=context.device), torch.full((1,), BEYOND, device=context.device)
     values.index_select(0, beyond)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from benchrunner.core import arithmetic
 from benchrunner.worker.axes.activation_checkpointing import keep_products
@@ -39,7 +40,8 @@ def _wrappers(facts: Facts) -> tuple[bool, str, str]:
     """Blocks that are checkpointed, and those of them that keep their products: all under `per_op`, else none."""
     blocks, options = facts.built.decoder.blocks, facts.cell.config.activation_checkpointing
     num_wanted = len(arithmetic.checkpointed_blocks(len(blocks), options))
-    num_wrapped, num_keeping = sum(map(is_checkpointed, blocks)), sum(map(keeps_products, blocks))
+    own = [next(block.children()) if isinstance(block, FullyShardedDataParallel) else block for block in blocks]
+    num_wrapped, num_keeping = sum(map(is_checkpointed, own)), sum(map(keeps_products, own))
     to_keep = num_wanted if _should_keep_products(facts) else 0
     wish, found = f"{num_wanted} of {len(blocks)} blocks checkpointed", f"{num_wrapped}"
     if to_keep or num_keeping:

@@ -103,7 +103,7 @@ def _same_drops(facts: Facts) -> str | None:
     del loop.consumed[num_consumed:]
     (loss, first), (_, second) = answers
     apart = math.dist(first, second) / max(math.hypot(*first), LEAST)
-    of_ranks = facts.exchange.gather((apart, loss))
+    of_ranks = facts.exchange.gather((apart if first else math.inf, loss))  # flat parts may hold nothing that trains
     if min(one for one, _ in of_ranks) < DIFFERING * math.sqrt(most / (1 - most)):
         return "the same values dropped every time"
     losses = {one for _, one in of_ranks}
@@ -119,7 +119,7 @@ def _answer(facts: Facts, loop: TrainingLoop, num_micro: int) -> tuple[float, li
     loss = float(loop.accumulate(batches))
     gradients = sample_gradients(facts.built.decoder)
     loop.optimizer.zero_grad(set_to_none=True)
-    return loss, torch.cat([*gradients.values(), torch.zeros(1)]).tolist()
+    return loss, torch.cat([torch.empty(0), *gradients.values()]).tolist()
 
 
 def _list(values: set[float]) -> str:

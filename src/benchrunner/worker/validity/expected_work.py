@@ -53,7 +53,7 @@ def step_product_flops(cell: Cell, shapes: list[Shape]) -> Range:
         whole = 2.0 * arithmetic.matmul_parameters(cell.config.model) * tokens
         return Range(whole, whole)
     if workload.name in arithmetic.PEFT_WORKLOADS:
-        passes = _finetuning_flops(cell.config.model, workload, tokens, calls)
+        passes = _finetuning_flops(cell.config.model, workload, tokens, calls) + _flat_flops(cell, tokens, calls)
     else:
         passes = 6.0 * arithmetic.matmul_parameters(cell.config.model) * tokens
     again = _recomputed_flops(cell, tokens, calls)
@@ -72,6 +72,33 @@ def _finetuning_flops(model: ModelConfig, workload: WorkloadConfig, tokens: int,
     """A frozen matrix is multiplied once forward, and once more backward if something before it trains."""
     frozen = 2.0 * arithmetic.matmul_parameters(model) * tokens
     return frozen + _input_gradient_flops(model, workload, tokens) + _added_flops(model, workload, tokens, calls)
+
+
+def _flat_flops(cell: Cell, tokens: int, calls: int) -> float:
+    """FSDP1's flat parameters train whole where anything in them does: gradients of the frozen matrices in them too,
+    and, where a whole block is one, of what its first matrix is given.
+    """
+    config, model, workload = cell.config, cell.config.model, cell.config.workload
+    if cell.axes["engine"] != "fabric" or config.strategy.kind != "fsdp":
+        return 0.0
+    block, head, qkv = (
+        arithmetic.block_matmul_parameters(model),
+        arithmetic.head_matmul_parameters(model),
+        _size(model, "qkv"),
+    )
+    is_by_block = config.strategy.wrap == "block"
+    num_trained = max(0, model.num_layers - _first_trained_block(workload))
+    beside = block if is_by_block else {"lora": qkv, "adapter": 0, "adapter_v2": block}[workload.name]
+    weights = num_trained * beside + (head if workload.name == "adapter_v2" else 0)
+    flops = 2.0 * weights * tokens
+    if weights and workload.name != "lora":
+        num_prompts = max(0, model.num_layers - workload.adapter_start_layer)
+        flops += 2.0 * num_prompts * qkv * workload.adapter_prompt_length * calls
+    if weights and is_by_block:
+        flops += 2.0 * (num_trained * block + head) * tokens - _input_gradient_flops(model, workload, tokens)
+        if workload.name == "lora":
+            flops += 4.0 * workload.lora_rank * arithmetic.linear_shapes(model)["qkv"][0] * tokens
+    return flops
 
 
 def _input_gradient_flops(model: ModelConfig, workload: WorkloadConfig, tokens: int) -> float:

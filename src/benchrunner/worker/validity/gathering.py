@@ -3,11 +3,13 @@
 Collective: every rank asks for the same units in the same order.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
@@ -19,28 +21,34 @@ from benchrunner.worker.validity.reference import Source, Weights, from_normal_f
 
 
 def weights_of(built: Built) -> Source:
-    """A source of the values that the model computes with."""
+    """A source of the values that the model computes with; a unit may be asked for while it is given already."""
+    given = Counter[int | None]()
+    whole_units: dict[int | None, ExitStack] = {}
 
     @contextmanager
     def source(unit: int | None) -> Iterator[tuple[Weights, frozenset[str]]]:
-        with gathered(built, unit):
+        if not given[unit]:
+            whole_units[unit] = ExitStack()
+            whole_units[unit].enter_context(gathered(built, unit))
+        given[unit] += 1
+        try:
             named = own_parameters(built, unit)
             weights = {name: _value(module, parameter) for name, (module, parameter) in named.items()}
             yield weights, frozenset(name for name, (_, parameter) in named.items() if parameter.requires_grad)
+        finally:
+            given[unit] -= 1
+            if not given[unit]:
+                whole_units.pop(unit).close()
 
     return source
 
 
 @contextmanager
 def gathered(built: Built, unit: int | None) -> Iterator[None]:
-    """Inside, FSDP1's flat parameters and gradients of the unit are whole; nothing to do for others."""
+    """Inside, FSDP1's flat parameters of the unit are whole; nothing to do for others."""
     with ExitStack() as stack:
         for flat in _flat_modules(built, unit):
-            with_grads = any(parameter.grad is not None for parameter in flat.parameters())
-            summoned = FullyShardedDataParallel.summon_full_params(
-                flat, recurse=False, writeback=False, with_grads=with_grads
-            )
-            stack.enter_context(summoned)
+            stack.enter_context(FullyShardedDataParallel.summon_full_params(flat, recurse=False, writeback=False))
         yield
 
 
@@ -65,10 +73,39 @@ def own_parameters(built: Built, unit: int | None) -> dict[str, tuple[nn.Module,
 def gradients_of(built: Built, unit: int | None, scale: float) -> dict[str, Tensor | None]:
     """Whole gradients of what trains, fp32 ÷ `scale`; None where there is none. To be asked where it is `gathered`."""
     trained = {name: one for name, (_, one) in own_parameters(built, unit).items() if one.requires_grad}
-    return {
-        name: None if parameter.grad is None else gather_rows(whole(parameter.grad), parameter).float() / scale
-        for name, parameter in trained.items()
-    }
+    if trained and _flat_modules(built, unit):
+        found = _from_pieces(list(trained.values()))
+    else:
+        found = [None if one.grad is None else gather_rows(whole(one.grad), one).float() for one in trained.values()]
+    return {name: None if one is None else one / scale for name, one in zip(trained, found, strict=True)}
+
+
+def _from_pieces(parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+    """Whole gradients, fp32, of which the ranks have pieces one behind the other.
+
+    FSDP1 gathers them too, but not where all that a rank has is frozen: it puts zeros of another dtype in their place,
+    and the ranks wait for one another.
+    """
+    empty = torch.empty(0, device=parameters[0].device)
+    pieces = [empty if one.grad is None else one.grad.detach().flatten().float() for one in parameters]
+    sizes = _of_all_ranks(torch.tensor([len(piece) for piece in pieces], device=empty.device))
+    mine = torch.zeros(max(int(of_rank.sum()) for of_rank in sizes), device=empty.device)
+    mine[: sum(map(len, pieces))] = torch.cat(pieces)
+    by_rank = [
+        torch.split(held[: int(of_rank.sum())], of_rank.tolist())
+        for held, of_rank in zip(_of_all_ranks(mine), sizes, strict=True)
+    ]
+    joined = [torch.cat(of_ranks) for of_ranks in zip(*by_rank, strict=True)]
+    return [
+        values[: one.numel()].view(one.shape) if len(values) else None  # unsharded, every rank has all of it
+        for values, one in zip(joined, parameters, strict=True)
+    ]
+
+
+def _of_all_ranks(mine: Tensor) -> list[Tensor]:
+    found = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, mine)
+    return found
 
 
 def whole(tensor: Tensor) -> Tensor:
