@@ -14,10 +14,15 @@ def gathered_bytes(model: Model, parameters: int) -> float:
 
 
 def gather_root(model: Model, tape: Tape) -> None:
-    """The forward pass begins with what is outside of the blocks."""
+    """The forward pass begins with what is outside of the blocks, and the first of them.
+
+    A unit is copied out of a buffer, which is there until the next one is: that of the root beside the first block's.
+    """
     tape.phase = "forward"
     if model.is_fsdp:
-        tape.take("communication", root_bytes(model))
+        root, gathered = root_bytes(model), gathered_bytes(model, model.block.parameters)
+        tape.take("communication", 2 * root + 2 * gathered)
+        tape.drop("communication", root + 2 * gathered)
 
 
 def root_bytes(model: Model) -> float:

@@ -20,17 +20,18 @@ def walk_training_step(model: Model, tape: Tape) -> None:
 
 
 def _forward_blocks(model: Model, tape: Tape) -> None:
-    """Forward pass over all blocks; the last one's working set is walked through."""
-    block, num_layers = model.block, model.shape.num_layers
-    gathered = gathered_bytes(model, block.parameters)
-    keeps_gathered = model.config.strategy.stage == 2
-    kept = sum(model.kept(index) for index in range(num_layers))
-    tape.take("activations", kept)
-    if model.is_fsdp:
-        tape.take("communication", gathered * (num_layers if keeps_gathered else 2))
-        if not keeps_gathered:
-            tape.drop("communication", 2 * gathered)
-    last = num_layers - 1
+    """Forward pass over all blocks; the last one's working set is walked through.
+
+    Under FSDP the last one is copied out of its buffer while that of the block before is still there.
+    """
+    block, last = model.block, model.shape.num_layers - 1
+    gathered = gathered_bytes(model, block.parameters) if model.is_fsdp else 0.0
+    num_gathered = model.shape.num_layers if model.config.strategy.stage == 2 else 1
+    tape.take("activations", sum(model.kept(index) for index in range(last)))
+    tape.take("communication", gathered * (num_gathered + min(2, model.shape.num_layers)))
+    tape.drop("communication", gathered * min(1, last))
+    tape.take("activations", model.kept(last))
+    tape.drop("communication", gathered * (1 if model.config.strategy.stage == 2 else 2))
     if last in model.checkpointed:
         working = block.saved - block.input + model.copies(block.parameters)
         tape.take("temporaries", working)
