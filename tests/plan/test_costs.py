@@ -5,6 +5,7 @@ import pytest
 from benchrunner.core.arithmetic import hardware_flops_per_step, linear_weight_bytes, num_parameters
 from benchrunner.core.record import PHASES
 from benchrunner.plan.costs import (
+    CHECK_S,
     COMPILE_S,
     FLOPS_PER_S,
     GATHERED_BYTES_PER_S,
@@ -60,6 +61,12 @@ def test_phases_take_the_steps_that_they_make():
     assert more_s(1.0, 2.0, workload="generate", leaves=samples) == {
         "compile": 1.0, "warmup": NUM_WARMUP_SAMPLES, "measure": 3.0, "check": 1.0,
     }  # fmt: skip
+
+
+def test_checks_of_long_steps_take_what_they_may():
+    """A fifth of the window, or a little more; not eight steps, of which each may take half a minute."""
+    checking_s = expected_phases_s(planned(30.0, leaves={"measure.steps": 2}), "cuda")["check"]
+    assert checking_s == pytest.approx(CHECK_S + 2 * 0.2 * 60)
 
 
 def test_every_parameter_is_drawn_when_a_model_is_built():

@@ -1,4 +1,4 @@
-"""Which validity checks must decide in which cell: one that says nothing is no pass.
+"""Which validity checks must decide in which cell, one that says nothing being no pass; and how long they may take.
 
 The names are those of `worker/validity/checks.py` and of what workloads add. A check that is not here may abstain.
 """
@@ -8,6 +8,16 @@ from collections.abc import Callable, Mapping
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
 from benchrunner.core.rank_result import Check
+
+LEAST_BUDGET_S = 5.0
+BUDGET_SHARE = 0.2
+
+
+def budget_s(window_s: float) -> float:
+    """Seconds that all checks together may take after a window of so many: a fifth of it, so that the most expensive
+    cells are not the least checked.
+    """
+    return max(LEAST_BUDGET_S, BUDGET_SHARE * window_s)
 
 
 def _is_timed(cell: Cell) -> bool:

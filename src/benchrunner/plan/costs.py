@@ -6,6 +6,7 @@ docs/.
 
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
+from benchrunner.core.checks import budget_s
 from benchrunner.core.parity_cell import as_built
 from benchrunner.plan.micro_batches import typical_sizes
 from benchrunner.plan.plan import PlannedCell
@@ -54,6 +55,8 @@ CHECK_S = 1.0
 """Reading back parameters and judging: 0.1 to 0.7 s (reliability.md, check)."""
 NUM_CHECK_STEPS = 8
 """Probes of a training step: three of at most two passes each, and the profiler at work (worker/validity/probe.py)."""
+CHECK_BUDGETS = 2.0
+"""Of what all checks together may take, at most: the last of them ends, and the formulas work too."""
 
 NUM_PROBES = 5
 """Of a search for a micro-batch: two where the prediction is right, eight where it says nothing."""
@@ -84,7 +87,7 @@ def expected_phases_s(planned: PlannedCell, device_type: str) -> dict[str, float
         "compile": FIRST_STEP_S + a_step_s + compiler_s(cell, device_type),
         "warmup": a_step_s * warmup,
         "measure": a_step_s * measured,
-        "check": CHECK_S + a_step_s * checked,
+        "check": CHECK_S + min(a_step_s * checked, CHECK_BUDGETS * budget_s(a_step_s * measured)),
         "teardown": TEARDOWN_S,
     }
 

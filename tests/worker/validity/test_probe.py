@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchrunner.worker.validity.probe import BUDGET_S, Probes, check_budget_s, plan_probes, reduction_error
+from benchrunner.core.checks import LEAST_BUDGET_S, budget_s
+from benchrunner.worker.validity.probe import Probes, plan_probes, reduction_error
 
 
 @pytest.mark.parametrize(
@@ -14,19 +15,19 @@ from benchrunner.worker.validity.probe import BUDGET_S, Probes, check_budget_s, 
         (0.5, 8, (3, 2)),
         (2.0, 1, (1, 1)),
         (8.0, 8, (3, 1)),
-        (BUDGET_S + 1, 1, (0, 0)),
+        (LEAST_BUDGET_S + 1, 1, (0, 0)),
     ],
 )
 def test_what_fits_the_budget(step_s, micro_steps, planned):
     assert plan_probes(step_s, micro_steps) == planned
     probes, each = planned
-    assert probes * each * step_s / micro_steps <= BUDGET_S
+    assert probes * each * step_s / micro_steps <= LEAST_BUDGET_S
     assert probes * each <= 4 * micro_steps
 
 
 def test_the_budget_grows_with_the_window():
-    assert check_budget_s(2.0) == BUDGET_S and check_budget_s(200.0) == 40.0
-    assert plan_probes(8.0, 1, check_budget_s(160.0)) == (3, 1), "a step of 8 s is no reason to look at nothing"
+    assert budget_s(2.0) == LEAST_BUDGET_S and budget_s(200.0) == 40.0
+    assert plan_probes(8.0, 1, budget_s(160.0)) == (3, 1), "a step of 8 s is no reason to look at nothing"
 
 
 def test_a_probe_that_failed_leaves_what_stood_before_it():

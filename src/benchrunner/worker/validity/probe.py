@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from benchrunner.core.cell import Cell
+from benchrunner.core.checks import LEAST_BUDGET_S, budget_s
 from benchrunner.worker.context import Context
 from benchrunner.worker.steps import data
 from benchrunner.worker.validity.exchange import Exchange
@@ -21,10 +22,6 @@ from benchrunner.worker.validity.sampling import Samples, gradient_norms, sample
 if TYPE_CHECKING:
     from benchrunner.worker.steps.training_loop import TrainingLoop
 
-BUDGET_S = 5.0
-"""The least that probes may take, by the window's own step time."""
-BUDGET_SHARE = 0.2
-"""Of the window, where that is more: the most expensive cells are not to be the least checked."""
 NUM_PROBES = 3
 MAX_MICRO_STEPS = 2
 """Micro-batches of a probe: the second shows what accumulation does."""
@@ -78,8 +75,8 @@ def run_probes(loop: "TrainingLoop", step_times_s: Sequence[float], exchange: Ex
     All ranks hear of each probe whether it succeeded everywhere before any of them enters the next.
     """
     accumulation_steps = loop.context.cell.sizes.accumulation_steps
-    step_s, budget_s = agreed_budget(step_times_s, exchange)
-    steps, micro_steps = plan_probes(step_s, accumulation_steps, budget_s)
+    step_s, within_s = agreed_budget(step_times_s, exchange)
+    steps, micro_steps = plan_probes(step_s, accumulation_steps, within_s)
     probes = Probes(num_micro_steps=micro_steps)
     device = loop.context.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # whoever asks next draws as the run would
@@ -128,8 +125,8 @@ def _mix(loop: "TrainingLoop", probes: Probes, even: ProbeBatches, odd: ProbeBat
 def profile_once(run: Callable[[], int], context: Context, step_times_s: Sequence[float], exchange: Exchange) -> Probes:
     """One profiled step of a workload without gradients; `run` returns the tokens that it processed."""
     probes = Probes(num_micro_steps=1)
-    step_s, budget_s = agreed_budget(step_times_s, exchange)
-    if step_s > budget_s:
+    step_s, within_s = agreed_budget(step_times_s, exchange)
+    if step_s > within_s:
         return probes
     counts: list[int] = []
 
@@ -146,21 +143,16 @@ def profile_once(run: Callable[[], int], context: Context, step_times_s: Sequenc
 def agreed_budget(step_times_s: Sequence[float], exchange: Exchange) -> tuple[float, float]:
     """Seconds of a step, the slowest rank's median, and of the budget: all ranks must decide alike."""
     with exchange.topic("the budget"):
-        mine = statistics.median(step_times_s or [0.0]), check_budget_s(sum(step_times_s))
+        mine = statistics.median(step_times_s or [0.0]), budget_s(sum(step_times_s))
         medians, budgets = zip(*exchange.gather(mine), strict=True)
     return max(medians), max(budgets)
 
 
-def check_budget_s(window_s: float) -> float:
-    """Seconds that the probes may take after a window of so many."""
-    return max(BUDGET_S, BUDGET_SHARE * window_s)
-
-
-def plan_probes(step_s: float, num_micro_steps: int, budget_s: float = BUDGET_S) -> tuple[int, int]:
+def plan_probes(step_s: float, num_micro_steps: int, within_s: float = LEAST_BUDGET_S) -> tuple[int, int]:
     """How many probes of how many micro-steps fit into the budget; (0, 0) when not even one does."""
     a_micro_step_s = step_s / max(num_micro_steps, 1)
     for probes, micro_steps in ((NUM_PROBES, MAX_MICRO_STEPS), (NUM_PROBES, 1), (1, 1)):
-        if probes * micro_steps * a_micro_step_s <= budget_s:
+        if probes * micro_steps * a_micro_step_s <= within_s:
             return probes, min(micro_steps, num_micro_steps)
     return 0, 0
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from benchrunner.core import checks
 from benchrunner.core.cell import Cell
 from benchrunner.worker.context import Context
 from benchrunner.worker.steps import data
 from benchrunner.worker.validity.expected_data import sample_indices, sample_length
-from benchrunner.worker.validity.probe import check_budget_s
 from benchrunner.worker.validity.reference import Question
 
 if TYPE_CHECKING:
@@ -199,4 +199,4 @@ def _micro_steps_in(facts: "Facts", seconds: float) -> int:
 
 def budget_s(facts: "Facts") -> float:
     """What all checks together may take."""
-    return check_budget_s(sum(facts.result["step_times_s"]))
+    return checks.budget_s(sum(facts.result["step_times_s"]))
