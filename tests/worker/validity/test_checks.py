@@ -7,6 +7,7 @@ import pytest
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from benchrunner.worker.axes import activation_checkpointing
+from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity import checks
 from benchrunner.worker.validity.checks import CHECKS
 from benchrunner.worker.validity.finding import Finding
@@ -234,6 +235,20 @@ def test_the_result_is_on_disk_before_the_checks_begin(monkeypatch):
     monkeypatch.setitem(CHECKS, "shape", look)
     train.run(context)
     assert seen[0]["phase"] == "check" and seen[0]["result"]["step_times_s"]
+
+
+def test_that_values_are_dropped_anew_is_asked_with_few_micro_batches(monkeypatch):
+    """What is left of the budget is for the function: it asks with all of them."""
+    context, asked = make_context(make_cell(*SMALL.split(), "workload=lora", "global_batch_size=32")), []
+
+    def counting(loop, batches, *more, accumulate=TrainingLoop.accumulate, **others):
+        asked.append(len(batches)) if context.status.phase == "check" else None
+        return accumulate(loop, batches, *more, **others)
+
+    monkeypatch.setattr(TrainingLoop, "accumulate", counting)
+    mode = train.run(context)["checks"]["mode"]
+    assert mode["ok"] is True and len(asked) > 2
+    assert sum(count > 2 for count in asked) == 1, asked  # the first question of `function`
 
 
 def test_what_was_found_is_on_disk_when_a_later_check_is_the_end(monkeypatch):

@@ -11,7 +11,7 @@ from benchrunner.worker.model.layers import Attention
 from benchrunner.worker.steps import data
 from benchrunner.worker.steps.training_loop import TrainingLoop
 from benchrunner.worker.validity.finding import Facts, Finding, unknown
-from benchrunner.worker.validity.questions import STEP, affordable
+from benchrunner.worker.validity.questions import MOST_FEW, STEP, affordable
 from benchrunner.worker.validity.sampling import sample_gradients
 
 NUM_ASKED = 2
@@ -99,7 +99,7 @@ def _same_drops(facts: Facts) -> str | None:
     if not most or loop is None or num_steps < NUM_ASKED:
         return None
     num_consumed = len(loop.consumed)
-    answers = [_answer(facts, loop, num_micro) for _ in range(NUM_ASKED)]
+    answers = [_answer(facts, loop, min(num_micro, MOST_FEW)) for _ in range(NUM_ASKED)]
     del loop.consumed[num_consumed:]
     (loss, first), (_, second) = answers
     apart = math.dist(first, second) / max(math.hypot(*first), LEAST)

@@ -20,6 +20,7 @@ from benchrunner.worker.validity.function_tolerances import FunctionErrors
 from benchrunner.worker.validity.gathering import gradients_of, weights_of
 from benchrunner.worker.validity.questions import (
     JUDGED_STEPS,
+    MOST_FEW,
     STEP,
     Asked,
     affordable_micro_steps,
@@ -41,8 +42,6 @@ FEW_PARTS = 8
 """Of fewer a median is less sure."""
 Parts = dict[str, tuple[float, float, int]]
 """Part of a parameter → relative error of its gradient, error of its projection, elements."""
-MOST_FEW = 2
-"""Micro-batches of a question that does not ask whether all of them count."""
 MOST_TRIES = 10
 MOST_ERROR = 1e9
 """Stands for an error that is not finite."""

@@ -31,6 +31,8 @@ sequences: whoever leaves some out, and counts others more, differs from the mea
 STEP = 0
 """Whose batches are asked with: its shapes are those of a step that was run."""
 IGNORED = -100
+MOST_FEW = 2
+"""Micro-batches of a question that does not ask whether all of them count."""
 JUDGED_STEPS = 2
 """Of one micro-batch, by the check `optimizer`, one after the other: an update every second step is found out."""
 LEAST_SHARE = 0.2
