@@ -278,6 +278,18 @@ def test_the_whole_call_of_the_process(monkeypatch):
     assert ended == ["killed", preloaded.DRAIN_S]
 
 
+def test_a_process_that_cannot_be_ended_is_left(monkeypatch):
+    """It is stuck in the kernel."""
+
+    def wait(seconds):
+        raise subprocess.TimeoutExpired("python", seconds)
+
+    monkeypatch.setattr(preloaded.subprocess, "Popen", lambda *_, **how: SimpleNamespace(kill=lambda: None, wait=wait))
+    process = preloaded.Preloaded({})
+    process.close()
+    assert process.is_gone()
+
+
 def test_requests_fit_their_buffer(tmp_path):
     """A path and three variables of at most 4 KiB each."""
     request = {"attempt_dir": "x" * 4096, "variables": dict.fromkeys(preloaded.READ_LATE, "x" * 4096)}

@@ -68,7 +68,7 @@ class LocalLauncher:
         key = frozenset((name, value) for name, value in env.items() if name not in READ_LATE)
         known = self._preloaded.pop(key, None)
         if known is not None and known.is_gone():
-            self._preloads, known = known.num_forked > 0, None
+            self._preloads, known = known.has_forked(), None
             if not self._preloads:
                 return None
         self._make_room()

@@ -31,7 +31,6 @@ class Preloaded:
     """One such process, for jobs whose environment is alike but for `READ_LATE`."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self.num_forked = 0
         self._num_asked = 0
         self._pids: dict[int, int] = {}
         self._codes: dict[int, int] = {}
@@ -79,6 +78,10 @@ class Preloaded:
         self._listen()
         return self._is_gone
 
+    def has_forked(self) -> bool:
+        """Whether anything could be imported."""
+        return bool(self._pids)
+
     def is_idle(self) -> bool:
         """Whether every job that was asked for has ended."""
         self._listen()
@@ -106,7 +109,6 @@ class Preloaded:
         told = json.loads(answer)
         if "pid" in told:
             self._pids[told["job"]] = told["pid"]
-            self.num_forked += 1
         else:
             self._codes[told["job"]] = told["code"]
 
