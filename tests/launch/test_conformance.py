@@ -1,5 +1,6 @@
 import re
 import subprocess
+from copy import deepcopy
 
 import pytest
 
@@ -34,14 +35,15 @@ def test_the_checks_see_a_launcher_that_lies(tmp_path):
 class Scripted:
     """Jobs that have ended when they are asked about: as they should, but for what a test says."""
 
-    def __init__(self, end="completed", log="", later=None, ids="789", of_none=()):
+    def __init__(self, end="completed", log="", later=None, ids="789", of_none=(), phase="ended"):
         self._end, self._log, self._later, self._ids, self._of_none = end, log, later or end, list(ids), of_none
+        self._phase = phase
 
     def submit(self, sweep, request):
         return self._ids.pop(0)
 
     def poll(self, sweep, jobs):
-        return {job: JobState(phase="ended", end=self._end) for job in jobs or self._of_none}
+        return {job: JobState(phase=self._phase, end=self._end) for job in jobs or self._of_none}
 
     def cancel(self, sweep, jobs):
         self._end = self._later
@@ -69,10 +71,48 @@ class Scripted:
 def test_the_checks_say_what_a_launcher_does_otherwise(tmp_path, check, launcher, said):
     (tmp_path / "out").write_text("nothing")
     if said is None:
-        CHECKS[check](launcher, tmp_path)
+        CHECKS[check](deepcopy(launcher), tmp_path)
     else:
         with pytest.raises(AssertionError, match=f"^{said}$"):
-            CHECKS[check](launcher, tmp_path)
+            CHECKS[check](deepcopy(launcher), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("check", "launcher", "left", "said"),
+    [
+        ("runs_the_command", Scripted(phase="running"), [], "job 7 is not ended after 0 s"),
+        ("asks_before_it_kills", Scripted(phase="waiting"), ["begun"], "job 7 is not running after 0 s"),
+        ("asks_before_it_kills", Scripted("cancelled"), ["end"], "the command has not begun after 0 s"),
+        ("asks_before_it_kills", Scripted("failed"), ["begun"], "it ended as failed in place of cancelled"),
+        ("asks_before_it_kills", Scripted("cancelled"), ["begun"], "the command did not end in order after 0 s"),
+        ("asks_before_it_kills", Scripted("cancelled"), ["begun", "end"], None),
+        ("answers_about_several", Scripted(phase="running"), [], "three short jobs have not ended after 0 s"),
+    ],
+)
+def test_what_a_launcher_has_not_done_in_time_is_named(tmp_path, monkeypatch, check, launcher, left, said):
+    monkeypatch.setattr(conformance, "ANSWER_S", 0.0)
+    for name in left:
+        (tmp_path / name).touch()
+    if said is None:
+        CHECKS[check](deepcopy(launcher), tmp_path)
+    else:
+        with pytest.raises(AssertionError, match=f"^{said}$"):
+            CHECKS[check](deepcopy(launcher), tmp_path)
+
+
+def test_a_job_of_which_nothing_can_be_said_is_asked_about_again(tmp_path, monkeypatch):
+    asked, launcher = [], Scripted("failed", "on stdout on stderr")
+
+    class Silent:
+        def poll(self, sweep, jobs):
+            asked.append(jobs)
+            return launcher.poll(sweep, jobs) if len(asked) == 3 else {}
+
+        submit, logs = launcher.submit, launcher.logs
+
+    monkeypatch.setattr(conformance.time, "sleep", lambda seconds: None)
+    CHECKS["tells_a_failure"](Silent(), tmp_path)
+    assert asked == [["7"]] * 3
 
 
 @pytest.mark.parametrize(
@@ -83,6 +123,10 @@ def test_the_checks_say_what_a_launcher_does_otherwise(tmp_path, check, launcher
         (["partition=x"], "NAME"),
         (["slurm", "partitoin=x"], "launcher.partitoin: no such key"),
         (["slurm", "/no/where"], "/no/where is no folder"),
+        (["slurm", "exclusive=maybe"], "launcher.exclusive: it does not take 'maybe'"),
+        (["slurm", "cpus_per_task=a"], "launcher.cpus_per_task: it does not take 'a'"),
+        (["slurm", "sbatch={"], "launcher.sbatch: it does not take '{'"),
+        (["slurm", "setup=module load x"], "launcher.setup: it does not take 'module load x'"),
         (["lsf"], "no package brings a launcher named 'lsf'"),
     ],
 )
@@ -121,6 +165,15 @@ def test_every_check_is_made_in_a_folder_of_its_own_and_those_that_fail_are_coun
     assert asked[0] == LauncherConfig(**config, partition="a=b")
     assert re.fullmatch("bench-conformance-.+", asked[1]) and not list(tmp_path.iterdir())
     assert re.sub(" +", " ", capsys.readouterr().out) == "passes ok\nfails FAILED: it lies\n"
+
+
+def test_a_key_has_the_type_of_its_configuration(tmp_path, asked):
+    words = ["exclusive=false", "cpus_per_task=4", "constraint=[a|b]", "partition=1", "setup=[module load x, y]"]
+    main(["slurm", str(tmp_path), *words, "sbatch={comment: a b, begin: 2026-11-30}"])
+    assert asked[0] == LauncherConfig(
+        name="slurm", cpus_per_task=4, constraint="[a|b]", partition="1", setup=["module load x", "y"],
+        sbatch={"comment": "a b", "begin": "2026-11-30"},
+    )  # fmt: skip
 
 
 def test_a_launcher_of_another_package_is_found_by_its_entry_point(monkeypatch):

@@ -1,19 +1,23 @@
 """Does a launcher do what its seam says: `python -m benchrunner.launch.conformance NAME [DIR] [key=value …]`.
 
 NAME is an entry point of `benchrunner.launchers`, `slurm` or `detached`; DIR a folder that all nodes see; the keys are
-those of `launcher.`, without the prefix. Each check is a function of an allocator and an empty folder; tests can call
-them one by one.
+those of `launcher.`, without the prefix, what is no text in YAML. Each check is a function of an allocator and an empty
+folder; tests can call them one by one.
 """
 
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from benchrunner.core.errors import UsageError
+import yaml
+
+from benchrunner.core.errors import DamagedFile, UsageError
+from benchrunner.core.files import decode
 from benchrunner.core.schema import LauncherConfig
 from benchrunner.launch.allocation import Allocator, JobState, Request
 from benchrunner.launch.launchers import allocator_for
@@ -126,15 +130,26 @@ def _asked_for(words: list[str]) -> tuple[Allocator, str]:
     if not name or "=" in name or name == "local":
         raise UsageError("python -m benchrunner.launch.conformance NAME [DIR] [key=value …]; NAME is no cluster's")
     home = words.pop(0) if words and "=" not in words[0] else tempfile.gettempdir()
-    keys: dict[str, Any] = dict(word.partition("=")[::2] for word in words)
-    if unknown := sorted(keys.keys() - {one.name for one in fields(LauncherConfig)}):
-        raise UsageError(f"launcher.{unknown[0]}: no such key")
+    keys = {key: _value(key, text) for key, _, text in (word.partition("=") for word in words)}
     if not Path(home).is_dir():
         raise UsageError(f"{home} is no folder")
     config = LauncherConfig(name=name) if name in ("slurm", "detached") else LauncherConfig(name="plugin", plugin=name)
     allocator = allocator_for(replace(config, **keys))
     assert allocator is not None
     return allocator, home
+
+
+def _value(key: str, text: str) -> Any:
+    """As the key's type has it: `exclusive=false` is no text."""
+    kind = get_type_hints(LauncherConfig).get(key)
+    if kind is None:
+        raise UsageError(f"launcher.{key}: no such key")
+    if kind in (str, str | None):
+        return text
+    try:
+        return decode(json.dumps(yaml.safe_load(text), default=str).encode(), kind)
+    except (yaml.YAMLError, DamagedFile) as error:
+        raise UsageError(f"launcher.{key}: it does not take {text!r}") from error
 
 
 def _fails(title: str, check: Check, allocator: Allocator, home: str) -> bool:
