@@ -81,22 +81,9 @@ def trigamma(x: float) -> float:
 
 
 def trigamma_inverse(value: float) -> float:
-    """The x > 0 at which trigamma is `value`, by Newton's method on its reciprocal, which is nearly straight."""
-    x = 0.5 + 1 / value
-    for _ in range(60):
-        at = trigamma(x)
-        step = at * (1 - at / value) / _tetragamma(x)
-        x += step
-        if abs(step) < 1e-12 * x:
-            break
-    return x
-
-
-def _tetragamma(x: float) -> float:
-    """The derivative of trigamma."""
-    shift = 0.0
-    while x < 10:
-        shift -= 2 / x**3
-        x += 1
-    inverse = 1 / (x * x)
-    return shift - inverse - inverse / x - inverse * inverse * (0.5 - inverse * (1 / 6 - inverse * (1 / 6)))
+    """The x > 0 at which trigamma is `value`: it falls, and is between 1 / x and 1 / (x - 1/2)."""
+    low, high = 1 / value, 0.5 + 1 / value
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if trigamma(middle) > value else (low, middle)
+    return (low + high) / 2
