@@ -181,7 +181,8 @@ def test_the_whole_markdown_and_its_cases(small):
     assert text[4].endswith("| processes | why |") and text[5] == "| --- " * 8 + "|"
     assert text[6].endswith("| 3 pairs | it is; clock: odd |")
     assert text[9:12] == ["## Suspects", "", "- python 3 → 4"] and text[13] == "## How sure this is"
-    assert text[15].startswith("- vanished") and report.to_markdown(small).endswith("(12.5 %).\n")
+    assert [line[:12] for line in text[15:18]] == ["- vanished: ", "- appeared: ", "- note: a no"]
+    assert report.to_markdown(small).endswith("(12.5 %).\n")
     assert "## Suspects" not in report.to_markdown(replace(small, suspects=[]))
     suite = ElementTree.fromstring(report.to_xml(small)).find("testsuite")
     skipped, failed = suite.iter("testcase")
@@ -196,6 +197,9 @@ def test_what_is_slower_stands_above_what_is_less_slow(small):
     less = replace(slower, effect=replace(slower.effect, log_ratio=0.04), num_pairs=0)
     lines = report.to_text(replace(small, cells=[less, slower])).splitlines()
     assert ["+10.0 %" in lines[1], "+4.1 %" in lines[2], lines[2].endswith("2 + 2")] == [True] * 3
+    broken = replace(less, effect=None, reason="works no more")
+    lines = report.to_text(replace(small, cells=[broken, less])).splitlines()
+    assert "+4.1 %" in lines[1] and "–" in lines[2], "what has no number comes after what has"
 
 
 def test_of_cells_that_pass_only_those_that_are_faster_are_explained(small):

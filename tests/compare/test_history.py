@@ -103,6 +103,12 @@ def test_tracks_that_changed_come_first_and_unknown_commits_are_said(sides):
     assert ",unknown,time," in text and "\r" not in text and ",2,\n" in text
 
 
+def test_a_sweep_that_knows_no_commit_is_in_the_history_all_the_same(tmp_path):
+    made = [timed_side(tmp_path / str(night), [(cells(1)[0], (1.0,))]) for night in range(3)]
+    [track] = make_tracks(made, TIME)
+    assert [point.commit for point in track.points] == [None] * 3
+
+
 def test_a_course_is_drawn_between_its_lowest_and_highest():
     def course(*values):
         return sparkline([Point(sweep="", created_at="", commit=None, log_value=v, num_processes=1) for v in values])

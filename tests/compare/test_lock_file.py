@@ -91,6 +91,18 @@ def test_what_is_no_lock_is_named(tmp_path, text, message):
         read_lock(tmp_path / "x.lock")
 
 
+def test_what_is_no_text_is_not_written_over(side, tmp_path):
+    path = tmp_path / "x.lock"
+    path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="not YAML"):
+        write_lock(path, lock_of(side))
+    assert path.read_bytes() == b"\xff"
+
+
+def test_names_stand_in_it_as_they_are(side):
+    assert 'sweep: "größe"' in lock_text(lock_of(side) | {"sweep": "größe"})
+
+
 def test_a_cell_that_stands_twice_is_named(side, tmp_path):
     text = lock_text(lock_of(side))
     (tmp_path / "x.lock").write_text(text + text.splitlines()[-1])

@@ -105,6 +105,19 @@ def test_a_side_whose_program_says_nothing_is_named_by_its_code(pairing):
         rerun(pairing.base, pairing.pairs[0].base, METRICS["time"])
 
 
+def test_of_what_a_program_says_its_last_line_is_told(pairing):
+    words = [sys.executable, "-c", r"import os, sys; os.write(2, b'a warning\nbench: no \xff\n'); sys.exit(1)"]
+    with pytest.raises(SweepDirError, match=r"cannot be run again: bench: no \ufffd$"):
+        BenchRerun({str(pairing.base.paths.root): words})(pairing.base, pairing.pairs[0].base, METRICS["time"])
+
+
+def test_the_next_process_is_counted_from_the_last(tmp_path):
+    side = timed_side(tmp_path, [(cells(1)[0], (1.0, 1.0, 1.0))])
+    rerun = BenchRerun({str(side.paths.root): [sys.executable, "-c", "import sys; sys.exit(sys.argv[-1])"]})
+    with pytest.raises(SweepDirError, match=r"cannot be run again: 4$"):
+        rerun(side, next(iter(side.cells.values())), METRICS["time"])
+
+
 def test_what_is_run_is_told(pairing):
     told = []
     run(pairing, lambda *_: 1.0, told, most=3)

@@ -123,6 +123,7 @@ def test_what_passed_or_is_gone_has_no_reason(tmp_path):
     lock = lock_of(make_side(tmp_path / "two", [(one, OK) for one in planned]))
     [gone] = verify(make_side(tmp_path / "one", [(planned[0], OK)]), lock, "x.lock").deviations
     assert gone.line.endswith("expected ok, found no such cell")
+    assert verify_report.to_markdown(found).splitlines()[-1].endswith("| oom (oom.device) | ok | – |")
     [more] = verify(
         make_side(tmp_path / "more", [(one, OK) for one in planned]), lock | {"cells": lock["cells"][:1]}, "x"
     ).deviations
