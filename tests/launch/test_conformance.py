@@ -1,5 +1,6 @@
 import re
 import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -81,7 +82,9 @@ def test_the_checks_say_what_a_launcher_does_otherwise(tmp_path, check, launcher
     ("check", "launcher", "left", "said"),
     [
         ("runs_the_command", Scripted(phase="running"), [], "job 7 is not ended after 0 s"),
+        ("tells_a_failure", Scripted(phase="running"), [], "job 7 is not ended after 0 s"),
         ("asks_before_it_kills", Scripted(phase="waiting"), ["begun"], "job 7 is not running after 0 s"),
+        ("asks_before_it_kills", Scripted(phase="running"), ["begun"], "job 7 is not ended after 0 s"),
         ("asks_before_it_kills", Scripted("cancelled"), ["end"], "the command has not begun after 0 s"),
         ("asks_before_it_kills", Scripted("failed"), ["begun"], "it ended as failed in place of cancelled"),
         ("asks_before_it_kills", Scripted("cancelled"), ["begun"], "the command did not end in order after 0 s"),
@@ -113,6 +116,30 @@ def test_a_job_of_which_nothing_can_be_said_is_asked_about_again(tmp_path, monke
     monkeypatch.setattr(conformance.time, "sleep", lambda seconds: None)
     CHECKS["tells_a_failure"](Silent(), tmp_path)
     assert asked == [["7"]] * 3
+
+
+def test_checks_ask_for_minutes_and_for_names_that_differ(tmp_path, monkeypatch):
+    asked = []
+
+    class Recorded(Scripted):
+        def submit(self, sweep, request):
+            asked.append(request)
+            return super().submit(sweep, request)
+
+        def poll(self, sweep, jobs):
+            assert sweep == tmp_path
+            ends = ("completed", "unknown", "completed")
+            return {job: JobState(phase="ended", end=end) for job, end in zip(jobs, ends, strict=False)}
+
+    monkeypatch.setattr(conformance, "ANSWER_S", 0.0)
+    CHECKS["answers_about_several"](Recorded(), tmp_path)
+    with pytest.raises(AssertionError):
+        CHECKS["tells_a_failure"](Recorded(), tmp_path)
+    *short, one = asked
+    assert short == [
+        Request(name=f"bench-check-{number}", command=[sys.executable, "-c", "pass"], time_min=5) for number in range(3)
+    ]
+    assert one == Request(name="bench-check", command=one.command, time_min=5)
 
 
 @pytest.mark.parametrize(
