@@ -77,6 +77,10 @@ def test_what_libraries_chose_is_told_but_what_follows_from_numbers():
     ]
 
 
+def test_ranks_that_say_nothing_of_choices_have_none():
+    assert said({"ranks": [{"rank": 0}]}, ranked(gemm="a")) == ["kernels: gemm null → a"]
+
+
 def test_flags_and_neighbours_of_one_side_are_told():
     assert said({"flags": ["b", "x"], "ran_beside": ["other"]}, {"flags": ["x", "a"]}) == [
         "flag a: new",

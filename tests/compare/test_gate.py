@@ -89,6 +89,16 @@ def test_half_of_the_processes_may_be_disturbed_and_of_memory_all(tmp_path, plan
     )
 
 
+def test_of_sides_with_unlike_numbers_of_processes_the_larger_share_of_disturbed_ones_counts(tmp_path, planned):
+    cell = planned[0].cell
+    base, new = (
+        [replace(record, flags=["unstable"] * (record.repeat < 3)) for record in timed(cell, seconds)]
+        for seconds in (times() * 2, times(1.2))
+    )
+    found = compared(tmp_path, planned[:1], [base], [new])
+    assert found.cells[0].reason.startswith("looks slower: but 2 of 3 processes of a side were disturbed")
+
+
 def test_noise_is_inconclusive(tmp_path, planned):
     found = compared(tmp_path, planned, [times(spread=50)] * 4, [times(1.05, spread=50)] * 4)
     assert (found.verdict, set(verdicts(found))) == ("INCONCLUSIVE", {"INCONCLUSIVE"})

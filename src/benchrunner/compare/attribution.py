@@ -1,5 +1,6 @@
 """What else changed in a cell whose number did: memory, clock, compiler, kernels, communication, neighbours."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -80,7 +81,7 @@ def _clues(before: Sequence[Record], after: Sequence[Record]) -> Iterator[str]:
         old, new = _mean(clue, before), _mean(clue, after)
         if old is None or new is None:
             continue
-        share = new / old - 1 if old else float("inf") if new else 0.0
+        share = new / old - 1 if old else math.inf
         if new != old and abs(share) >= clue.least_share and abs(new - old) >= clue.least:
             relative = f" ({share:+.1%})".replace("%", " %") if old else ""
             values = f"{old * clue.scale:,.6g} → {new * clue.scale:,.6g}{clue.unit}"

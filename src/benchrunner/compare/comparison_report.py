@@ -75,7 +75,7 @@ def _interval(cell: CellResult) -> str:
 
 def percent(log_ratio: float) -> str:
     """`+5.1 %`."""
-    return f"{math.expm1(min(log_ratio, 20.0)) * 100:+.1f} %"
+    return f"{_share(log_ratio) * 100:+.1f} %"
 
 
 def _sentences(found: Comparison) -> Iterator[str]:
@@ -178,6 +178,7 @@ def _entry(cell: CellResult) -> dict[str, Any]:
 
 
 def _share(log_ratio: float) -> float:
+    """A finite number, whatever was measured."""
     return math.expm1(min(log_ratio, 20.0))
 
 
