@@ -25,17 +25,14 @@ def t_quantile(probability: float, df: float) -> float:
 
 
 def t_cdf(value: float, df: float) -> float:
-    """The probability that Student's t with `df` degrees of freedom is below `value`."""
-    if value == 0:
-        return 0.5
-    tail = incomplete_beta(df / 2, 0.5, df / (df + value * value)) / 2
-    return 1 - tail if value > 0 else tail
+    """The probability that Student's t with `df` degrees of freedom is below `value`, which is not negative."""
+    return 1 - incomplete_beta(df / 2, 0.5, df / (df + value * value)) / 2
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularised incomplete beta function, by its continued fraction (Lentz)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
+    if x == 0:
+        return 0.0
     if x > (a + 1) / (a + b + 2):  # there the fraction converges slowly, and on the other side quickly
         return 1 - incomplete_beta(b, a, 1 - x)
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
