@@ -116,6 +116,24 @@ def test_of_one_process_a_side_what_may_be_worse_is_run_again(tmp_path, planned)
     assert len(to_run_again(found, undecided=True)) == 4
 
 
+def test_what_differs_within_one_side_is_an_alarm(tmp_path, planned):
+    found = compared(tmp_path, planned[:2], [(1.0, 1.001, 1.5, 1.501), times()], [times(9.0), times()])
+    assert (found.num_alarms, found.num_alarm_tests, found.cells[0].is_doubted) == (1, 4, True)
+    assert found.cells[0].reason.startswith("looks ") and "the halves of one side of this cell" in found.cells[0].reason
+
+
+def test_the_correction_is_for_the_cells_that_are_tested(tmp_path, planned):
+    cell = planned[0].cell
+    broken = [*timed(cell, TIGHT[:2]), make_record(cell, "failed", "failed.exception", "boom", repeat=3)]
+    found = compared(tmp_path / "sweeps", planned[:2], [times()] * 2, [broken, times()])
+    assert [one.alpha for one in found.cells if one.effect] == [0.05]
+    pairs = {planned[1].cell.cell_id: [0.0, 0.001, -0.001]}
+    for number, (looks, alpha) in enumerate([({}, 0.05), ({"num_looks": 5}, 0.01)]):
+        place = tmp_path / str(number)
+        found = compared(place, planned[:2], [times()] * 2, [times()] * 2, differences=pairs, **looks)
+        assert (found.cells[1].num_pairs, found.cells[1].alpha) == (3, pytest.approx(alpha))
+
+
 def test_what_has_no_number_is_not_run_again(tmp_path, planned):
     first = make_record(planned[0].cell, "failed", "failed.exception", "boom")
     empty = make_record(planned[1].cell, metrics={})
@@ -133,6 +151,8 @@ def test_a_slower_machine_everywhere_is_noted(tmp_path, planned):
     ]
     assert compared(tmp_path / "half", planned, [times()] * 4, [times(1.1)] * 2 + [times()] * 2).notes == []
     assert compared(tmp_path / "few", planned[:3], [times()] * 3, [times(1.1)] * 3).notes == []
+    one_alike = compared(tmp_path / "alike", planned, [times()] * 4, [times(1.1)] * 3 + [times()])
+    assert one_alike.notes[0].startswith("3 of 4 cells are worse and none is better: ")
     one_better = compared(tmp_path / "better", planned, [times()] * 4, [times(1.1)] * 3 + [times(0.99)])
     assert one_better.notes == []
     pairs = {one.cell.cell_id: [0.1, 0.101, 0.099] for one in planned}

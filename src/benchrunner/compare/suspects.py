@@ -31,7 +31,7 @@ def _flat(environment: Environment) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in plain.items():
         if key == "gpus":
-            found |= _gpus(environment.get("gpus", []))
+            found |= _gpus(environment["gpus"])
         elif isinstance(value, Mapping):
             found |= {f"{key}.{name}": item for name, item in value.items()}
         else:
