@@ -359,7 +359,8 @@ def test_sweeps_that_ran_beside_each_other_or_at_no_known_time_are_no_suspects(t
     def said(before, after):
         return compare(pair_cells(side("b", *before), side("n", *after)), GateOptions()).suspects
 
-    assert said(["1", "3"], ["2", "4"]) == said([None], ["2"]) == said(["2"], [None]) == said(["1", "2"], ["2"]) == []
+    assert said(["1", "3"], ["2", "4"]) == said([None], ["2"]) == said(["2"], [None]) == []
+    assert said(["1", "2"], ["2"]) == said(["2"], ["1", "2"]) == [], "they touch"
     assert said(["2", "1"], ["4", "3"])[0].startswith("new was measured after base, from 3:")
     assert said(["4", "3"], ["1", "2"])[0].startswith("base was measured after new, from 3:")
 
