@@ -48,7 +48,13 @@ PAGES = (
     Page("2026-11-21-h200-engine-matrix", (ENGINES,)),
     Page(
         "2026-11-21-h200-options",
-        (("+sweeps=h200-options", f"{LLAMA}model.num_layers=4 {MATRIX} precision=bf16,fp8 devices=2"),),
+        (("+sweeps=h200-options", f"{LLAMA}model.num_layers=4 {MATRIX} precision=bf16,fp8 devices=2"),) * 2
+        + (
+            (
+                f"{LLAMA}model.num_layers=2 strategy=ddp,fsdp_stage3 devices=2 compile=inductor "
+                "compile.mode=reduce-overhead micro_batch_size=1 global_batch_size=8 seq_len=2048",
+            ),
+        ),
     ),
     Page(
         "2026-11-21-h200-overhead",
@@ -85,11 +91,14 @@ PAGES = (
     Page("2026-11-29-h200-front-page", (("+sweeps=front-page",),)),
     Page(
         "2026-11-29-h200-llm-train-bench",
-        (*(("+sweeps=llm-train-bench",),) * 3, ("+sweeps=llm-train-bench-examples",)),
+        (*(("+sweeps=llm-train-bench",),) * 4, ("+sweeps=llm-train-bench-examples",)),
     ),
     Page(
         "2026-11-30-h200-healthy-cells",
-        (PRECISIONS, ENGINES, FINETUNING, ENGINES, PRECISIONS, FINETUNING, PRECISIONS, ENGINES, FINETUNING),
+        (
+            *(PRECISIONS, ENGINES, FINETUNING, ENGINES, PRECISIONS, FINETUNING, PRECISIONS, ENGINES, FINETUNING),
+            ("+sweeps=finetune-matrix", "+sweeps=front-page", "+sweeps=litgpt-resources-multi devices=2"),
+        ),
     ),
 )
 
@@ -268,7 +277,8 @@ def _is_of(cell: Cell, row: dict[str, str]) -> bool:
 def _says(cell: Cell, word: str) -> bool:
     key, _, value = word.partition("=")
     section, _, leaf = key.partition(".")
-    return str(getattr(getattr(cell.config, section), leaf)).lower() == value.lower()
+    said = getattr(getattr(cell.config, section), leaf)
+    return ("null" if said is None else str(said).lower()) == value.lower()
 
 
 def _number(text: str | None) -> float | None:

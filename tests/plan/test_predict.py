@@ -201,5 +201,9 @@ def test_what_is_not_modelled_is_said():
     fsdp1 = make_cell(visible_devices=2, strategy="fsdp_stage3", engine="fabric", workload="lora")
     assert "FSDP1" in predict.predict(fsdp1, FAST)["note"] and predict.margin_of(fsdp1) == 0.4
     assert "note" not in predict.predict(make_cell(engine="fabric"), FAST)
+    for strategy, anew in (("fsdp_stage3", True), ("ddp", False)):
+        graphs = {"compile": "inductor", "leaves": {"compile.mode": "reduce-overhead"}}
+        replayed = predict.predict(make_cell(visible_devices=2, strategy=strategy, **graphs), FAST)
+        assert ("recorded anew" in replayed.get("note", "")) is anew and (replayed["step_time_s"] is None) is anew
     apart = make_cell(visible_devices=1, strategy="ddp", leaves={"nodes": 2, "launcher.name": "slurm"})
     assert "the network between nodes" in predict.predict(apart, FAST)["note"]
