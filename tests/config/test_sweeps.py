@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchrunner.config import keys
-from benchrunner.config.hydra_app import expand, list_options
+from benchrunner.config.hydra_app import expand, list_options, sweeps
 from benchrunner.core.axes import AXES, NOT_IDENTITY
 from benchrunner.core.errors import ConfigError
 from benchrunner.core.paths import config_dir
@@ -82,6 +82,29 @@ def test_what_people_write_in_sweep_files(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         expand([], multirun=False, sweep_file=path)
+
+
+@pytest.mark.parametrize("other", ["single", "ddp"])
+def test_two_overrides_of_one_group_are_refused_with_their_file(tmp_path, other):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"defaults: [{{override /model: debug}}, {{override /strategy: ddp}}, {{override /strategy: {other}}}]"
+    )
+    with pytest.raises(ConfigError) as refusal:
+        expand([], multirun=False, sweep_file=path)
+    assert str(refusal.value) == (
+        f"strategy: {path} overrides it twice under defaults, by ddp and {other}; "
+        f"keep one of the lines, or write strategy: ddp,{other} under hydra.sweeper.params"
+    )
+
+
+def test_two_overrides_of_one_group_are_refused_in_a_declared_sweep(monkeypatch):
+    lines = [{"override /model": "debug"}, {"override /model": "gpt2-125m"}]
+    monkeypatch.setattr(sweeps, "sweep_body", {"smoke": {"defaults": lines}}.__getitem__)
+    with pytest.raises(
+        ConfigError, match=r"^model: sweeps/smoke\.yaml overrides it twice under defaults, by debug and "
+    ):
+        expand(["+sweeps=smoke"], multirun=False)
 
 
 def test_lists_and_quoted_nulls_are_values_of_sweep_files(tmp_path):

@@ -1,11 +1,12 @@
 """Sweep files: which one the overrides declare, and the products and fixed overrides that it stands for."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
@@ -63,12 +64,12 @@ def store_sweep(path: Path) -> None:
     Raises:
         UsageError: no such file, or no YAML mapping.
     """
-    if path.is_fifo():
-        raise UsageError(f"{path}: a pipe, and no file")
     try:
+        if path.is_fifo():
+            raise UsageError(f"{path}: a pipe, and no file")
         body = OmegaConf.load(path)
     except OSError as error:
-        files = [file.name for file in path.parent.glob("*.y*ml") if file.is_file()]
+        files = [file.name for file in path.parent.glob("*.y*ml") if os.path.isfile(file)]
         near = did_you_mean(path.name, files)
         raise UsageError(f"{path}: {error.strerror or error}{near}") from error
     except UnicodeDecodeError as error:
@@ -77,17 +78,26 @@ def store_sweep(path: Path) -> None:
         raise UsageError(f"{path}: not YAML: {first_lines(str(error))}") from error
     if not isinstance(body, DictConfig) or not body:
         raise UsageError(f"{path}: not a sweep: a mapping with hydra.sweeper.params is expected")
-    ConfigStore.instance().store(group=SWEEPS, name=FROM_FILE, node=body, package="_global_")
+    ConfigStore.instance().store(group=SWEEPS, name=FROM_FILE, node=body, package="_global_", provider=str(path))
 
 
 def sweep_body(sweep: str) -> dict[str, Any]:
     """The file as it stands, nothing composed."""
     if sweep == FROM_FILE:
-        body = OmegaConf.to_container(ConfigStore.instance().load(f"{SWEEPS}/{FROM_FILE}.yaml").node)
+        body = OmegaConf.to_container(_stored().node)
     else:
         body = OmegaConf.to_container(OmegaConf.load(paths.config_dir() / SWEEPS / f"{sweep}.yaml"))
     assert isinstance(body, dict)
     return {str(key): value for key, value in body.items()}
+
+
+def _stored() -> ConfigNode:
+    return ConfigStore.instance().load(f"{SWEEPS}/{FROM_FILE}.yaml")
+
+
+def _file_of(sweep: str) -> str:
+    """What a message calls the file of a sweep."""
+    return str(_stored().provider) if sweep == FROM_FILE else f"{SWEEPS}/{sweep}.yaml"
 
 
 def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
@@ -102,11 +112,17 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
             names = ",".join(map(str, value))
             raise ConfigError(key, f"a list of YAML is no sweep; under hydra.sweeper.params write {key}: {names}")
     _check_defaults(body.get("defaults", []))
+    chosen: dict[str, str] = {}
     for group, name in filter(None, map(override_of, body.get("defaults", []))):
         if group in GROUPS:
             check_option(group, name, group_options(loader, group), f"override /{group}: {name}")
         elif not group.startswith("hydra"):
             raise ConfigError(group, f"no such group{did_you_mean(group, GROUPS)}; groups: {', '.join(GROUPS)}")
+        if group in chosen:
+            both = f"{_file_of(sweep)} overrides it twice under defaults, by {chosen[group]} and {name}"
+            way = f"keep one of the lines, or write {group}: {chosen[group]},{name} under hydra.sweeper.params"
+            raise ConfigError(group, f"{both}; {way}")
+        chosen[group] = name
 
 
 MISPLACED = {
