@@ -16,6 +16,9 @@ FLAGS = [(name, spelling) for name, command in COMMANDS.items() for flag in comm
     [
         (["pln"], r"no command 'pln' \(did you mean plan\?\)"),
         (["run"], r"no command 'run'"),
+        (["RUN"], r"no command 'RUN' \(bench runs what it is given: leave out this word\)"),
+        (["PLAN"], r"no command 'PLAN' \(did you mean plan\?\)"),
+        (["Explain"], r"no command 'Explain' \(did you mean explain\?\)"),
         (["--jsno"], "no flag '--jsno'"),
         (["plan", "--no-infer"], "it belongs to bench"),
         (["--only=failed"], "it belongs to bench plan and bench resume"),

@@ -81,6 +81,7 @@ def test_what_flags_mean(read, flag, given, meant):
         (repeats, "repeats", "0", "'0' is no number of processes"),
         (repeats, "repeats", "-1", "'-1' is no number of processes"),
         (events_file, "events", "nowhere/events.jsonl", "nowhere/events.jsonl: no such directory"),
+        (events_file, "events", f"{'a' * 300}/x", f"{'a' * 300}/x: no such directory"),
         (junit_file, "junit", "nowhere/x.xml", "nowhere/x.xml: no such directory"),
     ],
 )

@@ -251,6 +251,13 @@ def test_a_pipe_is_no_sweep_file(tmp_path):
         expand(sweep_file=tmp_path / "pipe.yaml")
 
 
+def test_a_sweep_file_may_have_a_name_that_no_file_can_have(tmp_path):
+    with pytest.raises(UsageError, match=r"aaa\.yaml: File name too long$"):
+        expand(sweep_file=tmp_path / f"{'a' * 300}.yaml")
+    with pytest.raises(ConfigError, match=r"^model\.name: 'a+' is no option file$"):
+        expand(sweep_file=write_sweep(tmp_path / "mine.yaml", f"model: {{name: {'a' * 300}}}"))
+
+
 def test_a_missing_sweep_file_is_named(tmp_path):
     write_sweep(tmp_path / "nightly.yaml", SWEEP)
     with pytest.raises(UsageError, match=r"nigthly\.yaml.*did you mean nightly\.yaml\?"):

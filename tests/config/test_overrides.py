@@ -119,6 +119,31 @@ def test_what_a_bare_word_means(word, meant):
     assert meant_by_bare_word(word) == (f" (did you mean {meant}?)" if meant else "")
 
 
+OF_A_PLAN = "goes on with a sweep by its plan; what bench plan --json printed is run by its overrides"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("a b", "a sweep's directory; bench resume 'a b' goes on with it, bench report 'a b' shows it"),
+        ("a b/", "a sweep's directory; bench resume 'a b' goes on with it, bench report 'a b' shows it"),
+        ("a b/plan.json", f"bench resume 'a b' {OF_A_PLAN}"), ("kept.json", f"bench resume DIR {OF_A_PLAN}"),
+        ("plan.json", None), ("kept.txt", None), ("folder.json", None), (".", None),
+    ],
+)  # fmt: skip
+def test_a_plan_in_the_place_of_an_override_is_gone_on_with(tmp_path, monkeypatch, word, meant):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "a b").mkdir()
+    for name in ("a b/plan.json", "kept.json", "kept.txt"):
+        (tmp_path / name).touch()
+    assert meant_by_bare_word(word) == (f" ({meant})" if meant else "")
+
+
+def test_a_word_may_be_longer_than_any_name_of_a_file():
+    assert meant_by_bare_word("a" * 300) == ""
+
+
 def test_a_mapping_holds_nothing_of_the_one_before():
     read = [expand("launcher=slurm", f"launcher.sbatch={value}")[0] for value in ("{x:a}", "{y:b}")]
     assert [row.config.launcher.sbatch for row in read] == [{"x": "a"}, {"y": "b"}]

@@ -52,13 +52,14 @@ def _meant(first: str, words: Sequence[str]) -> str:
     """What a bare word means that is no command: a sweep, an option, an override with spaces, a misspelt command."""
     from benchrunner.config.hydra_app import meant_by_bare_word
 
-    if first in SAID_ELSEWHERE:
-        return f" ({SAID_ELSEWHERE[first]})"
+    name = first.lower()
+    if name in SAID_ELSEWHERE:
+        return f" ({SAID_ELSEWHERE[name]})"
     after = [*words[words.index(first) + 1 :], "", ""]
     if after[0].startswith("="):
         value = after[0].lstrip("=") or after[1] or "VALUE"
         return f" (did you mean {first}={value}? An override has no spaces)"
-    return meant_by_bare_word(first) or did_you_mean(first, SUBCOMMANDS)
+    return meant_by_bare_word(first) or did_you_mean(name, (*SUBCOMMANDS, *OTHER_NAMES))
 
 
 def _is_bare(word: str, before: str, valued: Collection[str]) -> bool:

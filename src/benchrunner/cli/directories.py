@@ -1,9 +1,11 @@
 """The directories of sweeps that a command is given."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchrunner.core.errors import UsageError
+from benchrunner.core.paths import PLAN
 
 
 def sweep_directory(command: str, given: Sequence[str]) -> Path:
@@ -23,7 +25,7 @@ def directory_and_overrides(command: str, given: Sequence[str]) -> tuple[Path, l
     Raises:
         UsageError: no or several directories were given, or it does not exist.
     """
-    overrides = [one for one in given if "=" in one and not Path(one).is_dir()]
+    overrides = [one for one in given if "=" in one and not os.path.isdir(one)]
     return sweep_directory(command, [one for one in given if one not in overrides]), overrides
 
 
@@ -39,8 +41,10 @@ def sweep_directories(command: str, given: Sequence[str]) -> list[Path]:
 
 
 def _existing(given_path: str) -> Path:
-    if not Path(given_path).is_dir():
-        raise UsageError(f"{given_path}: no such directory")
+    if not os.path.isdir(given_path):
+        path = Path(given_path)
+        hint = f" (did you mean {path.parent}?)" if path.name == PLAN and os.path.isfile(path) else ""
+        raise UsageError(f"{given_path}: no such directory{hint}")
     return _followed(Path(given_path))
 
 

@@ -1,5 +1,6 @@
 """Run a plan and show its tables: the second half of `bench` and of `bench resume`, and the flags that both take."""
 
+import os
 import shlex
 import sys
 from argparse import Namespace
@@ -117,7 +118,7 @@ def junit_file(arguments: Namespace) -> str | None:
 
 
 def _require_folder(flag: str, file: str | None) -> None:
-    if file and not Path(file).absolute().parent.is_dir():
+    if file and not os.path.isdir(Path(file).absolute().parent):
         raise UsageError(f"--{flag}: {file}: no such directory")
 
 

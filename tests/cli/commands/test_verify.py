@@ -72,6 +72,11 @@ def test_a_lock_lies_where_it_is_told_and_doubts_are_said(bench, sweep, monkeypa
     assert code == 0 and out.endswith("are as mine.lock expects\n")
 
 
+def test_a_lock_that_cannot_be_written_is_one_error(bench, sweep):
+    code, out, err, _ = bench("lock", sweep, "--lock", "a" * 300)
+    assert (code, out) == (1, "") and err == f"bench: {'a' * 300}: it cannot be read (File name too long)\n"
+
+
 def test_a_word_more_is_refused(refused):
     refused(["lock", ".", "."], "lock needs the directory of one sweep, e.g. bench lock outputs/latest$")
     refused(["verify", ".", "."], "verify needs the directory of one sweep, e.g. bench verify outputs/latest$")

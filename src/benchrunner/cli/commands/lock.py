@@ -1,5 +1,6 @@
 """`bench lock DIR`: write the status that is expected of every cell into a file beside the sweep's."""
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -31,7 +32,7 @@ def update_lock(path: Path, made: "LockFile") -> None:
     """Write a lock, print the diff, and as the last line the file."""
     from benchrunner.compare.lock_file import write_lock
 
-    is_new = not path.exists()
+    is_new = not os.path.exists(path)
     diff = write_lock(path, made)
     print(
         "\n".join(diff)

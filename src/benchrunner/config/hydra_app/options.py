@@ -1,5 +1,6 @@
 """The options of every group: composed on top of the fixed overrides, and as their files alone have them."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,7 +99,7 @@ def _compose_options(
 def _check_names(base: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
     for group in GROUPS:
         for section in [base[group], *options.get(group, {}).values()]:
-            if not (paths.config_dir() / group / f"{section['name']}.yaml").is_file():
+            if not os.path.isfile(paths.config_dir() / group / f"{section['name']}.yaml"):
                 raise ConfigError(f"{group}.name", f"{section['name']!r} is no option file")
 
 

@@ -1,8 +1,11 @@
 """One override → the assignment that it is: a key with its list of checked values."""
 
+import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -18,7 +21,7 @@ from benchrunner.config.matrix import Matrix, Row
 from benchrunner.core.axes import GROUPS, NOT_IDENTITY, PREDICT_ONLY
 from benchrunner.core.cell import format_value
 from benchrunner.core.errors import ConfigError, UsageError
-from benchrunner.core.paths import config_dir
+from benchrunner.core.paths import PLAN, config_dir
 
 ASKED = "predict."
 ONE_VALUE = "does not tell cells apart, so one sweep has one value; run a sweep for each"
@@ -78,16 +81,31 @@ def _parse_one(loader: ConfigLoader, text: str) -> Override:
 
 
 def meant_by_bare_word(word: str) -> str:
-    """A trailing ` (did you mean +sweeps=smoke?)` for the name of a sweep or of an option, or `key:value`."""
+    """A trailing ` (did you mean +sweeps=smoke?)` for the name of a sweep or an option, `key:value` or a plan."""
+    if hint := _meant_by_path(word):
+        return hint
     key, colon, value = word.partition(":")
     if colon and key.isidentifier():
         return f" (did you mean {key}={value}?)"
-    places = [group for group in ("sweeps", *GROUPS) if (config_dir() / group / f"{word}.yaml").is_file()]
+    places = [group for group in ("sweeps", *GROUPS) if os.path.isfile(config_dir() / group / f"{word}.yaml")]
     known = [f"{'+' if group == 'sweeps' else ''}{group}={word}" for group in places]
     known += [meant for group in GROUPS if not places and (meant := synonyms.option_meant(group, word))]
     if word in GROUPS or synonyms.key_meant(word):
         known.append(f"{word if word in GROUPS else synonyms.key_meant(word)}=VALUE")
     return f" (did you mean {' or '.join(list(dict.fromkeys(known))[:2])}?)" if known else ""
+
+
+def _meant_by_path(word: str) -> str:
+    """What is said of a sweep's directory or of a file of a plan, where an override belongs."""
+    path = Path(word)
+    if os.path.isfile(path / PLAN):
+        place = shlex.quote(str(path))
+        return f" (a sweep's directory; bench resume {place} goes on with it, bench report {place} shows it)"
+    if path.suffix == ".json" and os.path.isfile(path):
+        place = shlex.quote(str(path.parent)) if path.name == PLAN else "DIR"
+        way = "what bench plan --json printed is run by its overrides"
+        return f" (bench resume {place} goes on with a sweep by its plan; {way})"
+    return ""
 
 
 def read_overrides(loader: ConfigLoader, overrides: Sequence[Override]) -> dict[str, Assignment]:
