@@ -20,7 +20,15 @@ def test_keys_and_sections_of_the_schema_exist(key):
         ("modle", r"did you mean model\?"),
         ("model.heads", r"did you mean model\.\w*heads\?\); keys of model: num_heads, head_bias, "),
         ("d_model", r"did you mean model.d_model\?"),
-        ("model.d_model.x", "no such key"),
+        (
+            "model.d_model.x",
+            r"^model\.d_model\.x: no such key \(did you mean model\.d_model\?\); groups and keys: model, ",
+        ),
+        ("a.b.c", r"^a\.b\.c: no such key; groups and keys: model, .* \(bench --cfg job shows all \d\d\)$"),
+        ("batch", r"did you mean micro_batch_size\?\); groups and keys: "),
+        ("optimizer.learning_rate", r"did you mean optimizer\.lr\?\); keys of optimizer: "),
+        ("model.batch", r"did you mean model\.\w+\?\); keys of model: "),
+        ("limits.description", r"did you mean limits\.\w+\?\); keys of limits: "),
         ("seq_len.x", "no such key"),
     ],
 )

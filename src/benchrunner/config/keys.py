@@ -69,7 +69,7 @@ def check_key(key: str) -> None:
         ConfigError: no such key; names the keys beside it and the nearest one.
     """
     known = leaf_types()
-    sections = {name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)}
+    sections = {section for name in known if (section := name.rpartition(".")[0])}
     if key in known or key in sections or is_open(key):
         return
     parent = key.rpartition(".")[0]
