@@ -55,7 +55,7 @@ def test_rules_about_values_are_found_beside_their_keys():
     ],
 )  # fmt: skip
 def test_wrong_values_are_told_what_is_allowed(key, value, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"^{key}: .*{message}"):
         keys.check_value(key, value)
 
 

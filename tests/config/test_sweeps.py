@@ -38,7 +38,7 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
         ("include: [{strategy: ddp}]", "include: belongs under sweep.include"),
         (
             "hydra: {sweeper: {params: {strategy: [fsdp, ddp]}}}",
-            "strategy: a list of YAML is no sweep; write strategy: fsdp,ddp",
+            "^strategy: a list of YAML is no sweep; write strategy: fsdp,ddp$",
         ),
         ("seq_lenn: 5", "did you mean seq_len"),
         ("hydra: nothing", "^hydra: 'nothing' is no section; below hydra.sweeper.params stand lines KEY: VALUE,VALUE$"),
@@ -73,6 +73,13 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
             "hydra: {sweeper: {params: {seq_len: }}}",
             "^seq_len: has no value; write seq_len: VALUE, of which 'null' in quotes is none$",
         ),
+        (
+            "defaults: [{override hydra/launcher: submitit_slurm}]",
+            "^hydra/launcher: bench does not run through Hydra's machinery; leave the line out, or write - override ",
+        ),
+        ("defaults: [{override /hydra: a}]", "^hydra: no such group; groups: model, "),
+        ("defaults: [smoke, {/model: debug}]", "^defaults: /model: debug: write - override /model: debug$"),
+        ("sweep: {exclude: [{match: [strategy], reason: x}]}", r"^sweep.exclude: .* is not {match: {key: pattern}, "),
         ("sweep: {include: }", "^sweep.include: None is no list of rows"),
         ("sweep: [a]", r"^sweep: \['a'\] is no section; below it stand include, exclude and expect$"),
     ],
@@ -111,10 +118,18 @@ def test_lists_and_quoted_nulls_are_values_of_sweep_files(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "# @package _global_\nlauncher: {setup: [a, b]}\nhydra: {sweeper: {params: {seq_len: 'null', seed: 3}}}\n"
-        "defaults: [{override  /model: gpt2-125m}]\n"
+        "defaults: [_self_, {override  /model: gpt2-125m}]\n"
     )
     [row] = expand([], multirun=False, sweep_file=path).rows
     assert (row.config.launcher.setup, row.config.seq_len, row.config.seed) == (["a", "b"], None, 3)
+    assert row.axes["model"] == "gpt2-125m"
+
+
+def test_rows_of_the_command_line_take_the_place_of_a_files(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("sweep: {include: [{seed: 1}, {seed: 2}]}")
+    rows = expand(["sweep.include=[{seed: 5}]"], multirun=False, sweep_file=path).rows
+    assert [row.config.seed for row in rows] == [5]
 
 
 def test_an_override_of_a_setting_takes_the_place_of_a_rows_own(tmp_path):

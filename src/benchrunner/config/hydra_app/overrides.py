@@ -24,6 +24,7 @@ from benchrunner.core.errors import ConfigError, UsageError
 from benchrunner.core.paths import PLAN, config_dir
 
 ASKED = "predict."
+NO_MACHINERY = "bench does not run through Hydra's machinery"
 ONE_VALUE = "does not tell cells apart, so one sweep has one value; run a sweep for each"
 
 
@@ -144,9 +145,7 @@ def _check_form(override: Override) -> None:
             "hydra/launcher": "write launcher=local or launcher=slurm",
             "hydra/sweeper": "use -m or +sweeps=NAME",
         }
-        raise ConfigError(
-            key, f"bench does not run through Hydra's machinery; {instead.get(key, 'use out_dir and -m')}"
-        )
+        raise ConfigError(key, f"{NO_MACHINERY}; {instead.get(key, 'use out_dir and -m')}")
     if override.type == OverrideType.DEL:
         raise ConfigError(key, f"{line!r} deletes a key, which every cell needs; write {key}=value")
     if override.package is not None:

@@ -13,7 +13,13 @@ from yaml import YAMLError
 
 from benchrunner.config import keys
 from benchrunner.config.hydra_app.loader import compose, first_lines, group_options
-from benchrunner.config.hydra_app.overrides import Assignment, check_option, parse_overrides, read_overrides
+from benchrunner.config.hydra_app.overrides import (
+    NO_MACHINERY,
+    Assignment,
+    check_option,
+    parse_overrides,
+    read_overrides,
+)
 from benchrunner.config.matrix import Matrix
 from benchrunner.config.synonyms import option_hint
 from benchrunner.core import paths
@@ -116,7 +122,9 @@ def _check_sweep(loader: ConfigLoader, sweep: str) -> None:
     for group, name in filter(None, map(override_of, body.get("defaults", []))):
         if group in GROUPS:
             check_option(group, name, group_options(loader, group), f"override /{group}: {name}")
-        elif not group.startswith("hydra"):
+        elif group.startswith("hydra/"):
+            raise ConfigError(group, f"{NO_MACHINERY}; leave the line out, or write - override /launcher: slurm")
+        else:
             raise ConfigError(group, f"no such group{did_you_mean(group, GROUPS)}; groups: {', '.join(GROUPS)}")
         if group in chosen:
             both = f"{_file_of(sweep)} overrides it twice under defaults, by {chosen[group]} and {name}"
