@@ -40,7 +40,7 @@ def plan_overrides(arguments: Namespace, *, launch: bool) -> "Plan":
         raise UsageError(
             f"hardware: one for all cells, not {first.name} and {other.name}: plan for one after the other"
         )
-    devices = max((row.config.devices or 0 for row in expansion.rows), default=0)
+    devices = max(row.config.devices or 0 for row in expansion.rows)
     config = expansion.rows[0].config
     rules = load_rules(config_dir() / "compat.yaml")
     if launch and config.launcher.name not in ("local", "detached"):
