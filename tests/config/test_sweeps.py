@@ -79,6 +79,8 @@ SMOKE_AXES = ("strategy", "precision", "compile", "activation_checkpointing")
         ),
         ("defaults: [{override /hydra: a}]", "^hydra: no such group; groups: model, "),
         ("defaults: [smoke, {/model: debug}]", "^defaults: /model: debug: write - override /model: debug$"),
+        ("defaults: [{/sweeps: smoke}]", "^defaults: /sweeps: smoke: write - smoke$"),
+        ("defaults: [{override /sweeps: smoke}]", "^sweeps: no such group; groups: model, "),
         ("sweep: {exclude: [{match: [strategy], reason: x}]}", r"^sweep.exclude: .* is not {match: {key: pattern}, "),
         ("sweep: {include: }", "^sweep.include: None is no list of rows"),
         ("sweep: [a]", r"^sweep: \['a'\] is no section; below it stand include, exclude and expect$"),
@@ -132,12 +134,20 @@ def test_rows_of_the_command_line_take_the_place_of_a_files(tmp_path):
     assert [row.config.seed for row in rows] == [5]
 
 
+def test_a_row_may_match_its_options(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("sweep: {include: [{model: glob(gpt2-1*)}]}")
+    rows = expand([], multirun=False, sweep_file=path).rows
+    assert [row.axes["model"] for row in rows] == ["gpt2-1.5b", "gpt2-125m"]
+
+
 def test_an_override_of_a_setting_takes_the_place_of_a_rows_own(tmp_path):
     """One of an axis narrows the rows; a setting makes no other cell, so that none of them is left out."""
     path = tmp_path / "mine.yaml"
-    path.write_text("sweep: {include: [{seed: 1, measure.steps: 24}, {seed: 2}]}")
-    rows = expand(["measure.steps=2"], multirun=False, sweep_file=path).rows
-    assert [(row.overrides["seed"], row.overrides["measure.steps"]) for row in rows] == [(1, 2), (2, 2)]
+    path.write_text("sweep: {include: [{seed: 1, measure.steps: 24, timeout_s: 5}, {seed: 2}]}")
+    rows = expand(["measure.steps=2", "timeout_s=7"], multirun=False, sweep_file=path).rows
+    found = [(row.config.seed, row.config.measure.steps, row.config.timeout_s) for row in rows]
+    assert found == [(1, 2, 7.0), (2, 2, 7.0)]
     assert [row.overrides["seed"] for row in expand(["seed=2"], multirun=False, sweep_file=path).rows] == [2]
 
 

@@ -201,6 +201,8 @@ def _check_defaults(entries: Any) -> None:
             group = key.removeprefix("override ").strip().lstrip("/")
             if group in GROUPS and key.split() != ["override", f"/{group}"]:
                 raise ConfigError("defaults", f"{key}: {option}: write - override /{group}: {option}")
+            if group == SWEEPS and not override_of(entry):
+                raise ConfigError("defaults", f"{key}: {option}: write - {option}")
 
 
 def _is_line(entry: Any) -> bool:
