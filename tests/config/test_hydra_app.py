@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchrunner.config import hydra_app, keys
 from benchrunner.config.hydra_app import options
 from benchrunner.config.hydra_app.loader import explained, first_lines, schema_defaults, store_schema
-from benchrunner.config.hydra_app.sweeps import override_of, sweep_body
+from benchrunner.config.hydra_app.sweeps import sweep_body
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
 from benchrunner.core.cell import format_value, identity
@@ -251,13 +251,6 @@ def test_a_pipe_is_no_sweep_file(tmp_path):
         expand(sweep_file=tmp_path / "pipe.yaml")
 
 
-def test_a_sweep_file_may_have_a_name_that_no_file_can_have(tmp_path):
-    with pytest.raises(UsageError, match=r"aaa\.yaml: File name too long$"):
-        expand(sweep_file=tmp_path / f"{'a' * 300}.yaml")
-    with pytest.raises(ConfigError, match=r"^model\.name: 'a+' is no option file$"):
-        expand(sweep_file=write_sweep(tmp_path / "mine.yaml", f"model: {{name: {'a' * 300}}}"))
-
-
 def test_a_missing_sweep_file_is_named(tmp_path):
     write_sweep(tmp_path / "nightly.yaml", SWEEP)
     with pytest.raises(UsageError, match=r"nigthly\.yaml.*did you mean nightly\.yaml\?"):
@@ -405,19 +398,6 @@ def test_a_declared_sweep_is_read_as_it_stands():
 def test_parameters_that_are_none_yet_are_none(tmp_path):
     sweep = write_sweep(tmp_path / "mine.yaml", "hydra:\n  sweeper:\n    params:\nseq_len: 8\n")
     assert [row.config.seq_len for row in expand(sweep_file=sweep)] == [8]
-
-
-@pytest.mark.parametrize(
-    ("entry", "found"),
-    [
-        ("_self_", None),
-        ({"/model": "debug"}, None),
-        ({"override /model": "debug"}, ("model", "debug")),
-        ({"override  model": "debug"}, ("model", "debug")),
-    ],
-)
-def test_an_override_of_a_defaults_list(entry, found):
-    assert override_of(entry) == found
 
 
 @pytest.mark.parametrize(

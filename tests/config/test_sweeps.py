@@ -9,7 +9,7 @@ import pytest
 from benchrunner.config import keys
 from benchrunner.config.hydra_app import expand, list_options, sweeps
 from benchrunner.core.axes import AXES, NOT_IDENTITY
-from benchrunner.core.errors import ConfigError
+from benchrunner.core.errors import ConfigError, UsageError
 from benchrunner.core.paths import config_dir
 from benchrunner.core.schema import value_at
 from benchrunner.plan.planner import make_plan
@@ -93,6 +93,39 @@ def test_what_people_write_in_sweep_files(tmp_path, text, message):
         expand([], multirun=False, sweep_file=path)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["+sweeps=smoke", "+sweeps=nightly"], "one sweep at a time: run bench once for each"),
+        (["+sweeps=a,b"], "sweeps: a,b: one sweep at a time; run bench once for each"),
+        (["+sweeps=[a,b]"], "sweeps: [a,b]: one sweep at a time; run bench once for each"),
+        (["sweeps=smoke"], "sweeps: write +sweeps=smoke"),
+        (["+sweeps=smokes"], "sweeps: no sweep 'smokes' (did you mean smoke?); allowed: "),
+        (["+sweeps=16"], "sweeps: no sweep 16; allowed: "),
+    ],
+)
+def test_what_is_said_of_sweeps_that_are_named(words, message):
+    with pytest.raises(UsageError) as refusal:
+        expand(words, multirun=False)
+    said = str(refusal.value)
+    assert said == message or (
+        message.endswith(": ") and said.startswith(message) and "(bench list sweeps shows" in said
+    )
+
+
+def test_a_file_beside_a_sweep_that_is_named_is_one_too_many(tmp_path):
+    with pytest.raises(UsageError, match=r"^one sweep at a time: run bench once for each$"):
+        expand(["+sweeps=smoke"], multirun=False, sweep_file=tmp_path / "mine.yaml")
+
+
+def test_a_sweep_file_may_have_a_name_that_no_file_can_have(tmp_path):
+    with pytest.raises(UsageError, match=r"aaa\.yaml: File name too long$"):
+        expand([], multirun=False, sweep_file=tmp_path / f"{'a' * 300}.yaml")
+    (tmp_path / "mine.yaml").write_text(f"model: {{name: {'a' * 300}}}")
+    with pytest.raises(ConfigError, match=r"^model\.name: 'a+' is no option file$"):
+        expand([], multirun=False, sweep_file=tmp_path / "mine.yaml")
+
+
 @pytest.mark.parametrize("other", ["single", "ddp"])
 def test_two_overrides_of_one_group_are_refused_with_their_file(tmp_path, other):
     path = tmp_path / "mine.yaml"
@@ -114,6 +147,19 @@ def test_two_overrides_of_one_group_are_refused_in_a_declared_sweep(monkeypatch)
         ConfigError, match=r"^model: sweeps/smoke\.yaml overrides it twice under defaults, by debug and "
     ):
         expand(["+sweeps=smoke"], multirun=False)
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ("_self_", None),
+        ({"/model": "debug"}, None),
+        ({"override /model": "debug"}, ("model", "debug")),
+        ({"override  model": "debug"}, ("model", "debug")),
+    ],
+)
+def test_an_override_of_a_defaults_list(entry, found):
+    assert sweeps.override_of(entry) == found
 
 
 def test_lists_and_quoted_nulls_are_values_of_sweep_files(tmp_path):
