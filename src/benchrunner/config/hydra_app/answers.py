@@ -113,9 +113,8 @@ def complete(line: str, commands: Sequence[str]) -> list[str]:
     key = head.partition("=")[0]
     asked = f"{key}={tail}" if comma else word
     found = _query_bash(f"{program} {' '.join([*given, asked])}")
-    prefix = f"{head}," if comma else ""
     found = [hit for hit in found if not hit.startswith(("hydra", "sweeps", "sweep."))]
-    hits = [prefix + hit.partition("=")[2] if comma else hit for hit in found]
+    hits = [f"{head},{hit.partition('=')[2]}" if comma else hit for hit in found]
     return hits + [command for command in commands if not words and not comma and command.startswith(word)]
 
 
