@@ -195,13 +195,9 @@ def _leaf_assignment(override: Override, key: str, values: Sequence[Any]) -> Ass
     if section in GROUPS and leaf in ("name", "description"):
         raise ConfigError(key, f"belongs to the option file; choose with {section}=OPTION")
     typed = [_typed(key, value) for value in values]
-    assignment = Assignment(key, tuple(typed), override.is_sweep_override(), _line(key, typed[0]))
+    assignment = Assignment(key, tuple(typed), override.is_sweep_override(), f"++{key}={format_value(typed[0])}")
     _check_single_if_not_identity(assignment)
     return assignment
-
-
-def _line(key: str, value: Any) -> str:
-    return f"{'++' if keys.is_open(key) else ''}{key}={format_value(value)}"
 
 
 def _check_single_if_not_identity(assignment: Assignment) -> None:
@@ -230,12 +226,11 @@ def _typed(key: str, value: Any) -> Any:
         keys.check_text(key, value)
     try:
         OmegaConf.update(scratch_node(), key, value)
-        typed = OmegaConf.select(scratch_node(), key, throw_on_missing=False)
+        typed = OmegaConf.select(scratch_node(), key)
     except (OmegaConfBaseException, ValueError) as error:
-        shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else format_value(value)
         is_meant_as_sweep = isinstance(value, list) and not keys.takes_list(key)
         hint = f"; a list is no sweep, write {key}=a,b and add -m" if is_meant_as_sweep else ""
-        raise ConfigError(key, f"{shown} is not {keys.type_name(key)}{hint}") from error
+        raise ConfigError(key, f"{format_value(value)} is not {keys.type_name(key)}{hint}") from error
     typed = OmegaConf.to_container(typed) if OmegaConf.is_config(typed) else typed
     keys.check_value(key, typed)
     return typed
