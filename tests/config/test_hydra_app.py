@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchrunner.config import hydra_app, keys
 from benchrunner.config.hydra_app import options
-from benchrunner.config.hydra_app.loader import explained, first_lines, schema_defaults, store_schema
+from benchrunner.config.hydra_app.loader import explained, first_lines, schema_defaults, schema_node, store_schema
 from benchrunner.config.hydra_app.sweeps import sweep_body
 from benchrunner.core import paths
 from benchrunner.core.axes import AXES, GROUPS
@@ -491,6 +491,12 @@ def test_what_else_is_on_the_line_does_not_keep_from_completing(line, found):
 def test_completion_begins_with_groups_and_commands(line, begins):
     found = hydra_app.complete(line, ["plan"])
     assert {"model=", "seq_len="} <= set(found) and ("plan" in found) == begins
+
+
+def test_every_section_of_the_schema_takes_values():
+    node = schema_node()
+    node.seed, node.model.d_model = 3, 8
+    assert (node.seed, node.model.d_model) == (3, 8)
 
 
 def test_the_schemas_sections_are_what_is_composed():

@@ -99,6 +99,12 @@ def test_what_a_sweep_has_once_no_row_has_for_itself(setting, said):
         build_rows(rows, make_pieces())
 
 
+def test_what_one_row_alone_has_of_a_sweep_is_refused():
+    rows = included({"strategy": ("single",), "launcher.sbatch": ({"mem": "9G"},)}, {"strategy": ("ddp",)})
+    with pytest.raises(ConfigError, match=r"^launcher\.sbatch\.mem: .*include\[0\] has 9G and .*include\[1\] has None"):
+        build_rows(rows, make_pieces())
+
+
 def test_shared_dicts_are_never_changed():
     pieces = make_pieces()
     before = dict(pieces.base["model"])

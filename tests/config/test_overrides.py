@@ -66,6 +66,15 @@ def test_of_an_option_only_its_name_is_matched():
         expand("compile=true")
     with pytest.raises(ConfigError, match=r"^model: no option '0.5'"):
         expand("model=0.5")
+    with pytest.raises(ConfigError, match=r"^model: no option 'a b'"):
+        expand("model='a b'")
+
+
+def test_another_tools_word_for_an_option_is_known():
+    with pytest.raises(
+        ConfigError, match=r"^strategy: no option 'zero2' \(did you mean strategy=fsdp_stage2\?\); allowed"
+    ):
+        expand("strategy=zero2")
 
 
 @pytest.mark.parametrize(

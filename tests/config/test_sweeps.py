@@ -180,6 +180,13 @@ def test_rows_of_the_command_line_take_the_place_of_a_files(tmp_path):
     assert [row.config.seed for row in rows] == [5]
 
 
+def test_a_row_may_ask_one_thing_of_its_prediction(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("sweep: {include: [{seed: 1, predict.tensor: 2}]}")
+    [row] = expand([], multirun=False, sweep_file=path).rows
+    assert (row.config.seed, row.config.predict.tensor) == (1, 2)
+
+
 def test_a_row_may_match_its_options(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("sweep: {include: [{model: glob(gpt2-1*)}]}")

@@ -57,7 +57,7 @@ def _thaw(node: DictConfig) -> None:
     OmegaConf.set_readonly(node, None)
     for key in node:
         child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none():
+        if isinstance(child, DictConfig):
             _thaw(child)
 
 

@@ -139,7 +139,7 @@ def _read_one(loader: ConfigLoader, override: Override) -> list[Assignment]:
 
 
 def _check_form(override: Override) -> None:
-    key, line = override.key_or_group, override.input_line or ""
+    key, line = override.key_or_group, str(override.input_line)
     if override.is_hydra_override() or key == "hydra":
         instead = {
             "hydra/launcher": "write launcher=local or launcher=slurm",
@@ -168,7 +168,7 @@ def _group_assignment(loader: ConfigLoader, override: Override) -> Assignment:
     options = group_options(loader, group)
     for value in values:
         check_option(group, value, options, override.get_value_string())
-    assignment = Assignment(group, tuple(values), override.is_sweep_override(), override.input_line or "")
+    assignment = Assignment(group, tuple(values), override.is_sweep_override(), str(override.input_line))
     _check_single_if_not_identity(assignment)
     return assignment
 
