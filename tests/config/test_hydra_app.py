@@ -91,6 +91,15 @@ def repeat_words(row):
     return [f"{key}={format_value(value)}" for key, value in {**groups, **row.overrides}.items()]
 
 
+def test_an_expansion_knows_what_it_was_asked(tmp_path):
+    path = write_sweep(tmp_path / "mine.yaml", "seed: 5\n")
+    ways = ({"multirun": False}, {"multirun": True}, {"multirun": False, "sweep_file": path})
+    asked = [hydra_app.expand(["seq_len=8"], **way) for way in ways]
+    assert [one.arguments for one in asked] == [["seq_len=8"], ["-m", "seq_len=8"], [str(path), "seq_len=8"]]
+    assert [one.sweep_name for one in asked] == ["cli", "cli", "mine"]
+    assert [one.stated for one in asked] == [{"seq_len"}] * 3 and asked[0].models["debug"]["num_layers"] == 4
+
+
 def test_order_is_hydras_and_the_last_key_varies_fastest():
     rows = expand("micro_batch_size=1,2", "strategy=single,ddp")
     assert [(row.config.micro_batch_size, row.axes["strategy"]) for row in rows] == [

@@ -25,6 +25,7 @@ def test_keys_and_sections_of_the_schema_exist(key):
             r"^model\.d_model\.x: no such key \(did you mean model\.d_model\?\); groups and keys: model, ",
         ),
         ("a.b.c", r"^a\.b\.c: no such key; groups and keys: model, .* \(bench --cfg job shows all \d\d\)$"),
+        ("a.b.seeds", "groups and keys: seed, model, "),
         ("batch", r"did you mean micro_batch_size\?\); groups and keys: "),
         ("optimizer.learning_rate", r"did you mean optimizer\.lr\?\); keys of optimizer: "),
         ("model.batch", r"did you mean model\.\w+\?\); keys of model: "),

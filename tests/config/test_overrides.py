@@ -18,6 +18,11 @@ def expand(*words, multirun=True):
         (["seq_len=="], "seq_len: 'seq_len==' has two equals signs; write seq_len=VALUE"),
         (["seed=1,", "2,3"], "seed: 'seed=1,' ends in a comma; a list has no spaces: seed=1,2,3"),
         (["seed=1,", "seq_len=2"], "seed: 'seed=1,' ends in a comma; a list has no spaces: seed=1"),
+        (["seed=range(1,", "3)"], "seed: 'seed=range(1,' ends in a comma; a list has no spaces: seed=range(1,3)"),
+        (
+            ["model.source=a=b=("],
+            "model.source: cannot read 'model.source=a=b=(': mismatched input '=' expecting <EOF>",
+        ),
         (["seed=1,2,"], "seed: 'seed=1,2,' ends in a comma; a list has no spaces: seed=1,2"),
         (
             ["seed=1 model.d_ff=8 seq_len=2"],

@@ -54,7 +54,7 @@ def _refuse_accidents(texts: Sequence[str]) -> None:
         key, _, value = text.partition("=")
         if value.startswith("="):
             raise ConfigError(key, f"{text!r} has two equals signs; write {key}={value.lstrip('=') or 'VALUE'}")
-        if text.endswith(",") and "(" not in text:
+        if text.endswith(","):
             whole = f"{text}{after}" if after and "=" not in after else text.rstrip(",")
             raise ConfigError(key, f"{text!r} ends in a comma; a list has no spaces: {whole}")
         if apart := re.findall(r"(?:^|\s)([+~\w./]+=[^\s'\"\[{(]+)(?=\s|$)", text)[1:]:

@@ -42,7 +42,7 @@ def sweep_of(loader: ConfigLoader, overrides: Sequence[Override], sweep_file: Pa
         return FROM_FILE
     if not named:
         return None
-    override, value = named[0], None if named[0].is_sweep_override() else named[0].value()
+    override, value = named[0], named[0].value()
     options = loader.get_group_options(SWEEPS)
     if override.is_sweep_override() or isinstance(value, list):
         raise ConfigError(SWEEPS, f"{override.get_value_string()}: one sweep at a time; run bench once for each")
