@@ -404,11 +404,6 @@ def test_a_declared_sweep_is_read_as_it_stands():
     assert sweep_body("smoke")["hydra"] == read_yaml("sweeps/smoke")["hydra"]
 
 
-def test_parameters_that_are_none_yet_are_none(tmp_path):
-    sweep = write_sweep(tmp_path / "mine.yaml", "hydra:\n  sweeper:\n    params:\nseq_len: 8\n")
-    assert [row.config.seq_len for row in expand(sweep_file=sweep)] == [8]
-
-
 @pytest.mark.parametrize(
     ("body", "sections"),
     [

@@ -162,6 +162,12 @@ def test_an_override_of_a_defaults_list(entry, found):
     assert sweeps.override_of(entry) == found
 
 
+def test_parameters_that_are_none_yet_are_none(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("# @package _global_\nhydra:\n  sweeper:\n    params:\nseq_len: 8\n")
+    assert [row.config.seq_len for row in expand([], multirun=False, sweep_file=path).rows] == [8]
+
+
 def test_lists_and_quoted_nulls_are_values_of_sweep_files(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
