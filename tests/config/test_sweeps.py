@@ -193,9 +193,14 @@ def test_a_row_may_ask_one_thing_of_its_prediction(tmp_path):
     assert (row.config.seed, row.config.predict.tensor) == (1, 2)
 
 
-def test_a_row_may_match_its_options(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    ["sweep: {include: [{model: glob(gpt2-1*)}]}", "hydra: {sweeper: {params: {model: glob(gpt2-1*)}}}"],
+    ids=["row", "parameter"],
+)
+def test_a_row_and_a_parameter_may_match_their_options(tmp_path, text):
     path = tmp_path / "mine.yaml"
-    path.write_text("sweep: {include: [{model: glob(gpt2-1*)}]}")
+    path.write_text(text)
     rows = expand([], multirun=False, sweep_file=path).rows
     assert [row.axes["model"] for row in rows] == ["gpt2-1.5b", "gpt2-125m"]
 
