@@ -32,7 +32,7 @@ def write_model(tmp_path, monkeypatch):
         "defaults:\n  - /strategy: ddp\n",
         "override /strategy: ddp\n",
         "defaults:\n  - ../hardware@_global_.hardware: cpu\n",
-        "defaults:\n  - debug@_global_.hardware\n",
+        "defaults:\n  - gpt2-1.5b@_global_.hardware\n",
     ],
 )
 @pytest.mark.parametrize("word", ["model=mine", "model=debug,mine"])
@@ -78,9 +78,11 @@ def test_groups_have_as_many_options_as_they_like():
 
 
 def test_what_was_set_beside_an_option_is_an_override():
-    assert axes_and_overrides(None, "model.num_layers=3", "strategy=ddp,single") == [
-        ("debug", "ddp", "bf16", {"model.num_layers": 3}),
-        ("debug", "single", "bf16", {"model.num_layers": 3}),
+    changed = {"model.num_layers": 3, "hardware.peak_flops.mine": 5.0}
+    words = ["model.num_layers=3", "+hardware.peak_flops.mine=5", "strategy=ddp,single"]
+    assert axes_and_overrides(None, *words) == [
+        ("debug", "ddp", "bf16", changed),
+        ("debug", "single", "bf16", changed),
     ]
 
 

@@ -106,5 +106,5 @@ def _check_names(base: Mapping[str, Any], options: Mapping[str, Mapping[str, Any
 def _check_option_file(group: str, name: str) -> None:
     """An option file may set its own group only: a row is put together from pieces that were composed apart."""
     text = (paths.config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
-    if "${" in text or "@package" in text or re.search(r"^\s*-?\s*(override\s|/|\.\.|\w+@)", text, re.MULTILINE):
+    if "${" in text or "@package" in text or re.search(r"^\s*-?\s*(override\s|/|\.\.|[\w.-]+@)", text, re.MULTILINE):
         raise ConfigError(f"{group}={name}", "an option file cannot interpolate, change its package or reach outside")
