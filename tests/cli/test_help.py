@@ -8,7 +8,7 @@ import pytest
 from benchrunner.cli.arguments import parse, split_command
 from benchrunner.cli.command import COMMON_FLAGS, Command, Flag
 from benchrunner.cli.commands import COMMANDS, SUBCOMMANDS
-from benchrunner.cli.help import help_text, usage
+from benchrunner.cli.help import KEYS, help_text, usage
 from benchrunner.cli.main import main
 from benchrunner.core.axes import GROUPS
 from benchrunner.core.paths import config_dir
@@ -39,6 +39,8 @@ def test_the_help_of_a_command_names_each_of_its_flags_once(name):
     assert [line.partition("  ")[0] for line in lines] == [flag.spelling for flag in flags]
     assert [line.partition("  ")[2].strip() for line in lines] == [flag.help for flag in flags]
     assert all(usage(name).count(flag.usage) == 1 for flag in COMMANDS[name].flags)
+    operands = COMMANDS[name].operands
+    assert usage(name).endswith(f" {operands.usage}" if operands else "]" if COMMANDS[name].flags else name)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -69,6 +71,7 @@ def test_no_help_is_wider_than_a_page_although_summaries_may_be(monkeypatch):
     monkeypatch.setitem(COMMANDS, "list", long)
     for name in COMMANDS:
         assert max(map(len, help_text(name).splitlines())) <= 120
+    assert [block.partition(":")[0] for block in help_text("list").split("\n\n")[2:]] == ["flags"], "it has no examples"
 
 
 def test_the_programs_help_teaches_axes_and_exit_codes():
@@ -84,7 +87,7 @@ def test_every_example_is_of_its_command_and_in_both_helps(name, line):
     command, rest = split_command(shlex.split(line)[1:])
     assert command == name
     parse(command, rest)
-    assert line in help_text(name)
+    assert line in section(help_text(name), "examples:")
     assert line in help_text("run")
 
 
@@ -103,6 +106,20 @@ def test_a_group_has_its_options_or_the_first_six_and_how_many_more(group):
     shown = names if len(names) <= 8 else [*names[:6], f"… {len(names) - 6} more"]
     line = " ".join(section(help_text("run"), "groups (bench list").split())
     assert f" {group}= {' | '.join(shown)}" in line
+
+
+def test_the_keys_that_people_need_are_explained():
+    lines = section(help_text("run"), "keys (bench --cfg job prints all").splitlines()[1:]
+    written = [line.split("  ")[1] for line in lines if line[2] != " "]
+    assert written == [key for key, _ in KEYS]
+
+
+def test_what_is_explained_goes_on_below_its_beginning(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    first, *others = section(help_text("resume"), "flags:").splitlines()[1:]
+    indent = " " * first.index("even on")
+    assert all(line.startswith(("  -", f"{indent}")) and line[len(indent)] != " " for line in others)
+    assert any(line.startswith(indent) for line in others)
 
 
 def test_usage_is_indented_below_its_command_and_keeps_flags_whole(monkeypatch):

@@ -86,6 +86,12 @@ def test_work_without_flags_takes_every_cell_of_the_newest_round(bench, sweep, m
     assert (share.round, share.job, share.time_s) == (4, "", None)
 
 
+def test_one_cell_is_work_too(bench, tmp_path, monkeypatch):
+    calls = asked(monkeypatch, "work_on", "benchrunner.run.work")
+    place = write_plan(make_plan(cells(1)), tmp_path / "outputs")
+    assert bench("work", str(place))[0] == 0 and len(calls[0][0].cells) == 1
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "1.5"])
 def test_no_round_is_before_the_first(bench, sweep, monkeypatch, given):
     calls = asked(monkeypatch, "work_on", "benchrunner.run.work")
