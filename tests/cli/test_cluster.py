@@ -30,9 +30,11 @@ class Nodes:
         return "7"
 
     def cancel(self, sweep, jobs):
+        assert sweep.is_dir()
         self.cancelled += jobs
 
     def poll(self, sweep, jobs):
+        assert sweep.is_dir()
         return {job: JobState(phase="ended", end="completed") for job in jobs}
 
 
@@ -88,6 +90,30 @@ def test_a_question_that_no_node_can_ever_answer_is_one_message(planned, monkeyp
     with pytest.raises(UsageError, match=r"no node of the cluster ever has \(X\)"):
         planned(nodes)
     assert nodes.cancelled == ["7"] and "job 7 waits (Priority)" in capsys.readouterr().err
+
+
+def test_a_job_that_waits_is_mentioned_with_its_reason_alone(planned, monkeypatch, capsys):
+    nodes = Nodes(refuses=False)
+    states = [JobState(phase="waiting"), JobState(phase="waiting", detail="X", is_hopeless=True)]
+    nodes.poll = lambda sweep, jobs: {"7": states.pop(0)}
+    monkeypatch.setattr(cluster, "ASK_INTERVAL_S", 0.0)
+    with pytest.raises(UsageError):
+        planned(nodes)
+    assert "waits" not in capsys.readouterr().err
+
+
+def test_who_insists_on_an_end_while_it_asks_leaves_no_job_either(planned, monkeypatch):
+    nodes = Nodes(refuses=False)
+    left = []
+
+    def leave(code):
+        left.append((code, list(nodes.cancelled)))
+
+    monkeypatch.setattr("benchrunner.run.interrupts.os._exit", leave)
+    nodes.poll = lambda sweep, jobs: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)] and {}
+    with pytest.raises(SystemExit):
+        planned(nodes)
+    assert left == [(143, ["7"])]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

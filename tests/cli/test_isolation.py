@@ -45,10 +45,25 @@ def test_what_it_takes_to_fail_is_found_by_few_cells(tmp_path, run):
     assert takes == "failed.exception takes strategy=ddp"
     assert tried == ["with strategy=single: ok", "with activation_checkpointing=none: still failed.exception",
                      "with the default of seed: still failed.exception"]  # fmt: skip
-    assert "strategy=ddp" in command and "seed" not in command and command.endswith("measure.steps=2")
+    assert (
+        command.startswith("bench ")
+        and "strategy=ddp" in command
+        and "seed" not in command
+        and command.endswith("measure.steps=2")
+    )
     assert [cell.axes["strategy"] for cell in run] == ["ddp"] * 3, "the sweep has run the other one itself"
     assert run[0] == row.planned.cell, "first, whether it still fails"
     assert all(cell.config.measure.steps == 2 for cell in run)
+
+
+def test_values_of_the_nearest_cell_that_works_are_put_in_too(tmp_path, run):
+    row = failed(strategy="ddp")
+    rows = [row, worked(strategy="fsdp_stage2", precision="fp32"), worked(strategy="fsdp_stage3")]
+    _, *tried, _ = isolation_lines(row, rows, SweepPaths(tmp_path))
+    assert [line for line in tried if "strategy" in line] == [
+        "with strategy=single: ok",
+        "with strategy=fsdp_stage3: ok",
+    ]
 
 
 def test_what_the_sweep_has_run_is_remembered_and_not_run(tmp_path, run):
@@ -77,7 +92,7 @@ def test_a_rule_answers_without_a_run(tmp_path, run):
 @pytest.mark.parametrize(
     ("ended", "code"),
     [
-        (("ok",), "ok"), (("oom", "oom.device", "too much"), "oom.device"), (None, "None"),
+        (("ok",), "ok"), (("oom", "oom.device", "too much"), "oom.device"), (None, "no record"),
         (("skipped", "skipped.interrupted", "by hand"), None),
     ],
 )  # fmt: skip

@@ -57,7 +57,7 @@ class Asker:
         if summary.interrupted_by is not None:
             raise UsageError("interrupted; the cells that were run are in " + str(self._out_dir))
         record, problem = read_record(paths.cell(planned.place).record, planned)
-        return (record.reason_code or "ok") if record else str(problem)
+        return (record.reason_code or "ok") if record else problem or "no record"
 
 
 def isolation_lines(row: "Row", rows: "Sequence[Row]", paths: SweepPaths) -> list[str]:

@@ -14,6 +14,7 @@ def test_a_cell_is_found_by_its_id_or_a_part_of_its_name():
     rows = make_rows()
     assert rows[1].status == "oom" and find_cell(rows, None) is rows[5], "a failure before what merely does not fit"
     assert find_cell(rows[:5], None) is rows[1] and find_cell(rows[:1], None) is rows[0]
+    assert rows[4].status == "skipped" and find_cell([rows[0], rows[4]], None) is rows[0]
     assert find_cell(rows, rows[3].planned.cell.cell_id) is rows[3]
     assert find_cell(rows, rows[3].planned.cell.slug[-6:]) is rows[3]
     assert find_cell(rows, "nf4") is rows[3]
@@ -74,6 +75,17 @@ def test_a_cell_is_shown_with_what_isolates_it(bench, sweep, monkeypatch):
     assert bench("show", sweep)[1] == bench("show", sweep, "single")[1] != out, "the first one"
     out = bench("show", sweep, "ddp", "--isolate")[1]
     assert "What it takes to be skipped.predicted_oom" in out and f"of 2, {sweep}" in out
+
+
+def test_what_the_sweep_expects_of_a_cell_is_shown(bench, sweep, monkeypatch):
+    place = "benchrunner.report.expectations"
+    monkeypatch.setattr(f"{place}.judge_expectations", lambda rows, hardware: (rows, hardware))
+    monkeypatch.setattr(
+        f"{place}.expected_of",
+        lambda judged: {judged[0][1].planned.cell.cell_id: [f"less than {len(judged[0])} on {judged[1].device_type}"]},
+    )
+    assert "less than 2 on cpu" in bench("show", sweep, "ddp")[1]
+    assert "less than" not in bench("show", sweep, "single")[1]
 
 
 @pytest.mark.parametrize("words", [[], [".", "a", "b"]])
