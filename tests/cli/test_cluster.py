@@ -23,6 +23,8 @@ class Nodes:
         self.refuses, self.variables, self.asked, self.cancelled = refuses, variables, [], []
 
     def submit(self, sweep, request):
+        assert (sweep.is_dir(), sweep.name[:7], sweep.parent.name) == (True, ".probe-", "outputs")
+        assert (request.name, request.time_min) == ("bench-probe", 5)
         self.asked.append(request.gpus_per_node)
         if self.refuses and request.gpus_per_node:
             raise UsageError("no GPUs here")
@@ -43,10 +45,10 @@ def planned(monkeypatch, tmp_path):
     """A plan on a cluster of such nodes."""
 
     def plan(nodes, *words):
-        monkeypatch.setattr(launchers, "allocator_for", lambda config: nodes)
-        words = ["launcher=slurm", f"out_dir={tmp_path}", *words]
+        monkeypatch.setattr(launchers, "allocator_for", lambda config: {"slurm": nodes}[config.name])
+        words = ["launcher=slurm", f"out_dir={tmp_path}/new/outputs", *words]
         made = plan_overrides(Namespace(overrides=words, multirun=False), launch=True)
-        assert not list(tmp_path.glob(".probe-*")), "nothing of the question is left"
+        assert not list(tmp_path.rglob(".probe-*")), "nothing of the question is left"
         return made
 
     return plan
@@ -84,12 +86,15 @@ def test_the_question_asks_for_gpus_unless_the_cluster_has_none(planned, words, 
 
 def test_a_question_that_no_node_can_ever_answer_is_one_message(planned, monkeypatch, capsys):
     nodes = Nodes(refuses=False)
-    states = [JobState(phase="waiting", detail="Priority"), JobState(phase="waiting", detail="X", is_hopeless=True)]
-    nodes.poll = lambda sweep, jobs: {"7": states.pop(0)}
+    waits = JobState(phase="waiting", detail="Priority")
+    starts = JobState(phase="running", detail="on node 3")
+    states = [None, waits, waits, starts, JobState(phase="waiting", detail="X", is_hopeless=True)]
+    nodes.poll = lambda sweep, jobs: {"7": state} if (state := states.pop(0)) else {}
     monkeypatch.setattr(cluster, "ASK_INTERVAL_S", 0.0)
     with pytest.raises(UsageError, match=r"no node of the cluster ever has \(X\)"):
         planned(nodes)
-    assert nodes.cancelled == ["7"] and "job 7 waits (Priority)" in capsys.readouterr().err
+    asked = "what the nodes are is asked of them: job 7"
+    assert (nodes.cancelled, capsys.readouterr().err.splitlines()) == (["7"], [asked, "job 7 waits (Priority)"])
 
 
 def test_a_job_that_waits_is_mentioned_with_its_reason_alone(planned, monkeypatch, capsys):
