@@ -101,8 +101,12 @@ def test_the_best_settings_that_fit_are_ranked(bench):
     assert code == 0 and out.startswith("the best ") and "does not fit" not in out
     assert bench("plan", "--within", "80GiB")[0] == 1
     assert bench("plan", H200, "--maximise", "tokens/s", "--within", "much")[0] == 1
-    for words in (["--explain", "1"], ["--only", "run"], ["--within", "80GB", "memory_limit_gib=40"]):
-        assert bench("plan", H200, "--maximise", "tokens/s", *words)[0] == 1
+    for words, said in (
+        (["--explain", "1"], "--maximise ranks cells, and --explain asks for something else: one at a time"),
+        (["--only", "run"], "--maximise ranks cells, and --only asks for something else: one at a time"),
+        (["--within", "80GB", "memory_limit_gib=40"], "--within is memory_limit_gib: give one of them"),
+    ):
+        assert bench("plan", H200, "--maximise", "tokens/s", *words)[::2] == (1, f"bench: {said}\n")
     code, _, err, _ = bench("plan", H200, "predict=off", "--maximise", "mfu")
     assert code == 1 and "predict=off predicts nothing" in err
 
@@ -146,7 +150,7 @@ def test_cells_of_some_verdicts_alone(bench):
 
 def test_what_an_override_says_is_not_searched(bench):
     words = ["plan", "--json", H200, "model=llama2-7b", "--maximise", "tokens/s", "--within", "80GiB"]
-    found = json.loads(bench(*words, "strategy=single", "micro_batch_size=1,2")[1])["cells"]
+    found = json.loads(bench(*words, "strategy=single", "++micro_batch_size=1,2")[1])["cells"]
     assert {(one["axes"]["strategy"], one["micro_batch_size"]) for one in found} == {("single", 1), ("single", 2)}
     assert {one["axes"]["activation_checkpointing"] for one in found} == {"none", "selective", "full"}
     assert len(json.loads(bench(*words)[1])["cells"]) == NUM_BEST
