@@ -71,6 +71,7 @@ def test_what_the_sweep_has_run_is_remembered_and_not_run(tmp_path, run):
     ask = Asker(SweepPaths(tmp_path), [row, worked()], "a-name-2fd597", ["measure.steps=2"])
     assert ask(["seed=3", "activation_checkpointing=full"]) == "failed.exception"
     assert ask(["seed=3"]) == "ok" and run == []
+    assert ask(["hardware=h200-sxm-141gb"]) == "skipped.devices" and run == []
     assert ask(["seed=nothing"]).startswith("refused (seed: nothing is not an integer")
 
 

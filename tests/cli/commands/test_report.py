@@ -38,6 +38,13 @@ def test_lost_tables_are_written_again(bench, sweep, tmp_path):
     assert table.read_text() == before
 
 
+def test_a_report_writes_junit_and_knows_its_layouts(bench, sweep, tmp_path):
+    assert bench("report", sweep, "--junit", "verdicts.xml")[0] == 0
+    assert "skipped.predicted_oom" in (tmp_path / "verdicts.xml").read_text()
+    code, _, err, _ = bench("report", sweep, "--layout", "litgpt-trian")
+    assert code == 1 and "--layout: no layout 'litgpt-trian' (did you mean litgpt-train?)" in err
+
+
 def test_a_sweep_that_cannot_be_written_is_shown_all_the_same(bench, sweep, monkeypatch):
     def read_only(path, text, **more):
         raise OSError(30, "Read-only file system")

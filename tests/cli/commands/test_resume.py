@@ -4,6 +4,8 @@ import pytest
 
 from benchrunner.cli.commands import resume
 from benchrunner.run.resume import Selection
+from benchrunner.store.plan_file import write_plan
+from fake_sweeps import cells, make_plan
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,25 @@ def test_a_selection_of_nothing_is_refused(bench, sweep):
     assert (code, "no cell's name or id matches 'nothing*'" in err) == (1, True)
     code, _, err, _ = bench("resume", sweep, "--only", "failed,tmeout")
     assert (code, "did you mean timeout?" in err) == (1, True)
+
+
+def test_a_sweep_of_this_machine_ends_with_the_command(bench, sweep):
+    code, out, err, _ = bench("resume", sweep, "--detach")
+    assert (code, out) == (1, "") and err.startswith("bench: --detach: cells of launcher=local end with bench; ")
+
+
+def test_what_is_left_of_a_clusters_sweep_is_followed(bench, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(resume, "follow_and_report", lambda *given, **more: calls.append((*given, more)) or 7)
+    place = write_plan(make_plan(cells(2, **{"launcher.name": "detached"})), tmp_path / "outputs")
+    assert bench("resume", str(place), "--detach", "--junit", "j", "timeout_s=60")[0] == 7
+    [(made, paths, allocator, options, junit, more)] = calls
+    assert (made.cells[0].cell.config.timeout_s, paths.root, type(allocator).__name__) == (
+        60.0,
+        place,
+        "LocalAllocator",
+    )
+    assert (options.resume, options.overrides, junit, more) == (True, ("timeout_s=60",), "j", {"detach": True})
 
 
 def test_settings_of_the_run_may_be_others_this_time(bench, sweep):
