@@ -22,7 +22,7 @@ FLAGS = [(name, spelling) for name, command in COMMANDS.items() for flag in comm
         (["--jsno"], "no flag '--jsno'"),
         (["plan", "--no-infer"], "it belongs to bench"),
         (["--only=failed"], "it belongs to bench plan and bench resume"),
-        (["resume", "--only"], "expected one argument"),
+        (["resume", "--only"], "expected one argument; see bench resume --help$"),
         (["--json"], "it belongs to bench plan"),
         (["plan", "--jsno"], r"did you mean --json\?"),
         (["plan", "--budget", "45m"], r"it belongs to bench and bench resume and bench work\)"),
@@ -66,9 +66,15 @@ def test_a_command_is_found_among_flags_and_their_values(name):
     assert split_command(["--budget", "45m", "-m", name, "x"]) == (name, ["--budget", "45m", "-m", "x"])
 
 
-@pytest.mark.parametrize("words", [[], ["-m"], ["a=plan", "plan"], ["x.yaml"], ["+sweeps=smoke"], ["~launcher"]])
+@pytest.mark.parametrize(
+    "words", [[], ["-m"], ["a=plan", "plan"], ["x.yaml"], ["+sweeps=smoke"], ["+smoke"], ["~launcher"]]
+)
 def test_without_a_command_the_words_are_overrides(words):
     assert split_command(words) == ("run", words)
+
+
+def test_a_command_may_have_another_name():
+    assert split_command(["explain", "x"]) == ("show", ["x"])
 
 
 def test_operands_stand_under_the_name_that_the_command_gives_them():

@@ -1,18 +1,24 @@
 """Exit codes, what is imported, what Hydra answers, and that every way to start the program is the same."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import tomllib
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import benchrunner.__main__
+from benchrunner.cli import main as cli_main
 from benchrunner.cli.help import help_text
 from benchrunner.cli.main import main
+from benchrunner.cli.streams import LastingStream
 from benchrunner.config import hydra_app
+from benchrunner.core.errors import UsageError
 from benchrunner.core.paths import CHECKOUT
 
 HEAVY = {"torch", "pandas", "numpy", "hydra", "omegaconf", "rich", "yaml", "psutil", "jinja2", "lightning"}
@@ -77,8 +83,8 @@ def test_hydra_is_given_the_overrides_and_the_sweep_file(bench, monkeypatch):
     given = []
     monkeypatch.setattr(hydra_app, "pass_through", lambda *words: given.append(words) or 7)
     assert bench("plan", "--cfg", "job", "model=debug", "mine.yaml", "-m")[0] == 7
-    assert bench("--info")[0] == 7
-    assert given == [(["--cfg", "job", "model=debug"], Path("mine.yaml")), (["--info"], None)]
+    assert bench("--info")[0] == bench("--cfg=job")[0] == 7
+    assert given == [(["--cfg", "job", "model=debug"], Path("mine.yaml")), (["--info"], None), (["--cfg=job"], None)]
 
 
 def test_completion_without_a_line_begins_with_the_commands(bench, monkeypatch):
@@ -96,6 +102,73 @@ def test_completion_knows_the_commands(bench, monkeypatch):
     assert {"report", "resume"} <= set(bench("-sc", "query=bash")[1].split())
     monkeypatch.setenv("COMP_LINE", "bench ru")
     assert "run" not in bench("-sc", "query=bash")[1].split()
+
+
+def test_the_words_are_those_of_the_program(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", "--version"])
+    assert main() == 0 and capsys.readouterr().out == "benchrunner 0.1.0\n"
+
+
+def test_who_interrupts_is_told_so_and_nothing_else(bench, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_main, "_dispatch", interrupted)
+    assert bench("model=debug") == (130, "", "bench: interrupted\n", [])
+
+
+def test_a_folder_that_has_gone_is_one_error(tmp_path, capsys, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["--version"]) == 1
+    assert capsys.readouterr().err == "bench: the working directory is no longer there; change to another one\n"
+
+
+@pytest.fixture
+def signals():
+    """What the tests do to signals ends with them."""
+    before, blocked = signal.getsignal(signal.SIGCHLD), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.signal(signal.SIGCHLD, before)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def test_signals_that_whoever_started_this_had_turned_off_are_heard(signals):
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    assert main(["--version"]) == 0
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_thread_leaves_signals_as_they_are(signals):
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(main(["--version"])))
+    thread.start()
+    thread.join()
+    assert codes == [0] and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+
+
+def test_who_hears_of_children_goes_on_hearing(signals):
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    before = signal.getsignal(signal.SIGCHLD)
+    assert main(["--version"]) == 0 and signal.getsignal(signal.SIGCHLD) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, None),
+        (BrokenPipeError(32, "Broken pipe"), None),
+        (OSError(28, "No space left on device"), "No space left"),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_an_error_unless_nobody_reads_on(error, said):
+    out = LastingStream(sys.stdout)
+    out.error = error
+    with pytest.raises(UsageError, match=f"^stdout cannot be written: {said}") if said else nullcontext():
+        cli_main._require_read(out)
 
 
 def test_a_closed_pipe_is_no_error(tmp_path):

@@ -1,5 +1,6 @@
 """What becomes of a command whose streams, folder or home are not what one expects."""
 
+import io
 import os
 import subprocess
 import sys
@@ -74,6 +75,47 @@ def test_a_stream_goes_silent_at_the_first_thing_that_cannot_be_written():
     under.is_broken = False
     print("three", file=stream, flush=True)
     assert under.text == "one\n" and stream.error.strerror == "Input/output error"
+
+
+def test_a_stream_that_was_silenced_stays_so():
+    under = Breaking()
+    stream = LastingStream(under)
+    under.is_broken = True
+    assert stream.write("one") == 3 and stream.is_broken
+    under.is_broken = False
+    stream.write("two")
+    assert under.text == "" and stream.error is not None
+
+
+def test_what_cannot_be_flushed_silences_too():
+    under = Breaking()
+    stream = LastingStream(under)
+    under.is_broken = True
+    stream.flush()
+    assert stream.error.strerror == "Input/output error"
+
+
+class Fixed:
+    """A stream whose characters nobody can change."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def reconfigure(self, *, errors):
+        raise self.error
+
+
+@pytest.mark.parametrize("stream", [Breaking(), Fixed(ValueError()), Fixed(OSError())])
+def test_a_stream_that_is_none_of_pythons_is_taken_as_it_is(stream):
+    assert streams._encodable(stream) is stream
+
+
+def test_characters_that_a_stream_lacks_are_written_as_numbers():
+    under = io.BytesIO()
+    stream = streams._encodable(io.TextIOWrapper(under, encoding="ascii"))
+    stream.write("2 × 3")
+    stream.flush()
+    assert under.getvalue() == b"2 \\xd7 3"
 
 
 def test_the_streams_of_before_come_back():

@@ -87,7 +87,7 @@ class _Parser(ArgumentParser):
 
 
 def _parser(name: str) -> _Parser:
-    parser = _Parser(prog=called(name), add_help=False, allow_abbrev=False)
+    parser = _Parser(prog=called(name), add_help=False)
     for flag in _flags(name):
         parser.add_argument(*flag.names, action="store" if flag.metavar else "store_true")
     operands = COMMANDS[name].operands
@@ -106,12 +106,12 @@ def _refuse_unknown_flags(name: str, words: Sequence[str]) -> None:
         given = word.partition("=")[0]
         if given.startswith("-") and given not in known:
             rest = list(words)[list(words).index(word) + 1 :]
-            hint = _flag_hint(given, known) or _override_hint(word, rest)
+            hint = _flag_hint(given) or _override_hint(word, rest)
             raise UsageError(f"no flag {word!r}{hint}; {called(name)} knows {', '.join(known)}")
 
 
-def _flag_hint(word: str, known: Sequence[str]) -> str:
-    """The commands that the flag belongs to, else the nearest flag."""
+def _flag_hint(word: str) -> str:
+    """The commands that the flag belongs to, else what it means in other tools."""
     owners = [name for name, command in COMMANDS.items() if any(word in flag.names for flag in command.flags)]
     if owners:
         return f" (it belongs to {' and '.join(map(called, owners))})"

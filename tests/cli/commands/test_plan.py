@@ -52,7 +52,10 @@ def test_a_document_holds_the_verdicts_that_are_asked_for(bench):
 
 @pytest.mark.parametrize("flags", [["--json"], ["--only", "run"]])
 def test_an_explanation_is_of_one_cell_in_sentences(refused, flags):
-    refused(["plan", "--explain", "1", *flags], f"{flags[0]} asks for something else")
+    refused(
+        ["plan", "--explain", "1", *flags],
+        f"--explain is of one cell, in sentences, and {flags[0]} asks for something else: one at a time",
+    )
 
 
 def test_a_wrong_override_is_refused(refused):
@@ -99,7 +102,8 @@ def test_the_best_settings_that_fit_are_ranked(bench):
         "plan", H200, "model=llama2-7b", "micro_batch_size=1,2", "--maximise", "tokens/s", "--within", "80GiB"
     )
     assert code == 0 and out.startswith("the best ") and "does not fit" not in out
-    assert bench("plan", "--within", "80GiB")[0] == 1
+    said = "--within belongs to --maximise; memory_limit_gib=80 plans for a smaller card"
+    assert bench("plan", "--within", "80GiB")[::2] == (1, f"bench: {said}\n")
     assert bench("plan", H200, "--maximise", "tokens/s", "--within", "much")[0] == 1
     for words, said in (
         (["--explain", "1"], "--maximise ranks cells, and --explain asks for something else: one at a time"),
