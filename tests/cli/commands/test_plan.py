@@ -97,13 +97,29 @@ def test_an_explanation_says_what_the_allocator_takes_beside_the_peak(bench, mon
     assert "allocator takes" not in bench("plan", H200, "model=llama2-7b", "--explain", "1")[1]
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--within", "80GiB"], "--within belongs to --maximise; memory_limit_gib=80 plans for a smaller card"),
+        (
+            ["--maximise", "mfu", "--only", "run"],
+            "--maximise ranks cells, and --only asks for something else: one at a ",
+        ),
+        (
+            ["--only", "run,skiped"],
+            r"--only: 'skiped' is not one of run, unsupported, skipped \(did you mean skipped\?\)$",
+        ),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused_before_anything_is_planned(refused, flags, said):
+    refused(["plan", *flags], f"^bench: {said}")
+
+
 def test_the_best_settings_that_fit_are_ranked(bench):
     code, out, _, _ = bench(
         "plan", H200, "model=llama2-7b", "micro_batch_size=1,2", "--maximise", "tokens/s", "--within", "80GiB"
     )
     assert code == 0 and out.startswith("the best ") and "does not fit" not in out
-    said = "--within belongs to --maximise; memory_limit_gib=80 plans for a smaller card"
-    assert bench("plan", "--within", "80GiB")[::2] == (1, f"bench: {said}\n")
     assert bench("plan", H200, "--maximise", "tokens/s", "--within", "much")[0] == 1
     for words, said in (
         (["--explain", "1"], "--maximise ranks cells, and --explain asks for something else: one at a time"),

@@ -52,6 +52,13 @@ def test_what_is_left_of_a_clusters_sweep_is_followed(bench, tmp_path, monkeypat
     assert (options.resume, options.overrides, junit, more) == (True, ("timeout_s=60",), "j", {"detach": True})
 
 
+def test_a_sweep_that_was_planned_without_preloading_stays_without(bench, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(resume, "run_and_report", lambda *given: calls.append(given) or 7)
+    place = write_plan(make_plan(cells(2, **{"launcher.preload": False})), tmp_path / "outputs")
+    assert bench("resume", str(place))[0] == 7 and not calls[0][2]._preloads
+
+
 def test_settings_of_the_run_may_be_others_this_time(bench, sweep):
     assert bench("resume", sweep, "timeout_s=60", "brake=null", "limits.build_s=90", "launcher.partition=long")[0] == 4
 
