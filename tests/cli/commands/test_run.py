@@ -88,14 +88,17 @@ def test_a_run_does_what_its_flags_say(bench, monkeypatch):
     options = calls[1][3]
     assert (options.budget_s, options.infer, options.fail_on, options.events) == (None, True, (), None)
     assert calls[1][2]._preloads and calls[1][4] is None
+    bench("hardware=h200-sxm-141gb")
+    assert calls[2][0].cells[0].reason_code == "skipped.devices", "it is not here"
 
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_on_a_cluster_a_run_is_followed(bench, monkeypatch, detach):
     calls = []
     monkeypatch.setattr(run, "follow_and_report", lambda *given, **more: calls.append((*given, more)) or 7)
-    assert bench("launcher=detached", "--junit", "j", *["--detach"] * detach)[0] == 7
-    [(made, paths, allocator, _, junit, more)] = calls
+    assert bench("launcher=detached", "--junit", "j", "--budget", "45m", *["--detach"] * detach)[0] == 7
+    [(made, paths, allocator, options, junit, more)] = calls
+    assert options.budget_s == 2700.0 and not options.resume
     assert (type(allocator).__name__, junit, more) == ("LocalAllocator", "j", {"detach": detach})
     assert made.settings.launcher.name == "detached" and paths.root.is_dir()
 
