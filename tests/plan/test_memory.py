@@ -31,6 +31,7 @@ def peak_gib(devices=1, leaves=None, **axes):
         ("single", "bf16", "eager", "full", 5.38),
         ("single", "bf16", "inductor", "none", 5.47),
         ("single", "bf16-mixed", "eager", "none", 11.50),
+        ("single", "bf16-mixed", "inductor", "none", 10.29),
         ("single", "bf16-mixed", "inductor", "full", 10.13),
         ("single", "bf16-mixed", "eager", "selective", 10.47),
         ("single", "fp8", "eager", "none", 7.46),
@@ -40,7 +41,9 @@ def peak_gib(devices=1, leaves=None, **axes):
         ("ddp", "bf16", "eager", "none", 7.86),
         ("ddp", "bf16", "inductor", "full", 5.91),
         ("ddp", "bf16-mixed", "eager", "none", 13.98),
+        ("ddp", "bf16-mixed", "inductor", "none", 12.78),
         ("ddp", "bf16-mixed", "inductor", "full", 11.25),
+        ("ddp", "bf16-mixed", "inductor", "selective", 11.86),
         ("fsdp_stage2", "bf16", "eager", "none", 6.00),
         ("fsdp_stage2", "bf16-mixed", "inductor", "full", 6.88),
         ("fsdp_stage3", "bf16", "eager", "none", 5.62),
@@ -55,6 +58,12 @@ def test_published_peaks(strategy, precision, compile, checkpointing, measured_g
         strategy=strategy, precision=precision, compile=compile, activation_checkpointing=checkpointing,
     )  # fmt: skip
     assert predicted == pytest.approx(measured_gib, rel=0.01)
+
+
+def test_each_block_that_keeps_its_casts_counts_under_a_compiler():
+    """Four layers of fp16-mixed: 16.76 GiB were measured, 0.38 of them casts of a block."""
+    predicted = peak_gib(leaves={"model.num_layers": 4}, precision="fp16-mixed", compile="inductor")
+    assert predicted == pytest.approx(16.76, rel=0.011)
 
 
 GPT2 = {

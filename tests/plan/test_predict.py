@@ -204,6 +204,8 @@ def test_what_is_not_modelled_is_said():
     for strategy, anew in (("fsdp_stage3", True), ("ddp", False)):
         graphs = {"compile": "inductor", "leaves": {"compile.mode": "reduce-overhead"}}
         replayed = predict.predict(make_cell(visible_devices=2, strategy=strategy, **graphs), FAST)
-        assert ("recorded anew" in replayed.get("note", "")) is anew and (replayed["step_time_s"] is None) is anew
+        assert ("CUDA graphs under FSDP" in replayed.get("note", "")) is anew and (
+            replayed["step_time_s"] is None
+        ) is anew
     apart = make_cell(visible_devices=1, strategy="ddp", leaves={"nodes": 2, "launcher.name": "slurm"})
     assert "the network between nodes" in predict.predict(apart, FAST)["note"]

@@ -24,7 +24,7 @@ class Widths:
     copied: int
     """Of the copies of weights that autocast or Transformer Engine casts and keeps until the backward pass; 0: none.
 
-    A compiler casts them once more instead, and under FSDP the gathered ones are kept."""
+    Under FSDP the gathered ones are kept."""
     linear_input: int
     """Of what a linear keeps of its input; 0: a compiler makes it anew from what is kept anyway."""
     reduced: int
@@ -41,7 +41,7 @@ def widths_of(config: Config) -> Widths:
     autocast, is_eager = mixed and not by_policy, config.compile.name == "eager"
     is_te, is_thunder = precision.backend == "transformer_engine", config.compile.name == "thunder"
     makes_anew = is_thunder or (precision.backend == "torchao" and not is_eager)
-    casts = 2 if is_te and not is_fsdp else activation if autocast and is_eager else 0
+    casts = 2 if is_te and not is_fsdp else activation if autocast and not is_thunder else 0
     return Widths(
         activation=activation,
         residual=stored if autocast else activation,
@@ -85,6 +85,8 @@ class Model:
         self.is_compiled = config.compile.name != "eager"
         self.is_fsdp = config.strategy.kind == "fsdp" and sizes.world_size > 1
         self.is_thunder = config.compile.name == "thunder"
+        self.casts_in_graph = self.is_compiled and not self.is_thunder and self.width.residual != self.width.activation
+        """Inductor under autocast: a graph keeps its cast weights, each until its last use in the backward pass."""
         self.has_buckets = (
             config.strategy.kind == "ddp"
             and sizes.world_size > 1

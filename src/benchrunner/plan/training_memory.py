@@ -36,10 +36,7 @@ def _forward_blocks(model: Model, tape: Tape) -> None:
         working = block.saved - block.input + model.copies(block.parameters)
         tape.take("temporaries", working)
         tape.drop("temporaries", working)
-    # Weights that autocast casts are cached until the forward pass is over, also those of checkpointed blocks.
-    if model.width.residual != model.width.activation:
-        cached = model.copies(block.parameters) * len(model.checkpointed)
-        tape.take("temporaries", cached)
+    tape.take("temporaries", _cached_casts(model))
 
 
 def _head(model: Model, tape: Tape) -> None:
@@ -57,9 +54,7 @@ def _head(model: Model, tape: Tape) -> None:
     multiplied = logits * width.activation if config.workload.name == "adapter_v2" and not model.is_compiled else 0.0
     tape.take("logits", multiplied)
     tape.take("temporaries", model.copies(model.head_parameters))
-    cached = 0.0
-    if width.residual != width.activation:
-        cached = model.copies(block.parameters) * len(model.checkpointed)
+    cached = _cached_casts(model)
     packed = config.precision.param_dtype in arithmetic.QUANTIZED_BYTES and config.precision.scope == "all"
     dequantised = float(model.head_parameters * width.activation) if packed else 0.0
     if model.is_thunder:  # keeps logits in fp32 to the end, beside their gradient
@@ -88,13 +83,24 @@ def _head(model: Model, tape: Tape) -> None:
         tape.drop("logits", logits * 4)
     tape.phase = "backward"
     tape.take("temporaries", dequantised)
-    _weight_gradient(model, tape, 0 if model.is_peft else model.head_parameters)
+    casts, slopes = model.copies(model.head_parameters), logits * width.activation
+    early = (
+        (casts, slopes) if model.casts_in_graph else (0.0, 0.0)
+    )  # of no use to what is cast after
+    tape.drop("temporaries", early[0])
+    _weight_gradient(model, tape, 0 if model.is_peft else model.head_parameters, ("logits", early[1]))
     tape.take("temporaries", block.thin)
     tape.drop("temporaries", dequantised)
-    tape.drop("logits", logits * width.activation + multiplied)
-    tape.drop("temporaries", model.copies(model.head_parameters) + block.thin)
+    tape.drop("logits", slopes + multiplied - early[1])
+    tape.drop("temporaries", casts + block.thin - early[0])
     tape.drop("activations", inputs)
     tape.take("temporaries", block.input)  # the gradient of the residual stream, alive until the embedding
+
+
+def _cached_casts(model: Model) -> float:
+    """Weights of checkpointed blocks that eager autocast casts: its cache has them until the forward pass is over."""
+    is_cached = model.width.residual != model.width.activation and not model.is_compiled
+    return model.copies(model.block.parameters) * len(model.checkpointed) if is_cached else 0.0
 
 
 def _prefetch(model: Model, tape: Tape) -> None:
@@ -108,28 +114,38 @@ def _held_by_graph(model: Model) -> float:
     return float(model.block.trained * model.width.activation) if model.is_compiled and model.adds_gradients else 0.0
 
 
-def _block_gradient(model: Model, tape: Tape, parameters: int) -> None:
-    """That of so many weights of a block."""
-    _weight_gradient(model, tape, parameters)
+def _block_gradient(
+    model: Model, tape: Tape, parameters: int, last_use: tuple[str, float] = ("activations", 0.0)
+) -> None:
+    """That of so many weights of a block; their casts are of no use after it, in a graph after that of their inputs."""
+    casts = model.copies(parameters)
+    tape.drop("activations", casts if model.casts_in_graph else 0.0)
+    _weight_gradient(model, tape, parameters, last_use)
+    tape.drop("activations", 0.0 if model.casts_in_graph else casts)
     tape.take("temporaries", parameters * model.width.activation if _held_by_graph(model) else 0)
 
 
-def _weight_gradient(model: Model, tape: Tape, parameters: int) -> None:
-    """The gradient of so many weights: in its buckets under DDP, else where it stays; autocast casts it."""
-    if not parameters:
-        return
-    width = model.width
-    in_bucket = model.adds_gradients
-    made = parameters * width.activation
-    if width.residual != width.activation or in_bucket:
-        tape.take("temporaries", made)
-    if width.residual != width.activation:
+def _weight_gradient(
+    model: Model, tape: Tape, parameters: int, last_use: tuple[str, float] = ("activations", 0.0)
+) -> None:
+    """The gradient of so many weights: in its buckets under DDP, else where it stays; autocast casts it.
+
+    `last_use`: category and bytes of what nothing needs after it; a graph frees them before it casts.
+    """
+    width, in_bucket = model.width, model.adds_gradients
+    is_cast, made = width.residual != width.activation, parameters * width.activation
+    tape.take("temporaries", made if is_cast or in_bucket else 0)
+    if model.casts_in_graph:
+        tape.drop(*last_use)
+    if is_cast:
         tape.take("temporaries" if in_bucket else "gradients", parameters * width.stored)
         tape.drop("temporaries", made + (parameters * width.stored if in_bucket else 0))
     elif in_bucket:
         tape.drop("temporaries", made)
     else:
         tape.take("gradients", parameters * width.computed)
+    if not model.casts_in_graph:
+        tape.drop(*last_use)
 
 
 def _backward_blocks(model: Model, tape: Tape) -> None:
@@ -173,24 +189,20 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     down, up = (mlp_trained // 3, 2 * mlp_trained // 3) if model.gated else (mlp_trained // 2, mlp_trained // 2)
     # down: the gradient of its input and of its matrix; then the activation's; then those of the first product.
     tape.take("temporaries", block.wide)
-    _block_gradient(model, tape, down)
-    tape.drop("activations", model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0)
-    tape.drop("activations", model.copies(down))
+    inputs = model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0
+    _block_gradient(model, tape, down, ("activations", inputs))
     if model.gated:
         tape.take("temporaries", 2 * block.wide)
         tape.drop("temporaries", block.wide)
         if not model.is_compiled:
             tape.take("temporaries", 2 * block.wide)
             tape.drop("temporaries", 2 * block.wide)
-    freed = block.mlp_saved - (model.tokens * model.shape.d_ff * width.linear_input if block.trained else 0)
-    tape.drop("activations", freed)
+    tape.drop("activations", block.mlp_saved - inputs)
     for casts in _cast_bytes(model):
         tape.take("temporaries", casts)
         tape.drop("temporaries", casts)
     tape.take("temporaries", block.thin)
-    _block_gradient(model, tape, up)
-    tape.drop("activations", model.copies(up))
-    tape.drop("temporaries", (2 if model.gated else 1) * block.wide)
+    _block_gradient(model, tape, up, ("temporaries", (2 if model.gated else 1) * block.wide))
     tape.take("temporaries", block.input)
     tape.drop("temporaries", block.thin + block.input)
     # attention
@@ -200,7 +212,7 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     tape.take("temporaries", 5 * block.thin)
     _block_gradient(model, tape, rest)
     tape.drop("temporaries", 5 * block.thin + _held_by_graph(model))
-    tape.drop("activations", held - block.mlp_saved - model.copies(down + up))
+    tape.drop("activations", held - block.mlp_saved - model.copies(trained))
     _reduce_block(model, tape, index)
 
 
