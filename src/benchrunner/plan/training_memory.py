@@ -84,9 +84,7 @@ def _head(model: Model, tape: Tape) -> None:
     tape.phase = "backward"
     tape.take("temporaries", dequantised)
     casts, slopes = model.copies(model.head_parameters), logits * width.activation
-    early = (
-        (casts, slopes) if model.casts_in_graph else (0.0, 0.0)
-    )  # of no use to what is cast after
+    early = (casts, slopes) if model.casts_in_graph else (0.0, 0.0)  # of no use to what is cast after
     tape.drop("temporaries", early[0])
     _weight_gradient(model, tape, 0 if model.is_peft else model.head_parameters, ("logits", early[1]))
     tape.take("temporaries", block.thin)
