@@ -207,3 +207,11 @@ def test_the_points_of_speed_over_the_micro_batch(drawn):
     ]  # fmt: skip
     assert [one.title for one in points] == ["eager, micro-batch 1", "eager, micro-batch 2, 1 allocator retry"]
     assert page.batch_picture(tables(*rows[2:])) == ""
+
+
+def test_a_batch_whose_retries_are_unknown_is_drawn_without_them(drawn):
+    """As on a CPU, whose memory has no such allocator."""
+    points, *_ = page.batch_picture(tables(*(row(10.0 * size, leaves={"micro_batch_size": size}) for size in (1, 2))))
+    assert [(one.title.rpartition(", ")[2], one.is_doubtful) for one in points] == [
+        ("micro-batch 1", False), ("micro-batch 2", False),
+    ]  # fmt: skip

@@ -233,9 +233,9 @@ def batch_picture(tables: Tables) -> str:
     columns = zip(results["micro_batch_size"], results[SPEED], results["num_alloc_retries"], strict=True)
     for place, (batch, speed, retries) in enumerate(columns):
         if not pd.isna(speed) and len(sizes[names[place]]) > 1:
-            doubtful = not pd.isna(retries) and retries > 0
-            noun = "retry" if retries == 1 else "retries"
-            title = f"{names[place]}, micro-batch {batch}" + (f", {retries} allocator {noun}" if doubtful else "")
+            title, doubtful = f"{names[place]}, micro-batch {batch}", not pd.isna(retries) and retries > 0
+            if doubtful:
+                title += f", {retries} allocator {'retry' if retries == 1 else 'retries'}"
             points.append(
                 Point(x=float(batch), y=float(speed), series=names[place], title=title, row=place, is_doubtful=doubtful)
             )
