@@ -14,15 +14,18 @@ def gathered_bytes(model: Model, parameters: int) -> float:
 
 
 def gather_root(model: Model, tape: Tape) -> None:
-    """The forward pass begins with what is outside of the blocks, and the first of them.
-
-    A unit is copied out of a buffer, which is there until the next one is: that of the root beside the first block's.
-    """
+    """The forward pass begins with what is outside of the blocks, and the first of them."""
     tape.phase = "forward"
     if model.is_fsdp:
-        root, gathered = root_bytes(model), gathered_bytes(model, model.block.parameters)
-        tape.take("communication", 2 * root + 2 * gathered)
-        tape.drop("communication", root + 2 * gathered)
+        gather_first(model, tape)
+        tape.drop("communication", 2 * gathered_bytes(model, model.block.parameters))
+
+
+def gather_first(model: Model, tape: Tape) -> None:
+    """Root and first block: a unit is copied out of a buffer that is there until the next unit is."""
+    root = root_bytes(model)
+    tape.take("communication", 2 * root + 2 * gathered_bytes(model, model.block.parameters))
+    tape.drop("communication", root)
 
 
 def root_bytes(model: Model) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell, Sizes
 from benchrunner.core.schema import Config
-from benchrunner.plan.gathered_memory import gathered_bytes, root_bytes
+from benchrunner.plan.gathered_memory import gather_first, gathered_bytes
 from benchrunner.plan.kept import Model
 from benchrunner.plan.live_memory import Tape
 from benchrunner.plan.micro_batches import longest_sizes
@@ -115,12 +115,7 @@ def _decode(model: Model, tape: Tape) -> None:
 
 
 def _gather_units(model: Model, tape: Tape) -> None:
-    """Root and blocks as they are gathered; a unit is copied out of a buffer that is there until the next unit is.
-
-    Stage 2 keeps every block.
-    """
-    root, gathered = root_bytes(model), gathered_bytes(model, model.block.parameters)
-    tape.take("communication", 2 * root + 2 * gathered)
-    tape.drop("communication", root)
+    """Root and blocks as they are gathered; stage 2 keeps every block."""
+    gather_first(model, tape)
     more = 1 if model.config.strategy.stage == 3 else model.shape.num_layers - 1
-    tape.take("communication", more * gathered)
+    tape.take("communication", more * gathered_bytes(model, model.block.parameters))
