@@ -65,6 +65,19 @@ def test_a_mark_is_explained_where_nothing_more_is_known(flag):
     assert len(found) > len(flag) + 10 and "None" not in found
 
 
+def test_checks_that_an_error_ended_say_so():
+    ended = {"rank": 1, "state": "error", "phase": "check", "error": "torch.AcceleratorError", "steps": 12, "exit": 1}
+    asked = {"function": {"passed": None, "note": "no tolerance"}}
+    where = {"ranks": [ended | {"rank": 0, "error": None}, ended]}
+    start = "unverified:function: the check that is to decide here did not: "
+    assert said("unverified:function", checks={}, evidence=where) == [
+        f"{start}torch.AcceleratorError ended the checks of rank 1 before it"
+    ]
+    assert said("unverified:function", checks=asked, evidence=where) == [f"{start}no tolerance"]
+    where = {"ranks": [ended | {"phase": "teardown"}]}
+    assert said("unverified:function", checks={}, evidence=where) == [f"{start}it was not asked"]
+
+
 def test_an_unknown_flag_stands_alone():
     assert said("from a\nlater version") == ["from a later version"]
 

@@ -61,7 +61,15 @@ def _throttled(_: str, row: Row) -> str:
 
 def _unverified(check: str, row: Row) -> str:
     found: Mapping[str, Any] = (row.record.checks if row.record else {}).get(check, {})
-    return f"the check that is to decide here did not: {found.get('note') or 'it was not asked'}"
+    return f"the check that is to decide here did not: {found.get('note') or _not_asked(row)}"
+
+
+def _not_asked(row: Row) -> str:
+    ranks = ((row.record.evidence if row.record else None) or {}).get("ranks", [])
+    ended = [rank for rank in ranks if rank.get("phase") == "check" and rank.get("error")]
+    if ended:
+        return f"{ended[0]['error']} ended the checks of rank {ended[0]['rank']} before it"
+    return "it was not asked"
 
 
 def _tight(_: str, row: Row) -> str:
