@@ -67,7 +67,7 @@ def test_a_mark_is_explained_where_nothing_more_is_known(flag):
 
 def test_checks_that_an_error_ended_say_so():
     ended = {"rank": 1, "state": "error", "phase": "check", "error": "torch.AcceleratorError", "steps": 12, "exit": 1}
-    asked = {"function": {"passed": None, "note": "no tolerance"}}
+    asked = {"function": {"ok": None, "note": "no tolerance"}}
     where = {"ranks": [ended | {"rank": 0, "error": None}, ended]}
     start = "unverified:function: the check that is to decide here did not: "
     assert said("unverified:function", checks={}, evidence=where) == [
