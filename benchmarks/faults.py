@@ -39,6 +39,7 @@ from trials_meanwhile import MEANWHILE
 from trials_surroundings import SURROUNDINGS
 from victim import (
     PLACES,
+    SWEEPS,
     TINY,
     Row,
     Sweep,
@@ -134,7 +135,7 @@ def signal_row(name: str, fault: str, signals: list[int]) -> Row:
 
 
 def _num_struck(sweep: Sweep) -> int:
-    logs = sweep.out.glob("outputs/*/2*/cells/*/attempt-1/rank*.err")
+    logs = sweep.out.glob(f"{SWEEPS}/cells/*/attempt-1/rank*.err")
     return sum("planted fault" in log.read_text(errors="replace") for log in logs)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import psutil
-from victim import TINY, Row, Sweep, new_sweep, statuses, wait_for
+from victim import SWEEPS, TINY, Row, Sweep, new_sweep, statuses, wait_for
 
 STRUCK = ["-m", *TINY, "strategy=ddp,single"]
 """A cell of two ranks that is struck, and one after it."""
@@ -78,7 +78,7 @@ def _finish(sweep: Sweep, bench: "subprocess.Popen[bytes]", name: str, pid: int,
 
 def _rank_pid(sweep: Sweep, rank: int = 0, attempt: int = 1) -> int:
     """Of the cell of two ranks, once the fault has struck the other one."""
-    place = f"outputs/*/2*/cells/*_ddp_*/attempt-{attempt}"
+    place = f"{SWEEPS}/cells/*_ddp_*/attempt-{attempt}"
 
     def struck() -> bool:
         logs = sweep.out.glob(f"{place}/rank1.err")

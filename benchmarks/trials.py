@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from victim import TINY, Sweep, new_sweep, statuses, wait_for
+from victim import SWEEPS, TINY, Sweep, new_sweep, statuses, wait_for
 
 ONE = [*TINY, "strategy=single"]
 TWO = ["-m", *TINY, "strategy=single,ddp"]
@@ -118,7 +118,7 @@ def wait_for_state(sweep: Sweep, phase: str) -> None:
 
 
 def rank_files(sweep: Sweep, rank: int = 0) -> list:
-    return list(sweep.out.glob(f"outputs/*/2*/cells/*/attempt-*/rank{rank}.json"))
+    return list(sweep.out.glob(f"{SWEEPS}/cells/*/attempt-*/rank{rank}.json"))
 
 
 def _phase(text: str) -> str:
@@ -131,7 +131,7 @@ def _phase(text: str) -> str:
 def spans(sweep: Sweep) -> list[tuple[float, float]]:
     """When each attempt was at work, by the files that it wrote first and last; Unix time."""
     found = []
-    for attempt in sweep.out.glob("outputs/*/2*/cells/*/attempt-*"):
+    for attempt in sweep.out.glob(f"{SWEEPS}/cells/*/attempt-*"):
         found.append(((attempt / "cell.json").stat().st_mtime, (attempt / "rank0.json").stat().st_mtime))
     return sorted(found)
 

@@ -32,6 +32,9 @@ TINY = [
 PLACES: "queue.SimpleQueue[str]" = queue.SimpleQueue()
 """What sweeps beside each other see of the GPUs, one entry each (CUDA_VISIBLE_DEVICES); empty: what is seen here."""
 
+SWEEPS = "outputs/[!.]*/2*"
+"""Folders of sweeps. `latest` is made under a hidden name, which is gone by the time that a walk would enter it."""
+
 DRAIN_S = 10.0
 """After kill -9 of `bench` the kernel ends the rest; so long it may take."""
 
@@ -90,7 +93,7 @@ class Sweep:
         return (self.out / "bench.log").read_text(errors="replace")
 
     def directory(self) -> Path | None:
-        found = sorted(self.out.glob("outputs/*/2*"))
+        found = sorted(self.out.glob(SWEEPS))
         return found[0] if found else None
 
     def records(self) -> dict[str, dict]:
@@ -104,7 +107,7 @@ class Sweep:
         return found
 
     def raw_records(self) -> dict[str, bytes]:
-        return {path.parent.name: path.read_bytes() for path in self.out.glob("outputs/*/2*/cells/*/record.json")}
+        return {path.parent.name: path.read_bytes() for path in self.out.glob(f"{SWEEPS}/cells/*/record.json")}
 
     def num_planned(self) -> int:
         return len(json.loads((self.directory() / "plan.json").read_text())["cells"])
@@ -112,7 +115,7 @@ class Sweep:
     def num_measured(self) -> dict[str, int]:
         """Slug → attempts in which every rank came to its end."""
         counts: dict[str, int] = {}
-        for attempt in self.out.glob("outputs/*/2*/cells/*/attempt-*"):
+        for attempt in self.out.glob(f"{SWEEPS}/cells/*/attempt-*"):
             states = [_state(path) for path in attempt.glob("rank*.json")]
             counts[attempt.parent.name] = counts.get(attempt.parent.name, 0) + (set(states) == {"done"})
         return counts
