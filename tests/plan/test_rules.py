@@ -100,6 +100,8 @@ def test_inference_is_ruled_in(hardware, workload, strategy, compiler):
         ("rule.attention_cuda", {}, {"attention": "cudnn"}, CPU),
         (None, {}, {"attention": "flash"}, CPU),
         ("rule.attention_16bit", {"precision": "fp32"}, {"attention": "flash"}, H200),
+        ("rule.attention_groups", {"precision": "fp32"}, {"attention": "efficient"}, H200),
+        (None, {}, {"attention": "efficient", "model.num_kv_heads": 4}, H200),
         ("missing.thunder", {"compile": "thunder"}, {}, CPU),
         ("rule.fp8_cuda", {"precision": "fp8"}, {}, CPU),
         ("rule.fp8_sizes", {"precision": "fp8"}, {"model.d_ff": 351}, H200),

@@ -133,6 +133,7 @@ FACTS: dict[str, Lookup] = {
     "devices": lambda cell, hardware: cell.sizes.devices,
     "nodes": lambda cell, hardware: cell.sizes.nodes,
     "world_size": lambda cell, hardware: cell.sizes.world_size,
+    "query_heads_per_key": lambda cell, hardware: cell.config.model.num_heads // cell.config.model.num_kv_heads,
     "tokens_per_micro_batch": _tokens_per_micro_batch,
     "fp8_token_multiple": _fp8_token_multiple,
     # what is left over: 0 is good

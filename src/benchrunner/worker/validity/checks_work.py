@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchrunner.worker.axes.attention import attention_backend, chosen_backend
 from benchrunner.worker.model.decoder import IGNORED_TARGET
 from benchrunner.worker.validity import expected_work
 from benchrunner.worker.validity.expected_data import count_tokens
@@ -160,15 +161,19 @@ def _why_attention_is_hidden(facts: Facts, profile: StepProfile) -> str | None:
         return "attention is written out"
     if compiler == "eager":
         return None
-    if config.attention == "math":
+    if not profile.attention and _attends_without_a_kernel(facts):
         return "the compiler sees attention as plain operations"
     if compiler == "thunder" and len(profile.attention) < config.model.num_layers * facts.probes.num_micro_steps:
         return "thunder spells attention out"
     if str(config.compile.mode).startswith(GRAPH_MODES) and not profile.attention:
         return f"attention is replayed without a call (compile.mode={config.compile.mode})"
-    if config.model.dropout and not profile.attention:
-        return "the compiler sees attention with dropout as plain operations"
     return None
+
+
+def _attends_without_a_kernel(facts: Facts) -> bool:
+    """`attention=math`, or what no fused kernel takes: fp32 in groups of heads on CUDA, dropout on a CPU."""
+    with attention_backend(facts.cell):
+        return chosen_backend(facts.cell, facts.context.device) == "math"
 
 
 def _strange_call(
