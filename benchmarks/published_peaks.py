@@ -18,10 +18,12 @@ from predictions import MISSES
 
 from benchrunner.cli.overrides import plan_overrides
 from benchrunner.core.cell import Cell
+from benchrunner.core.lengths import is_padded, padded_lengths
 from benchrunner.core.units import GIB
 from benchrunner.machine.hardware import Hardware
 from benchrunner.plan.calibrate import fit_times, timed_by
 from benchrunner.plan.dry_runs import apply_dry_runs
+from benchrunner.plan.memory import peak_of
 from benchrunner.plan.plan import PlannedCell
 from benchrunner.plan.predict import Prediction, predict
 
@@ -153,7 +155,8 @@ class Compared:
 
     @property
     def memory_error(self) -> float | None:
-        return self.predicted["peak_memory_bytes"] / GIB / self.peak_gib - 1 if self.peak_gib else None
+        predicted = _window_bytes(self.planned.cell) or self.predicted["peak_memory_bytes"]
+        return predicted / GIB / self.peak_gib - 1 if self.peak_gib else None
 
     @property
     def time_error(self) -> float | None:
@@ -191,6 +194,17 @@ def main() -> None:
     _print_line("all pages", compared)
     if arguments.misses:
         _print_misses(compared)
+
+
+def _window_bytes(cell: Cell) -> int | None:
+    """By arithmetic, of the longest sample of the window: pages show its peak. None: samples are alike."""
+    if not is_padded(cell):
+        return None
+    first, ranks = cell.config.measure.warmup_steps, range(cell.sizes.world_size)
+    steps = range(first, first + cell.config.measure.steps)
+    longest = max(max(padded_lengths(cell, step, rank)) for step in steps for rank in ranks)
+    alike = replace(cell.config, workload=replace(cell.config.workload, lengths="fixed"))
+    return peak_of(alike, replace(cell.sizes, seq_len=longest)).total_bytes
 
 
 def _arguments() -> argparse.Namespace:

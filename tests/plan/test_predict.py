@@ -128,26 +128,29 @@ def test_memory_is_the_least_of_what_there_is_and_what_is_emulated():
 
 
 def test_a_prediction_is_as_sure_as_what_was_measured_of_its_kind():
-    """Training in the formats of torch best, then finetuning, fp8, generation, and what is only taken for another."""
+    """Training in the formats of torch best, then finetuning, fp8, and what is only taken for another."""
     kinds = (
         {"workload": "train"},
         {"workload": "lora"},
         {"precision": "fp8"},
-        {"workload": "generate"},
-        {"compile": "thunder", "leaves": {"compile.scope": "model"}},
+        {"compile": "thunder", "precision": "bf16-mixed"},
     )
     margins = [predict.margin_of(make_cell(**axes)) for axes in kinds]
     assert margins == sorted(set(margins))
     assert predict.margin_of(make_cell(precision="fp8-torchao")) == margins[2]
     assert predict.margin_of(make_cell(workload="forward")) == margins[1]
+    assert predict.margin_of(make_cell(workload="generate")) == margins[1]
     dynamic = make_cell(compile="inductor", leaves={"compile.dynamic": True})
-    assert predict.margin_of(dynamic) == margins[4]
+    assert predict.margin_of(dynamic) == margins[2]
     fabric = {"engine": "fabric", "visible_devices": 2}
     assert predict.margin_of(make_cell(strategy="ddp", workload="lora", **fabric)) == margins[1]
     assert predict.margin_of(make_cell(strategy="fsdp_stage3", **fabric)) == margins[0]
-    assert predict.margin_of(make_cell(compile="thunder")) == margins[2]
+    model = {"compile": "thunder", "leaves": {"compile.scope": "model"}}
+    assert predict.margin_of(make_cell(compile="thunder")) == predict.margin_of(make_cell(**model)) == margins[2]
+    own = make_cell(strategy="fsdp_stage3", visible_devices=2, **model)
+    assert predict.margin_of(own) == margins[3]
     on_cpu = predict.predict(make_cell(), CPU)["margin"]
-    assert margins[3] < on_cpu < margins[4] == predict.predict(make_cell(**kinds[4]), CPU)["margin"]
+    assert margins[2] < on_cpu < margins[3] == predict.predict(make_cell(**kinds[3]), CPU)["margin"]
 
 
 @pytest.mark.parametrize("hardware", [FAST, CPU])
@@ -192,9 +195,11 @@ def test_a_sample_of_generation_counts_its_new_tokens():
 
 def test_what_is_not_modelled_is_said():
     assert "note" not in predict.predict(make_cell(), FAST)
-    thunder = make_cell(compile="thunder", leaves={"workload.lengths": "alpaca", "compile.scope": "model"})
+    scope, lengths = {"compile.scope": "model"}, {"workload.lengths": "alpaca"}
+    thunder = make_cell(compile="thunder", strategy="fsdp_stage3", visible_devices=2, leaves=scope | lengths)
     note = predict.predict(thunder, FAST)["note"]
-    assert note.startswith("not modelled: what thunder holds of a whole model") and "a length" in note
+    assert note.startswith("not modelled: what thunder's own FSDP holds") and "a length" in note
+    assert "note" not in predict.predict(make_cell(compile="thunder", leaves=scope), FAST)
     assert "autocast" in predict.predict(make_cell(compile="thunder", precision="bf16-mixed"), FAST)["note"]
     assert "note" not in predict.predict(make_cell(compile="thunder"), FAST)
     assert "note" not in predict.predict(make_cell(compile="thunder", workload="forward"), FAST)

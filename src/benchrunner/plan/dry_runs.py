@@ -16,6 +16,7 @@ from benchrunner.core.cell import Cell, cell_to_dict
 from benchrunner.core.schema import CompileConfig, Config
 from benchrunner.launch import dry_runs
 from benchrunner.machine.hardware import Hardware
+from benchrunner.plan.kept import attends_by_formula
 from benchrunner.plan.memory import peak_of
 from benchrunner.plan.micro_batches import longest_sizes
 from benchrunner.plan.plan import PlannedCell
@@ -36,9 +37,10 @@ def apply_dry_runs(cells: Sequence[PlannedCell], hardware: Hardware) -> list[Pla
     chosen = [one for one in cells if one.verdict == "run" and one.cell.config.predict.name == METHOD]
     if not chosen:
         return list(cells)
-    asked = [one for one in chosen if not is_rewritten(one.cell)]
+    found = {id(one): answer for one in chosen if (answer := refusal_of(one.cell, hardware))}
+    asked = [one for one in chosen if id(one) not in found]
     answers = dry_runs.dry_run([question_of(first_probe(one)) for one in asked], hardware.torch, _tell) if asked else []
-    found = dict.fromkeys(map(id, chosen), REWRITTEN) | dict(zip(map(id, asked), answers, strict=True))
+    found |= dict(zip(map(id, asked), answers, strict=True))
     better = {id(one): replace(one, predicted=_predicted(one, found[id(one)], hardware)) for one in chosen}
     return [better.get(id(one), one) for one in cells]
 
@@ -55,6 +57,16 @@ def question_of(cell: Cell) -> dict[str, Any]:
 
 
 REWRITTEN: dry_runs.Answer = {"refused": "the peak of a compiled block that is recomputed is the compiler's"}
+BY_FORMULA: dry_runs.Answer = {
+    "refused": "attention that no fused kernel takes (fp32 in groups of heads) is made of other kernels on a CPU"
+}
+
+
+def refusal_of(cell: Cell, hardware: Hardware) -> dry_runs.Answer | None:
+    """Why nobody is asked; None: the dry run says itself what it cannot model."""
+    if cell.config.attention == "auto" and attends_by_formula(cell.config, on_cpu=hardware.device_type == "cpu"):
+        return BY_FORMULA
+    return REWRITTEN if is_rewritten(cell) else None
 
 
 def is_rewritten(cell: Cell) -> bool:

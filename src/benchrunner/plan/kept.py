@@ -53,6 +53,13 @@ def widths_of(config: Config) -> Widths:
     )
 
 
+def attends_by_formula(config: Config, *, on_cpu: bool) -> bool:
+    """Whether no fused kernel runs: none is allowed, or none takes fp32 in groups of heads (CUDA, torch 2.11)."""
+    is_grouped = config.model.num_heads != config.model.num_kv_heads
+    is_refused = config.attention == "auto" and is_grouped and widths_of(config).activation == 4 and not on_cpu
+    return config.attention == "math" or (is_refused and config.compile.name != "thunder")  # repeats keys
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One block's bytes, for the micro-batch of a device."""
@@ -69,6 +76,8 @@ class Block:
     """One tensor of the model's width, in the compute dtype."""
     scores: float
     """The attention of every token to every other, where it is written out; 0: a kernel keeps it to itself."""
+    score_gradients: float
+    """What its backward pass makes of that."""
     parameters: int
     mlp_parameters: int
     trained: int
@@ -85,6 +94,8 @@ class Model:
         self.is_compiled = config.compile.name != "eager"
         self.is_fsdp = config.strategy.kind == "fsdp" and sizes.world_size > 1
         self.is_thunder = config.compile.name == "thunder"
+        self.is_one_program = self.is_thunder and config.compile.scope == "model"
+        """Thunder cuts a whole model into pieces around each attention; what a piece is given stays until it ends."""
         self.casts_in_graph = self.is_compiled and not self.is_thunder and self.width.residual != self.width.activation
         """Inductor under autocast: a graph keeps its cast weights, each until its last use in the backward pass."""
         self.has_buckets = (
@@ -124,11 +135,10 @@ class Model:
             attention += tokens * e * (d + kv)
         if width.linear_input not in (0, e) and not frozen:
             attention += tokens * kept * d
-        scores = e * self.sizes.micro_batch_size * shape.num_heads * self.sizes.seq_len**2
-        if self.config.attention == "math":
-            attention += 2 * scores
-        if self.config.attention == "explicit":  # the weights; where some are dropped what is left of them, and a mask
-            attention += scores + (scores * (e + 1) / e if shape.dropout else 0)
+        scores, gradients = self._scores()
+        attention += scores  # the weights
+        if self.config.attention == "explicit" and shape.dropout:  # what is left of them, and a mask
+            attention += scores * (e + 1) / e
         mlp = kept_by_norm * (norms - 1) + tokens * (
             (r * d if norms == 2 and not shape.parallel_residual else 0) + (inputs * d if norms == 2 else 0)
         )
@@ -151,11 +161,19 @@ class Model:
             mlp_saved=mlp,
             wide=tokens * f * e,
             thin=tokens * d * e,
-            scores=scores if self.config.attention == "explicit" else 0,
+            scores=scores,
+            score_gradients=gradients,
             parameters=parameters,
             mlp_parameters=mlp_parameters,
             trained=0 if frozen else parameters,
         )
+
+    def _scores(self) -> tuple[float, float]:
+        """Bytes of all scores, and of what is made of them in the backward pass; torch's own formula is in fp32."""
+        size = float(self.sizes.micro_batch_size * self.shape.num_heads * self.sizes.seq_len**2)
+        if self.config.attention == "explicit":
+            return self.width.activation * size, 2 * self.width.activation * size
+        return (4 * size, 3 * 4 * size) if attends_by_formula(self.config, on_cpu=self.on_cpu) else (0.0, 0.0)
 
     def _dropped(self) -> float:
         """What LoRA keeps of its input: what dropout left of it, and its mask."""
@@ -210,6 +228,18 @@ class Model:
         return self.block.input
 
     @property
+    def is_tuned_at_its_peak(self) -> bool:
+        """Whether steps in which Inductor works count: the longest sample may come first, and graphs are recorded."""
+        options, workload = self.config.compile, self.config.workload
+        is_recorded = workload.name == "generate" and options.replays_graphs
+        return options.name == "inductor" and not self.on_cpu and (workload.lengths != "fixed" or is_recorded)
+
+    @property
+    def caches_casts(self) -> bool:
+        """Eager autocast keeps the casts of weights until the forward pass is over."""
+        return self.width.residual != self.width.activation and not self.is_compiled
+
+    @property
     def gated(self) -> bool:
         """Whether the MLP has three matrices."""
         return bool(self.shape.mlp == "swiglu")
@@ -222,6 +252,12 @@ class Model:
     def root_parameters(self) -> int:
         """Those outside of the blocks: embeddings, last norm, head."""
         return arithmetic.num_parameters(self.shape) - self.shape.num_layers * self.block.parameters
+
+    @property
+    def fp32_logits(self) -> float:
+        """Bytes of the logits, of a chunk where they are chunked, in fp32."""
+        rows = min(self.tokens, self.config.workload.loss_chunk_tokens or self.tokens)
+        return 4.0 * rows * self.shape.vocab_size
 
     @property
     def head_parameters(self) -> int:

@@ -107,9 +107,7 @@ def left_out(cell: Cell) -> str:
     """What the arithmetic does not know of a cell; empty where it knows it all."""
     config, is_fabric = cell.config, cell.axes["engine"] == "fabric"
     parts = {
-        "what thunder holds of a whole model, or under autocast: taken for block by block": is_unknown_under_thunder(
-            cell
-        ),
+        "what thunder's own FSDP holds, or thunder under autocast": is_unknown_under_thunder(cell),
         "FSDP1's flat parameters: taken for fully_shard": is_fabric and config.strategy.kind == "fsdp",
         "what a length costs when it is met first": is_padded(cell),
         "the time of CUDA graphs under FSDP, of which none is replayed since what is gathered moves: on H200s a step "
@@ -128,12 +126,13 @@ def _replays_none(cell: Cell) -> bool:
 
 
 def is_unknown_under_thunder(cell: Cell) -> bool:
-    """Whether thunder compiles what its memory is not known of: one program with a backward pass, or autocast."""
+    """Whether thunder compiles what its memory is not known of: a backward pass in its own FSDP, or under autocast."""
     axes, config = cell.axes, cell.config
     if axes["compile"] != "thunder" or axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
         return False
     width = widths_of(config)
-    return config.compile.scope == "model" or width.residual != width.activation
+    is_sharded = config.strategy.kind == "fsdp" and cell.sizes.world_size > 1
+    return (config.compile.scope == "model" and is_sharded) or width.residual != width.activation
 
 
 def _memory(cell: Cell, lower: int, hardware: Hardware) -> Prediction:
@@ -177,11 +176,10 @@ def margin_of(cell: Cell) -> float:
     """How far off the peak may be: what was left on 231 published cells (docs/results), rounded up."""
     axes, config = cell.axes, cell.config
     fsdp1 = axes["engine"] == "fabric" and config.strategy.kind == "fsdp" and axes["workload"] in PEFT_WORKLOADS
-    if is_unknown_under_thunder(cell) or config.compile.dynamic or fsdp1:
+    if is_unknown_under_thunder(cell) or fsdp1:
         return 0.40
-    if axes["workload"] == "generate":
-        return 0.12
-    if config.precision.backend in ("torchao", "transformer_engine") or axes["compile"] == "thunder":
+    fp8 = config.precision.backend in ("torchao", "transformer_engine")
+    if fp8 or axes["compile"] == "thunder" or config.compile.dynamic:
         return 0.08
     if axes["workload"] != "train":
         return 0.05

@@ -57,8 +57,8 @@ def _head(model: Model, tape: Tape) -> None:
     cached = _cached_casts(model)
     packed = config.precision.param_dtype in arithmetic.QUANTIZED_BYTES and config.precision.scope == "all"
     dequantised = float(model.head_parameters * width.activation) if packed else 0.0
-    if model.is_thunder:  # keeps logits in fp32 to the end, beside their gradient
-        multiplied = logits * 4
+    if model.is_thunder:  # keeps logits in fp32 beside their gradient
+        multiplied = model.fp32_logits
         tape.take("logits", logits * width.activation + multiplied)
         tape.drop("temporaries", cached)
         _prefetch(model, tape)
@@ -89,7 +89,8 @@ def _head(model: Model, tape: Tape) -> None:
     _weight_gradient(model, tape, 0 if model.is_peft else model.head_parameters, ("logits", early[1]))
     tape.take("temporaries", block.thin)
     tape.drop("temporaries", dequantised)
-    tape.drop("logits", slopes + multiplied - early[1])
+    held = model.fp32_logits if model.is_one_program else 0.0  # by the piece of a program that made the gradient
+    tape.drop("logits", slopes + multiplied - early[1] - held)
     tape.drop("temporaries", casts + block.thin - early[0])
     tape.drop("activations", inputs)
     tape.take("temporaries", block.input)  # the gradient of the residual stream, alive until the embedding
@@ -97,8 +98,7 @@ def _head(model: Model, tape: Tape) -> None:
 
 def _cached_casts(model: Model) -> float:
     """Weights of checkpointed blocks that eager autocast casts: its cache has them until the forward pass is over."""
-    is_cached = model.width.residual != model.width.activation and not model.is_compiled
-    return model.copies(model.block.parameters) * len(model.checkpointed) if is_cached else 0.0
+    return model.copies(model.block.parameters) * len(model.checkpointed) if model.caches_casts else 0.0
 
 
 def _prefetch(model: Model, tape: Tape) -> None:
@@ -195,7 +195,8 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
         if not model.is_compiled:
             tape.take("temporaries", 2 * block.wide)
             tape.drop("temporaries", 2 * block.wide)
-    tape.drop("activations", block.mlp_saved - inputs)
+    held_mlp = block.mlp_saved - inputs if model.is_one_program else 0.0
+    tape.drop("activations", block.mlp_saved - inputs - held_mlp)
     for casts in _cast_bytes(model):
         tape.take("temporaries", casts)
         tape.drop("temporaries", casts)
@@ -203,10 +204,13 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     _block_gradient(model, tape, up, ("temporaries", (2 if model.gated else 1) * block.wide))
     tape.take("temporaries", block.input)
     tape.drop("temporaries", block.thin + block.input)
+    tape.drop("activations", held_mlp)
+    if index == model.shape.num_layers - 1 and model.is_one_program:
+        tape.drop("logits", model.fp32_logits)  # attention is no part of the piece
     # attention
     rest = trained - mlp_trained
-    tape.take("temporaries", 2 * block.scores)
-    tape.drop("temporaries", 2 * block.scores)
+    tape.take("temporaries", block.score_gradients)
+    tape.drop("temporaries", block.score_gradients)
     tape.take("temporaries", 5 * block.thin)
     _block_gradient(model, tape, rest)
     tape.drop("temporaries", 5 * block.thin + _held_by_graph(model))
@@ -263,9 +267,12 @@ def _root_gradients(model: Model, tape: Tape) -> None:
         return
     embedding = arithmetic.embedding_parameters(model.shape)
     in_bucket = model.adds_gradients
+    summed = 4.0 * embedding if model.is_one_program else 0.0  # a compiler sums its rows in fp32 and casts them
+    tape.take("temporaries", summed)
     tape.take(
         "temporaries" if in_bucket else "gradients", embedding * (width.computed if model.is_fsdp else width.stored)
     )
+    tape.drop("temporaries", summed)
     if not model.is_fsdp:
         return
     root = model.root_parameters

@@ -74,12 +74,13 @@ def _predicted(name: str) -> Callable[[Row], float | None]:
 def predicted_peak_bytes(cell: Cell, metrics: Metrics) -> int | None:
     """The measured peak that is predicted; None on a CPU, whose peak is a process's.
 
-    Where samples differ in length it is the whole run's: the longest one may come before the window.
+    Where samples differ in length it is that of all steps: the longest one may come before the window.
     """
     if metrics.get("memory_scope") == "process":
         return None
-    name = "run_peak_memory_allocated_bytes" if is_padded(cell) else "peak_memory_allocated_bytes"
-    return metrics.get(name)  # type: ignore[return-value]
+    window, run = metrics.get("peak_memory_allocated_bytes"), metrics.get("run_peak_memory_allocated_bytes")
+    # Records from before 30 November have no peak of the steps.
+    return metrics.get("steps_peak_memory_allocated_bytes", run) if is_padded(cell) else window
 
 
 def _memory_error(row: Row) -> float | None:
