@@ -6,7 +6,7 @@ from benchrunner.plan import dry_runs
 from benchrunner.plan.kept import Model
 from benchrunner.plan.memory import peak_memory
 from benchrunner.plan.predict import predict
-from samples import H200, make_cell, plan_cell
+from samples import CPU, H200, make_cell, plan_cell
 
 
 def planned(**axes):
@@ -63,6 +63,20 @@ def test_what_is_refused_keeps_its_arithmetic_and_says_why(answered):
     noted = replace(one, predicted=one.predicted | {"note": "not modelled: this"})
     [found] = answered({"refused": "no"}, noted)
     assert found["note"] == "no dry run: no; not modelled: this"
+
+
+def test_what_no_fused_kernel_takes_on_its_device_is_not_asked(answered):
+    groups = planned(precision="fp32")
+    assert groups.cell.config.model.num_kv_heads < groups.cell.config.model.num_heads
+    [found] = answered(ANSWER, groups)
+    assert "fp32 in groups of heads" in found["note"] and found["method"] == "analytic"
+    heads = planned(precision="fp32", leaves={"model.num_kv_heads": groups.cell.config.model.num_heads})
+    named = planned(precision="fp32", leaves={"attention": "explicit"})
+    for one in (planned(precision="bf16"), heads, named):
+        [found] = answered(ANSWER, one)
+        assert found["method"] == "dry_run"
+    [on_cpu] = dry_runs.apply_dry_runs([groups], CPU)
+    assert on_cpu.predicted["method"] == "dry_run"
 
 
 def test_a_compiled_cell_that_recomputes_is_not_asked(monkeypatch):

@@ -330,6 +330,7 @@ def test_a_long_prompt_has_its_way_through_a_block_beside_the_cache():
 
 PROMPT, LONG_PROMPT = {"generate.prompt_length": 32}, {"generate.prompt_length": 512}
 EIGHT = {"micro_batch_size": 8} | LONG_PROMPT
+LONG = {"micro_batch_size": 8, "generate.prompt_length": 2048, "generate.new_tokens": 32}
 GRAPHS = {"compile.mode": "reduce-overhead", "compile.scope": "model"}
 
 
@@ -341,11 +342,13 @@ GRAPHS = {"compile.mode": "reduce-overhead", "compile.scope": "model"}
         ({"workload": "generate", "precision": "nf4"}, EIGHT, 3, 1.45),
         ({"workload": "generate", "precision": "nf4-dq"}, {"micro_batch_size": 2} | PROMPT, 3, 0.827),
         ({"workload": "generate", "precision": "nf4"}, {"micro_batch_size": 1}, 3, 0.759),
-        ({"workload": "generate", "precision": "bf16-mixed"}, EIGHT, 3, 5.23),
-        ({"workload": "forward", "precision": "bf16-mixed"}, {"micro_batch_size": 2, "seq_len": 1024}, 3, 4.85),
-        ({"workload": "forward", "precision": "bf16-mixed"}, {"micro_batch_size": 2, "seq_len": 1024}, 6, 8.24),
-        ({"workload": "forward", "precision": "nf4"}, {"micro_batch_size": 2, "seq_len": 1024}, 3, 1.06),
-        # Measured on H200s (docs/results/2026-11-29-h200-predictions.md): graphs are recorded while kernels are tuned.
+        # Measured on H200s (docs/results/2026-11-29-h200-predictions.md).
+        ({"workload": "generate", "precision": "bf16"}, LONG, 2, 3.753),
+        ({"workload": "generate", "precision": "nf4"}, LONG, 2, 3.035),
+        ({"workload": "generate", "precision": "bf16-mixed"}, LONG, 2, 5.495),
+        ({"workload": "forward", "precision": "bf16-mixed"}, {"micro_batch_size": 2, "seq_len": 1024}, 3, 3.716),
+        ({"workload": "forward", "precision": "nf4"}, {"micro_batch_size": 2, "seq_len": 1024}, 3, 1.062),
+        # Graphs are recorded while kernels are tuned.
         ({"workload": "generate", "precision": "bf16", "compile": "inductor"}, GRAPHS, 4, 2.269),
         ({"workload": "generate", "precision": "bf16", "compile": "inductor"}, GRAPHS, 32, 12.91),
         ({"workload": "generate", "precision": "bf16", "compile": "inductor"}, GRAPHS | LONG_PROMPT, 2, 1.391),
@@ -353,7 +356,7 @@ GRAPHS = {"compile.mode": "reduce-overhead", "compile.scope": "model"}
 )  # fmt: skip
 def test_a_pass_without_gradients_holds_what_it_unpacks_casts_and_tunes(axes, leaves, layers, gib):
     leaves = LAYERS_OF_7B | {"model.num_layers": layers} | leaves
-    assert peak_gib(leaves=leaves, **axes) == pytest.approx(gib, rel=0.016)
+    assert peak_gib(leaves=leaves, **axes) == pytest.approx(gib, rel=0.01)
 
 
 DYNAMIC = {"compile.dynamic": True}
@@ -379,17 +382,19 @@ LLAMA_3 = {"model.num_kv_heads": 8, "model.d_ff": 14336, "model.vocab_size": 128
            "seq_len": 2048, "micro_batch_size": 1}  # fmt: skip
 
 
-@pytest.mark.parametrize(("compiler", "measured_gib", "rel"), [("eager", 22.735, 0.003), ("inductor", 22.254, 0.02)])
-def test_no_kernel_takes_fp32_in_groups_of_heads(compiler, measured_gib, rel):
-    found = peak_gib(leaves=LAYERS_OF_7B | LLAMA_3, precision="fp32", compile=compiler)
-    assert found == pytest.approx(measured_gib, rel=rel)
+@pytest.mark.parametrize(
+    ("compiler", "length", "measured_gib"),
+    [("eager", 2048, 22.735), ("inductor", 2048, 22.254), ("eager", 4096, 31.110), ("inductor", 4096, 27.204)],
+)
+def test_no_kernel_takes_fp32_in_groups_of_heads(compiler, length, measured_gib):
+    leaves = LAYERS_OF_7B | LLAMA_3 | {"seq_len": length}
+    assert peak_gib(leaves=leaves, precision="fp32", compile=compiler) == pytest.approx(measured_gib, rel=0.006)
 
 
-def test_scores_of_torch_s_own_formula_are_in_fp32():
-    """Kept by every block, and three more of them while the last one's gradients are computed."""
-    leaves = LAYERS_OF_7B | {"model.num_layers": 2, "micro_batch_size": 1, "seq_len": 4096, "model.vocab_size": 512}
-    fused, formula = (peak_gib(leaves=leaves | {"attention": option}, precision="bf16") for option in ("auto", "math"))
-    assert formula - fused > 4 * 32 * 4096**2 * 4 / GIB
+@pytest.mark.parametrize(("compiler", "measured_gib", "rel"), [("eager", 15.280, 0.005), ("inductor", 11.446, 0.03)])
+def test_scores_of_torch_s_own_formula_are_in_fp32(compiler, measured_gib, rel):
+    leaves = LAYERS_OF_7B | {"model.num_layers": 2, "micro_batch_size": 1, "attention": "math"}
+    assert peak_gib(leaves=leaves, precision="bf16", compile=compiler) == pytest.approx(measured_gib, rel=rel)
 
 
 @pytest.mark.parametrize("workload", ["lora", "adapter", "adapter_v2"])

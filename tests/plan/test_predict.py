@@ -203,6 +203,9 @@ def test_what_is_not_modelled_is_said():
     assert "autocast" in predict.predict(make_cell(compile="thunder", precision="bf16-mixed"), FAST)["note"]
     assert "note" not in predict.predict(make_cell(compile="thunder"), FAST)
     assert "note" not in predict.predict(make_cell(compile="thunder", workload="forward"), FAST)
+    by_formula = predict.predict(make_cell(precision="bf16", leaves={"attention": "math"}), FAST)
+    assert "attention=math" in by_formula["note"] and by_formula["step_time_s"] is None
+    assert predict.predict(make_cell(precision="fp32", leaves={"attention": "math"}), FAST).get("note") is None
     fsdp1 = make_cell(visible_devices=2, strategy="fsdp_stage3", engine="fabric", workload="lora")
     assert "FSDP1" in predict.predict(fsdp1, FAST)["note"] and predict.margin_of(fsdp1) == 0.4
     assert "note" not in predict.predict(make_cell(engine="fabric"), FAST)

@@ -24,10 +24,10 @@ def test_nothing_is_said_where_nothing_was_predicted():
 
 
 def test_a_row_compares_estimates_of_a_device_alone():
-    def errors(scope, bound, lengths="fixed"):
+    def errors(scope, bound, lengths="fixed", **more):
         cell = make_cell(leaves={"workload.lengths": lengths})
         metrics = {"peak_memory_allocated_bytes": 100, "step_time_median_s": 0.1, "memory_scope": scope}
-        metrics["run_peak_memory_allocated_bytes"] = 200
+        metrics |= {"run_peak_memory_allocated_bytes": 200, **more}
         row = make_row(cell, make_record(cell, metrics=metrics), hardware=H200)
         object.__setattr__(row.planned, "predicted", {"bound": bound, "peak_memory_bytes": 110, "step_time_s": 0.09})
         table = results_table([row])
@@ -38,5 +38,7 @@ def test_a_row_compares_estimates_of_a_device_alone():
 
     assert errors("window", "estimate") == [0.1, -0.1]
     assert errors("window", "estimate", "alpaca") == [-0.45, -0.1]
+    assert errors("window", "estimate", "alpaca", steps_peak_memory_allocated_bytes=125) == [-0.12, -0.1]
+    assert errors("window", "estimate", steps_peak_memory_allocated_bytes=125) == [0.1, -0.1]
     assert errors("process", "estimate") == [None, -0.1]
     assert errors("window", "lower") == [None, None]

@@ -72,6 +72,23 @@ def test_published_peaks_of_finetuning_and_generation(words, measured_gib):
     assert answer["peak_memory_bytes"] / GIB == pytest.approx(measured_gib, rel=0.006)
 
 
+@pytest.mark.parametrize(
+    ("words", "measured_gib"),
+    [
+        (("workload=generate", "precision=bf16-mixed"), 5.495),
+        (("workload=generate", "precision=bf16"), 3.753),
+        (("workload=generate", "precision=nf4"), 3.035),
+        (("workload=forward", "precision=bf16-mixed", "model.num_layers=3", "micro_batch_size=2"), 3.716),
+        (("workload=forward", "precision=nf4", "model.num_layers=3", "micro_batch_size=2"), 1.062),
+    ],
+)
+def test_measured_peaks_of_prompts_and_of_what_is_cast(words, measured_gib):
+    """H200, 1 December 2026; in inference mode autocast keeps no cast for the next block."""
+    long = ("generate.prompt_length=2048", "generate.new_tokens=32", "micro_batch_size=8", "seq_len=1024")
+    answer = dry_run.answer(cell_to_dict(make_cell(*SEVEN_B[:2], *long, *words)))
+    assert answer["peak_memory_bytes"] / GIB == pytest.approx(measured_gib, rel=0.003)
+
+
 def test_longer_generations_keep_more():
     short, long = (
         dry_run.answer(cell_to_dict(make_cell("workload=generate", f"generate.new_tokens={number}")))

@@ -18,7 +18,7 @@ MODULE = "benchrunner.worker.dry_run"
 TIMEOUT_S = 300.0
 """For each question of a process: the largest take a minute alone, and longer beside others."""
 
-FORM = 2
+FORM = 3
 """Of an answer: those kept in another form are asked for again."""
 
 Answer = dict[str, Any]

@@ -22,7 +22,7 @@ def walk_forward_pass(model: Model, tape: Tape) -> None:
         tape.drop("temporaries", block.input)
     _walk_blocks(model, tape)
     tape.phase = "loss"
-    tape.take("temporaries", 2 * block.input + _head_matrix(model, model.tokens))
+    tape.take("temporaries", 2 * block.input + _cast_bytes(model) + _head_matrix(model, model.tokens))
     tape.take("logits", float(model.tokens * model.shape.vocab_size * model.width.activation))
 
 
@@ -55,29 +55,29 @@ def _choose(model: Model, tape: Tape) -> None:
 
 
 def _walk_blocks(model: Model, tape: Tape) -> None:
-    """The last block's working set, beside what autocast has cast by then."""
-    casts = model.copies(model.block.parameters)
+    """The working set of a block, of which nothing is left when the next one begins."""
+    casts = 0.0 if model.casts_eagerly else model.copies(model.block.parameters)
     working = max(_block_working_set(model), _padded_matrix(model)) + casts
-    tape.take("temporaries", casts * (model.shape.num_layers - 1) if model.caches_casts else 0.0)
     tape.take("temporaries", working)
-    tape.drop("temporaries", working - (casts if model.caches_casts else 0.0))
+    tape.drop("temporaries", working)
 
 
 def _block_working_set(model: Model) -> float:
     """Bytes of a block without gradients where it is widest: a compiler keeps no product that it can fuse.
 
     Residual stream, what was normed, attention's and its sum, and what the norm before the MLP made; side by side with
-    attention there is no sum, and a shared norm makes nothing more.
+    attention there is no sum, and a shared norm makes nothing more. Attention's is in the compute dtype.
     """
     shape, block = model.shape, model.block
     inputs = 3 if model.is_compiled or shape.shared_norm else 4 if shape.parallel_residual else 5
-    rest, up = inputs * block.input, 2 if model.gated else 1
+    rest, up = (inputs - 1) * block.input + block.thin, 2 if model.gated else 1
     activated = up + (1 if model.is_compiled or not model.gated else 2)
     moments = [
         up * block.wide + _unpacked(model, "gate_up" if model.gated else "up", model.tokens),
         activated * block.wide,
-        (up + 1) * block.wide + block.input + _unpacked(model, "down", model.tokens) if _is_packed(model) else 0.0,
     ]
+    if down := _unpacked(model, "down", model.tokens):
+        moments.append((up + 1) * block.wide + block.thin + down)
     in_attention = 5 * block.input + 3 * block.scores if block.scores else 0.0  # raw, masked and as weights
     return max(rest + max(moments), in_attention)
 
@@ -98,21 +98,31 @@ def _linears(model: Model) -> list[str]:
 
 
 def _unpacked(model: Model, name: str, num_rows: int) -> float:
-    """Bytes of a 4-bit linear's matrix, there for a product of so many rows."""
+    """Bytes of a linear's matrix in 16 bits, there for a product of so many rows: of 4-bit weights, or of autocast's.
+
+    In inference mode autocast keeps no cast for later.
+    """
     inputs, outputs = arithmetic.linear_shapes(model.shape)[name]
     return _matrix(model, inputs, outputs, num_rows)
 
 
 def _head_matrix(model: Model, num_rows: int) -> float:
-    """The same of the head; of a head that autocast casts, the cast."""
-    packed = model.config.precision.scope == "all"
-    unpacked = _matrix(model, model.shape.d_model, model.shape.vocab_size, num_rows) if packed else 0.0
-    return unpacked + model.copies(model.head_parameters)
+    """The same of the head; of a head that is cast, the cast."""
+    is_packed = _is_packed(model) and model.config.precision.scope == "all"
+    unpacked = _matrix(model, model.shape.d_model, model.shape.vocab_size, num_rows) if is_packed else 0.0
+    return unpacked or model.copies(model.head_parameters)
 
 
 def _matrix(model: Model, inputs: int, outputs: int, num_rows: int) -> float:
+    if not _is_packed(model):
+        return model.copies(inputs * outputs) if model.casts_eagerly else 0.0
     is_fused = num_rows <= FUSED_ROWS or (num_rows < 2 * FUSED_ROWS and inputs <= outputs)
-    return 2.0 * inputs * outputs if _is_packed(model) and not is_fused else 0.0
+    return 0.0 if is_fused else 2.0 * inputs * outputs
+
+
+def _cast_bytes(model: Model) -> float:
+    """The head's input as eager autocast casts it."""
+    return model.block.thin if model.casts_eagerly else 0.0
 
 
 def _gather_units(model: Model, tape: Tape) -> None:

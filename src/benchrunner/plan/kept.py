@@ -173,7 +173,8 @@ class Model:
         size = float(self.sizes.micro_batch_size * self.shape.num_heads * self.sizes.seq_len**2)
         if self.config.attention == "explicit":
             return self.width.activation * size, 2 * self.width.activation * size
-        return (4 * size, 3 * 4 * size) if attends_by_formula(self.config, on_cpu=self.on_cpu) else (0.0, 0.0)
+        made = 4 * size if self.is_compiled else 3 * 4 * size
+        return (4 * size, made) if attends_by_formula(self.config, on_cpu=self.on_cpu) else (0.0, 0.0)
 
     def _dropped(self) -> float:
         """What LoRA keeps of its input: what dropout left of it, and its mask."""
@@ -235,8 +236,8 @@ class Model:
         return options.name == "inductor" and not self.on_cpu and (workload.lengths != "fixed" or is_recorded)
 
     @property
-    def caches_casts(self) -> bool:
-        """Eager autocast keeps the casts of weights until the forward pass is over."""
+    def casts_eagerly(self) -> bool:
+        """Eager autocast; where there are gradients it keeps the casts of weights until the forward pass is over."""
         return self.width.residual != self.width.activation and not self.is_compiled
 
     @property

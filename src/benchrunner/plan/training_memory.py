@@ -98,7 +98,7 @@ def _head(model: Model, tape: Tape) -> None:
 
 def _cached_casts(model: Model) -> float:
     """Weights of checkpointed blocks that eager autocast casts: its cache has them until the forward pass is over."""
-    return model.copies(model.block.parameters) * len(model.checkpointed) if model.caches_casts else 0.0
+    return model.copies(model.block.parameters) * len(model.checkpointed) if model.casts_eagerly else 0.0
 
 
 def _prefetch(model: Model, tape: Tape) -> None:

@@ -216,7 +216,7 @@ def _forward(built: Built, cell: Cell, tape: Tape | None) -> None:
     """A pass without gradients; the logits of the step before are gone by then."""
     built.model.eval()
     (tape.enter if tape else _ignore)("forward")
-    with torch.no_grad(), built.forward_context():
+    with torch.inference_mode(), built.forward_context():
         built.model(_tokens(cell))
 
 
@@ -227,7 +227,7 @@ def _generate(built: Built, cell: Cell, decoding: Decoding, tape: Tape | None) -
     built.model.eval()
     if tape:
         tape.hold("cache", [half for layer in decoding.cache.layers for half in (layer.keys, layer.values)])
-    with torch.no_grad():
+    with torch.inference_mode():
         enter("prefill")
         decoding.prefill(torch.zeros(cell.sizes.micro_batch_size, options.prompt_length, dtype=torch.int64))
         enter("decode")
