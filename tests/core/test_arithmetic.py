@@ -518,3 +518,23 @@ def test_an_adapter_spares_the_mlp_of_its_first_block_alone():
     leaves = {"activation_checkpointing.every": "1/2", "workload.adapter_start_layer": 3}
     cell = make_cell(model="phi-1.5", workload="adapter", activation_checkpointing="selective", leaves=leaves)
     assert arithmetic.num_spared_mlps(24, cell.config) == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "rows"),
+    [
+        (4096, 32000, 64),
+        (4096, 22016, 48),
+        (4096, 12288, 32),
+        (22016, 8192, 16),
+        (11008, 4096, 5),  # six or seven are unpacked for
+        (4096, 4096, 7),
+        (5120, 5120, 5),
+        (4096, 4608, 16),
+        (8192, 2048, 7),
+        (2048, 8192, 16),
+    ],
+)
+def test_bitsandbytes_unpacks_for_more_rows_than_these(inputs, outputs, rows):
+    """Read from its release 0.50; peaks of five models' generations with it are in test_memory.py."""
+    assert arithmetic.most_fused_rows(inputs, outputs) == rows

@@ -364,6 +364,21 @@ STEPS = {"measure.warmup_steps": 24, "measure.steps": 8}
 
 
 @pytest.mark.parametrize(
+    ("model", "precision", "measured_gb"),
+    [
+        ("phi-1.5", "nf4", 0.9957), ("stablelm-3b", "nf4", 2.540), ("llama2-7b", "nf4", 4.140),
+        ("llama2-13b", "nf4-dq", 7.216), ("codellama-34b", "nf4", 19.43), ("falcon-40b", "nf4", 24.34),
+        ("llama2-70b", "nf4-dq", 36.08), ("llama2-13b", "bf16", 26.16), ("phi-1.5", "bf16", 2.884),
+    ],
+)  # fmt: skip
+def test_published_peaks_of_generations(model, precision, measured_gb):
+    """docs/results/2026-11-29-h200-litgpt-resources.md: Lit-GPT's prompt of six tokens, and 50 after it."""
+    leaves = {"generate.new_tokens": 50, "micro_batch_size": 1}
+    cell = make_cell(model=model, workload="generate", precision=precision, leaves=leaves)
+    assert peak_memory(cell).total_bytes / 1e9 == pytest.approx(measured_gb, rel=0.006)
+
+
+@pytest.mark.parametrize(
     ("axes", "leaves", "measured_gib"),
     [
         ({"compile": "thunder"}, {"compile.scope": "model", "seq_len": 2048}, 5.569),

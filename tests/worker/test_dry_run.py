@@ -101,12 +101,14 @@ def test_longer_generations_keep_more():
 
 
 @pytest.mark.parametrize(
-    ("rows", "shape", "is_fused"),
-    [(4, (64, 32), True), (6, (32, 64), True), (6, (64, 32), False), (8, (32, 64), False)],
+    ("rows", "needs_gradient", "is_unpacked"), [(7, False, False), (8, False, True), (7, True, True)]
 )
-def test_few_rows_are_multiplied_without_unpacking(rows, shape, is_fused):
-    linear = fake_kernels.PackedLinear(nn.Linear(*shape, bias=False, device="meta"), nested=False)
-    assert linear._is_fused(rows) is is_fused
+def test_few_rows_are_multiplied_without_unpacking(monkeypatch, rows, needs_gradient, is_unpacked):
+    unpacked = []
+    monkeypatch.setattr(fake_kernels.PackedProduct, "apply", lambda x, packed, shape: unpacked.append(shape) or x)
+    linear = fake_kernels.PackedLinear(nn.Linear(64, 64, bias=False, device="meta"), nested=False)
+    linear(torch.zeros(rows, 64, dtype=torch.bfloat16, requires_grad=needs_gradient))
+    assert bool(unpacked) is is_unpacked
 
 
 @pytest.mark.parametrize(("nested", "bytes_a_weight"), [(False, 0.5625), (True, 0.515869140625)])

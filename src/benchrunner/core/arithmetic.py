@@ -55,6 +55,23 @@ def linear_shapes(model: ModelConfig) -> dict[str, tuple[int, int]]:
     }
 
 
+def most_fused_rows(inputs: int, outputs: int) -> int:
+    """Rows up to which bitsandbytes multiplies by a 4-bit matrix without unpacking it first.
+
+    As release 0.50 chooses in 16 bits on an H100 or H200 (its backends/cuda/ops.py), matrices of less than 4 million
+    elements apart: by how often tiles of 64 outputs fill the 132 processors, in few rows by the matrix's shape as well.
+    """
+    tiles = -(-outputs // 64)
+    waves = tiles / 132
+    for least, rows in ((3, 64), (2, 48), (1, 32)):
+        if waves >= least:
+            return rows
+    if waves >= 0.5 and (inputs < outputs or waves >= 0.75):
+        return 16
+    in_pieces = inputs > outputs or (inputs == outputs and waves >= 0.6)
+    return 5 if in_pieces and tiles >= 36 and waves < 0.75 else 7
+
+
 def block_matmul_parameters(model: ModelConfig) -> int:
     """Matrix elements of one block: d(d + 2ks) + d² + 3df (SwiGLU) or 2df."""
     return sum(inputs * outputs for inputs, outputs in linear_shapes(model).values())

@@ -7,8 +7,6 @@ from benchrunner.plan.live_memory import Tape
 
 PADDED_ROWS = 8
 """Inductor times products in 16 bits of another number of rows padded as well, with a matrix made for that."""
-FUSED_ROWS = 4
-"""bitsandbytes (0.50, Hopper) unpacks inside the product for so few rows, up to 7 where outputs are no fewer."""
 
 
 def walk_forward_pass(model: Model, tape: Tape) -> None:
@@ -116,8 +114,7 @@ def _head_matrix(model: Model, num_rows: int) -> float:
 def _matrix(model: Model, inputs: int, outputs: int, num_rows: int) -> float:
     if not _is_packed(model):
         return model.copies(inputs * outputs) if model.casts_eagerly else 0.0
-    is_fused = num_rows <= FUSED_ROWS or (num_rows < 2 * FUSED_ROWS and inputs <= outputs)
-    return 0.0 if is_fused else 2.0 * inputs * outputs
+    return 0.0 if num_rows <= arithmetic.most_fused_rows(inputs, outputs) else 2.0 * inputs * outputs
 
 
 def _cast_bytes(model: Model) -> float:

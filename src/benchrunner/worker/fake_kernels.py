@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchrunner.core import arithmetic
 from benchrunner.core.cell import Cell
 from benchrunner.worker.axes import activation_checkpointing
 from benchrunner.worker.axes.precision import nf4
@@ -143,15 +144,12 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] → [..., out] in bf16."""
         shape, x = (self.out_features, self.in_features), x.to(torch.bfloat16)
-        if not x.requires_grad and self._is_fused(x.numel() // self.in_features):
+        is_fused = x.numel() // self.in_features <= arithmetic.most_fused_rows(self.in_features, self.out_features)
+        if not x.requires_grad and is_fused:
             y: Tensor = x.new_empty(*x.shape[:-1], self.out_features)
         else:
             y = PackedProduct.apply(x, self.weight, shape)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias
-
-    def _is_fused(self, num_rows: int) -> bool:
-        """Whether the library unpacks inside the product: for few rows (release 0.50 on Hopper)."""
-        return num_rows <= 4 or (num_rows < 8 and self.in_features <= self.out_features)
 
 
 def packed(name: str, linear: nn.Linear, cell: Cell, device: torch.device) -> nn.Module:
