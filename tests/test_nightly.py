@@ -1,5 +1,6 @@
-"""The nightly's workflow, by its own steps, on a tiny sweep: two good nights, and one on which a cell dies."""
+"""The nightly's workflow, by its own steps, on a tiny sweep: good nights, a slower one, one on which a cell dies."""
 
+import json
 import os
 import subprocess
 import sys
@@ -57,8 +58,18 @@ def test_a_lock_has_the_cells_of_its_sweep(path):
     assert [one["cell_id"] for one in read_lock(path)["cells"]] == [cell.cell_id for cell in cells]
 
 
+def say_speed(folder, tokens_per_s):
+    """Have every record say so, each repeat a thousandth more than the one before."""
+    for number, path in enumerate(sorted(folder.resolve().rglob("record.json"))):
+        record = json.loads(path.read_text())
+        if not record["metrics"]:
+            continue
+        record["metrics"]["tokens_per_second_per_device"] = tokens_per_s * (1 + number / 1000)
+        path.write_text(json.dumps(record))
+
+
 @pytest.mark.slow
-def test_three_nights(tmp_path):
+def test_nights(tmp_path):
     sweep, summary, good = tmp_path / "tiny.yaml", tmp_path / "summary.md", tmp_path / "good" / "tiny"
     sweep.write_text(SWEEP)
     out = tmp_path / "out"
@@ -66,12 +77,16 @@ def test_three_nights(tmp_path):
     environment |= {"BENCH": f"{sys.executable} -m benchrunner", "GITHUB_STEP_SUMMARY": str(summary)}
     environment["PYTHONPATH"] = str(PACKAGE.parent)
 
-    def night(*flags, **more):
+    def night(steps=tuple(COMMANDS)[1:], **more):
         """The exit code of each step until one fails, and what was printed."""
         codes, printed = {}, ""
-        for name, command in list(COMMANDS.items())[1:]:
+        for name in steps:
             done = subprocess.run(
-                ["bash", "-e", "-c", command], cwd=CHECKOUT, env=environment | more, capture_output=True, text=True
+                ["bash", "-e", "-c", COMMANDS[name]],
+                cwd=CHECKOUT,
+                env=environment | more,
+                capture_output=True,
+                text=True,
             )
             codes[name], printed = done.returncode, printed + done.stdout + done.stderr
             if done.returncode:
@@ -93,6 +108,14 @@ def test_three_nights(tmp_path):
     assert "PASS: 2 of 2 cells" in printed and "memory of tiny/" in printed
     assert "# Verification: " in summary.read_text() and "# Comparison: " in summary.read_text()
     assert (out / "latest" / "compare.xml").is_file() and (out / "latest" / "report.html").is_file()
+
+    for folder, tokens_per_s in ((good, 1000.0), (out / "latest", 800.0)):
+        say_speed(folder, tokens_per_s)
+    codes, printed = night(steps=["Compare"], COMPARE_FLAGS="")
+    assert codes == {"Compare": 3} and "FAIL" in printed and "+25.0 %" in printed, printed
+    say_speed(out / "latest", 980.0)
+    codes, printed = night(steps=["Compare"], COMPARE_FLAGS="")
+    assert codes == {"Compare": 0} and "PASS" in printed, printed
 
     before = (good / "plan.json").read_text()
     codes, printed = night(BENCH_FAULT="exception:measure")
