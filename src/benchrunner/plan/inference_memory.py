@@ -20,7 +20,7 @@ def walk_forward_pass(model: Model, tape: Tape) -> None:
         tape.drop("temporaries", block.input)
     _walk_blocks(model, tape)
     tape.phase = "loss"
-    tape.take("temporaries", 2 * block.input + _cast_bytes(model) + _head_matrix(model, model.tokens))
+    tape.take("temporaries", 2 * block.input + _cast_input(model) + _head_matrix(model, model.tokens))
     tape.take("logits", float(model.tokens * model.shape.vocab_size * model.width.activation))
 
 
@@ -44,7 +44,9 @@ def walk_generation(model: Model, tape: Tape) -> None:
 def _choose(model: Model, tape: Tape) -> None:
     """A token of every sequence, from logits in fp32 and what is left of them; before, a product of so few rows."""
     batch = model.sizes.micro_batch_size
-    unpacked = max(_head_matrix(model, batch), *(_unpacked(model, name, batch) for name in _linears(model)))
+    unpacked = max(
+        _head_matrix(model, batch), *(_unpacked(model, name, batch) for name in arithmetic.linear_shapes(model.shape))
+    )
     logits = 2.0 * batch * model.shape.vocab_size * 4
     tape.take("temporaries", unpacked)
     tape.take("logits", logits)
@@ -82,17 +84,13 @@ def _block_working_set(model: Model) -> float:
 
 def _padded_matrix(model: Model) -> float:
     """What Inductor makes to time the largest product padded, where that counts."""
-    if not model.is_tuned_at_its_peak or model.tokens % PADDED_ROWS == 0:
+    if not model.records_graphs or model.tokens % PADDED_ROWS == 0:
         return 0.0
     return model.width.activation * float(max(i * o for i, o in arithmetic.linear_shapes(model.shape).values()))
 
 
 def _is_packed(model: Model) -> bool:
     return model.config.precision.backend == "bitsandbytes"
-
-
-def _linears(model: Model) -> list[str]:
-    return list(arithmetic.linear_shapes(model.shape))
 
 
 def _unpacked(model: Model, name: str, num_rows: int) -> float:
@@ -117,7 +115,7 @@ def _matrix(model: Model, inputs: int, outputs: int, num_rows: int) -> float:
     return 0.0 if num_rows <= arithmetic.most_fused_rows(inputs, outputs) else 2.0 * inputs * outputs
 
 
-def _cast_bytes(model: Model) -> float:
+def _cast_input(model: Model) -> float:
     """The head's input as eager autocast casts it."""
     return model.block.thin if model.casts_eagerly else 0.0
 

@@ -229,11 +229,15 @@ class Model:
         return self.block.input
 
     @property
+    def records_graphs(self) -> bool:
+        """A peak without gradients that begins where CUDA graphs are recorded, among Inductor's work."""
+        return self.config.compile.replays_graphs and not self.trains and not self.on_cpu
+
+    @property
     def is_tuned_at_its_peak(self) -> bool:
-        """Whether steps in which Inductor works count: the longest sample may come first, and graphs are recorded."""
-        options, workload = self.config.compile, self.config.workload
-        is_recorded = workload.name == "generate" and options.replays_graphs
-        return options.name == "inductor" and not self.on_cpu and (workload.lengths != "fixed" or is_recorded)
+        """Whether steps in which Inductor works count: graphs are recorded in them, or the longest sample may be."""
+        is_first = self.config.workload.lengths != "fixed" and not self.on_cpu
+        return self.config.compile.name == "inductor" and (self.records_graphs or is_first)
 
     @property
     def casts_eagerly(self) -> bool:
