@@ -35,24 +35,36 @@ MATRICES = [
     ["strategy=fsdp_stage3", "engine=native,fabric", "workload=generate", "generate.temperature=0", *SHORT],
     ["strategy=ddp,fsdp_stage2,fsdp_stage3", "engine=fabric", "fault=no_reduce", *FEW],
     ["strategy=fsdp_stage3", "engine=fabric-model-parallel", "fault=no_reduce", *FEW],
+]
+CHECKED = [
     ["strategy=fsdp_stage2,fsdp_stage3", "engine=fabric", "optimizer=adamw", "optimizer.lr=1e-3", "fault=", *FEW],
     [*FLAT, "workload=lora", "strategy.wrap=block,module", "fault=", *FEW],
     [*FLAT, "workload=adapter,adapter_v2", "workload.adapter_start_layer=1", "strategy.wrap=block", "fault=", *FEW],
     *([*FLAT, "workload=lora", f"fault={fault}", *FEW] for fault in PARTLY_TRAINED_LIES),
 ]
+"""Cells of FSDP1 with all their checks."""
 PACKED = ["strategy=fsdp_stage3", "workload=lora", "workload.lora_dropout=0", "precision=nf4,nf4-dq"]
 if importlib.util.find_spec("bitsandbytes") is not None and torch.__version__ >= "2.13":
     MATRICES.append([*PACKED, "engine=native,fabric-model-parallel"])
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def run(matrices, tmp_path_factory):
     out = tmp_path_factory.mktemp("fabric") / "out.json"
-    words = [word for matrix in MATRICES for word in (*EXACT, *matrix, "--")][:-1]
+    words = [word for matrix in matrices for word in (*EXACT, *matrix, "--")][:-1]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     job = subprocess.run(torchrun(JOB, str(out), *words), env=env, capture_output=True, text=True)
     assert job.returncode == 0, job.stderr[-3000:]
     return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    return run(MATRICES, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    return run(CHECKED, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -123,18 +135,20 @@ def test_a_strategy_that_does_not_reduce_is_found_out(ran):
         assert "gradients_reduced" in failed and failed <= {"gradients_reduced", "function"}
 
 
-def test_no_check_fails_where_a_rank_holds_nothing_of_a_parameter(ran):
+@pytest.mark.slow
+def test_no_check_fails_where_a_rank_holds_nothing_of_a_parameter(checked):
     """Flat parameters are cut anywhere: the optimizer has no state for what lies on other ranks alone."""
-    healthy = [result for result in ran if result.get("fault", "") is None]
+    healthy = [result for result in checked if result.get("fault", "") is None]
     workloads = ["train", "train", "lora", "lora", "adapter", "adapter_v2"]
     assert [result["axes"]["workload"] for result in healthy] == workloads
     for result in healthy:
         assert {name for name, check in result["checks"].items() if check["ok"] is not True} == set(), result
 
 
-def test_lies_about_flat_parameters_that_train_in_part_are_found_out(ran):
+@pytest.mark.slow
+def test_lies_about_flat_parameters_that_train_in_part_are_found_out(checked):
     """What trains may lie on one rank alone, and the frozen matrices beside it have gradients that nobody keeps."""
-    lied = {result["fault"]: result for result in ran if result.get("fault") in PARTLY_TRAINED_LIES}
+    lied = {result["fault"]: result for result in checked if result.get("fault") in PARTLY_TRAINED_LIES}
     for fault, check in PARTLY_TRAINED_LIES.items():
         assert lied[fault]["checks"][check]["ok"] is False, lied[fault]
 
