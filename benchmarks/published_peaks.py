@@ -142,6 +142,8 @@ class Compared:
 
     page: str
     planned: PlannedCell
+    predicted_bytes: int
+    """Of the peak that the page shows."""
     peak_gib: float | None
     time_s: float | None
 
@@ -155,8 +157,7 @@ class Compared:
 
     @property
     def memory_error(self) -> float | None:
-        predicted = _window_bytes(self.planned.cell) or self.predicted["peak_memory_bytes"]
-        return predicted / GIB / self.peak_gib - 1 if self.peak_gib else None
+        return self.predicted_bytes / GIB / self.peak_gib - 1 if self.peak_gib else None
 
     @property
     def time_error(self) -> float | None:
@@ -186,7 +187,7 @@ def main() -> None:
     others = [one for one in found if id(one[1]) not in fitted]
     planned = _predicted([cell for _, _, cell in others], machine, arguments.method)
     compared = [
-        Compared(name, one, _number(row.get("peak GiB")), _time_s(row, one.cell))
+        Compared(name, one, _predicted_bytes(one), _number(row.get("peak GiB")), _time_s(row, one.cell))
         for (name, row, _), one in zip(others, planned, strict=True)
     ]
     for page in pages:
@@ -196,10 +197,11 @@ def main() -> None:
         _print_misses(compared)
 
 
-def _window_bytes(cell: Cell) -> int | None:
-    """By arithmetic, of the longest sample of the window: pages show its peak. None: samples are alike."""
+def _predicted_bytes(planned: PlannedCell) -> int:
+    """Where samples differ in length that of the window's longest, whose peak pages show, by arithmetic in any case."""
+    cell = planned.cell
     if not is_padded(cell):
-        return None
+        return (planned.predicted or Prediction())["peak_memory_bytes"]
     first, ranks = cell.config.measure.warmup_steps, range(cell.sizes.world_size)
     steps = range(first, first + cell.config.measure.steps)
     longest = max(max(padded_lengths(cell, step, rank)) for step in steps for rank in ranks)

@@ -69,7 +69,7 @@ def most_fused_rows(inputs: int, outputs: int) -> int:
     if waves >= 0.5 and (inputs < outputs or waves >= 0.75):
         return 16
     in_pieces = inputs > outputs or (inputs == outputs and waves >= 0.6)
-    return 5 if in_pieces and tiles >= 36 and waves < 0.75 else 7
+    return 5 if in_pieces and tiles >= 36 else 7
 
 
 def block_matmul_parameters(model: ModelConfig) -> int:

@@ -101,7 +101,7 @@ class Model:
         self.has_buckets = (
             config.strategy.kind == "ddp"
             and sizes.world_size > 1
-            and not (self.is_thunder and config.compile.scope == "model")  # its own has none
+            and not self.is_one_program  # thunder's own DDP has none
         )
         """Gradients live in DDP's buckets, all the time."""
         self.accumulates = sizes.accumulation_steps > 1
@@ -259,10 +259,9 @@ class Model:
         return arithmetic.num_parameters(self.shape) - self.shape.num_layers * self.block.parameters
 
     @property
-    def fp32_logits(self) -> float:
-        """Bytes of the logits, of a chunk where they are chunked, in fp32."""
-        rows = min(self.tokens, self.config.workload.loss_chunk_tokens or self.tokens)
-        return 4.0 * rows * self.shape.vocab_size
+    def num_logits(self) -> float:
+        """Elements of the logits, of a chunk where they are chunked."""
+        return float(min(self.tokens, self.config.workload.loss_chunk_tokens or self.tokens) * self.shape.vocab_size)
 
     @property
     def head_parameters(self) -> int:

@@ -119,11 +119,13 @@ def left_out(cell: Cell) -> str:
     return f"not modelled: {'; '.join(found)}" if found else ""
 
 
+def _is_sharded(cell: Cell) -> bool:
+    return cell.config.strategy.kind == "fsdp" and cell.sizes.world_size > 1
+
+
 def _replays_none(cell: Cell) -> bool:
     """Whether CUDA graphs find their inputs at other addresses every time (docs/results/2026-11-21-h200-options.md)."""
-    config = cell.config
-    is_sharded = config.strategy.kind == "fsdp" and cell.sizes.world_size > 1
-    return is_sharded and config.compile.replays_graphs
+    return _is_sharded(cell) and cell.config.compile.replays_graphs
 
 
 def _attends_in_fp32(cell: Cell) -> bool:
@@ -137,8 +139,7 @@ def is_unknown_under_thunder(cell: Cell) -> bool:
     if axes["compile"] != "thunder" or axes["workload"] not in arithmetic.GRADIENT_WORKLOADS:
         return False
     width = widths_of(config)
-    is_sharded = config.strategy.kind == "fsdp" and cell.sizes.world_size > 1
-    return (config.compile.scope == "model" and is_sharded) or width.residual != width.activation
+    return (config.compile.scope == "model" and _is_sharded(cell)) or width.residual != width.activation
 
 
 def _memory(cell: Cell, lower: int, hardware: Hardware) -> Prediction:
@@ -179,7 +180,7 @@ def utilization(config: Config, sizes: Sizes, hardware: Hardware, step_s: float)
 
 
 def margin_of(cell: Cell) -> float:
-    """How far off the peak may be: what was left on 231 published cells (docs/results), rounded up."""
+    """How far off the peak may be: what was left on 505 published cells (docs/results), rounded up."""
     axes, config = cell.axes, cell.config
     fsdp1 = axes["engine"] == "fabric" and config.strategy.kind == "fsdp" and axes["workload"] in PEFT_WORKLOADS
     if is_unknown_under_thunder(cell) or fsdp1:

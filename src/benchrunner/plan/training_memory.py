@@ -42,8 +42,7 @@ def _forward_blocks(model: Model, tape: Tape) -> None:
 def _head(model: Model, tape: Tape) -> None:
     """Last norm, head and loss, forward and backward: logits in the compute dtype, three times in fp32 when eager."""
     config, block, width = model.config, model.block, model.width
-    rows = min(model.tokens, config.workload.loss_chunk_tokens or model.tokens)
-    logits = float(rows * model.shape.vocab_size)
+    logits = model.num_logits
     tape.phase = "loss"
     inputs = block.input + model.kept_by_norm()
     inputs += 0 if model.is_peft else model.tokens * model.shape.d_model * width.linear_input
@@ -58,7 +57,7 @@ def _head(model: Model, tape: Tape) -> None:
     packed = config.precision.param_dtype in arithmetic.QUANTIZED_BYTES and config.precision.scope == "all"
     dequantised = float(model.head_parameters * width.activation) if packed else 0.0
     if model.is_thunder:  # keeps logits in fp32 beside their gradient
-        multiplied = model.fp32_logits
+        multiplied = logits * 4
         tape.take("logits", logits * width.activation + multiplied)
         tape.drop("temporaries", cached)
         _prefetch(model, tape)
@@ -89,7 +88,7 @@ def _head(model: Model, tape: Tape) -> None:
     _weight_gradient(model, tape, 0 if model.is_peft else model.head_parameters, ("logits", early[1]))
     tape.take("temporaries", block.thin)
     tape.drop("temporaries", dequantised)
-    held = model.fp32_logits if model.is_one_program else 0.0  # by the piece of a program that made the gradient
+    held = logits * 4 if model.is_one_program else 0.0  # by the piece of a program that made the gradient
     tape.drop("logits", slopes + multiplied - early[1] - held)
     tape.drop("temporaries", casts + block.thin - early[0])
     tape.drop("activations", inputs)
@@ -206,7 +205,7 @@ def _backward_block(model: Model, tape: Tape, index: int) -> None:
     tape.drop("temporaries", block.thin + block.input)
     tape.drop("activations", held_mlp)
     if index == model.shape.num_layers - 1 and model.is_one_program:
-        tape.drop("logits", model.fp32_logits)  # attention is no part of the piece
+        tape.drop("logits", model.num_logits * 4)  # attention is no part of the piece
     # attention
     rest = trained - mlp_trained
     tape.take("temporaries", block.score_gradients)
