@@ -38,7 +38,7 @@ bench: $(VENV)/.bench  ## install, run the smoke matrix on whatever this machine
 nightly: $(VENV)/.bench  ## the nightly: run, verify, compare with the last good run (SWEEP=nightly on eight GPUs)
 	BENCH="$(CURDIR)/$(BIN)/bench" .ci/nightly
 
-test: $(VENV)/.dev lint  ## install, run all checks (about 7 minutes on 2 cores)
+test: $(VENV)/.dev lint  ## install, run all checks (7 to 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev lint  ## the slower suites too
